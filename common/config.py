@@ -1,0 +1,250 @@
+"""The two configuration files as models: an unknown key is refused with the nearest known name."""
+
+from __future__ import annotations
+
+import difflib
+import hashlib
+import json
+import tomllib
+from pathlib import Path
+from typing import Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+
+from common.errors import ConfigurationError
+
+ProtocolName = Literal["three-state", "bb84", "decoy-bb84"]
+PZ_DENOMINATOR = 1 << 16
+
+
+class Section(BaseModel):
+    """A table of the file: frozen, unknown keys refused."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+class Link(Section):
+    """What both ends must agree on about the light."""
+
+    name: str = Field("link", pattern=r"^[A-Za-z0-9._-]{1,64}$")
+    protocol: ProtocolName = "three-state"
+    clock_rate_hz: float = Field(76.13e6, gt=1e3, lt=1e10)
+    p_z_alice: float = Field(0.9, gt=0.0, lt=1.0)
+    """Probability that Alice prepares Z; rounded to a multiple of 2^-16, which is the exact value used."""
+    p_z_bob: float = Field(0.9, gt=0.0, lt=1.0)
+    """Probability that Bob's receiver measures Z (the splitting ratio)."""
+    intensities: tuple[float, ...] = ()
+    """Mean photon numbers of signal, decoy, vacuum (decoy-bb84 only)."""
+    p_intensities: tuple[float, ...] = ()
+    """Their probabilities, multiples of 2^-16."""
+
+    @property
+    def p_z_numerator(self) -> int:
+        """``p_z_alice`` as the exact fraction numerator / 2^16 that the sampler uses."""
+        return min(max(round(self.p_z_alice * PZ_DENOMINATOR), 1), PZ_DENOMINATOR - 1)
+
+
+class Source(Section):
+    """One-sided bounds of the source, calibrated and monitored (assumption A1)."""
+
+    mean_photon_number_lower: float = Field(0.292, ge=0.0)
+    mean_photon_number_upper: float = Field(0.292, ge=0.0)
+    g2_upper: float = Field(0.00698, ge=0.0)
+    eps_source: float = Field(0.0, ge=0.0, lt=1.0)
+    """Probability that one of the bounds is wrong; 0 where they are taken as given."""
+    phase_bits: int = Field(4, ge=0, le=16)
+    """Bits of the random phase word of each slot."""
+
+
+class Security(Section):
+    """The epsilon budget: equal at both ends."""
+
+    accounting: Literal["composable", "paper"] = "composable"
+    eps_total: float = Field(1e-10, gt=0.0, lt=1.0)
+    eps_cor: float = Field(1e-15, gt=0.0, lt=1.0)
+    eps_auth: float = Field(1e-15, gt=0.0, lt=1.0)
+
+
+class Reconciliation(Section):
+    """Error correction."""
+
+    decoder: Literal["fast", "reference"] = "fast"
+    decoding_side: Literal["bob", "alice", "both"] = "bob"
+    frame_length_bits: int = Field(1 << 16, ge=1 << 12, le=1 << 20)
+    efficiency: Literal["efficient", "balanced", "fast"] = "balanced"
+    """Trade between disclosed bits and speed."""
+    qber_start: float = Field(0.03, gt=0.0, lt=0.11)
+    """Assumed QBER before the first frame has told the true one."""
+    qber_abort: float = Field(0.09, gt=0.0, lt=0.5)
+    """Above this tracked QBER the block is refused."""
+
+
+class Amplification(Section):
+    """Privacy amplification."""
+
+    family: Literal["toeplitz", "modified-toeplitz", "gf2m"] = "toeplitz"
+
+
+class Channel(Section):
+    """The classical channel and its secrets (paths are relative to the file)."""
+
+    endpoint: str = "tcp://127.0.0.1:47600"
+    """Alice binds it, Bob connects to it."""
+    link_secret_file: Path = Path("secrets/link.key")
+    curve_secret_file: Path = Path("secrets/curve.key")
+    peer_curve_public_file: Path = Path("secrets/peer.pub")
+    heartbeat_s: float = Field(1.0, gt=0.01)
+    peer_timeout_s: float = Field(5.0, gt=0.1)
+
+
+class Keys(Section):
+    """The key store and what it delivers."""
+
+    database: Path = Path("keys.sqlite")
+    key_file: Path = Path("secrets/store.key")
+    max_stored_bits: int = Field(1 << 33, gt=0)
+    deliver_simulated: bool = False
+    """Hand out keys that were made with simulated devices. Both ends must say so."""
+    auth_pool_target_bits: int = Field(1 << 16, ge=1 << 13)
+    """The authentication pool is refilled from produced key up to this level."""
+
+
+class Etsi014(Section):
+    """The key delivery interface (ETSI GS QKD 014) over mutual TLS."""
+
+    enabled: bool = True
+    listen: str = "127.0.0.1:47700"
+    kme_id: str = "kme-alice"
+    peer_kme_id: str = "kme-bob"
+    certificate: Path = Path("secrets/kme.crt")
+    private_key: Path = Path("secrets/kme.key")
+    ca_certificate: Path = Path("secrets/ca.crt")
+    key_size_bits: int = Field(256, ge=8)
+    min_key_size_bits: int = Field(64, ge=8)
+    max_key_size_bits: int = Field(4096, ge=8)
+    max_key_per_request: int = Field(128, ge=1)
+    saes: dict[str, str] = Field(default_factory=dict)
+    """SAE ID -> KME ID that serves it (this one's or the peer's); the certificate's common name is the SAE ID."""
+
+
+class Blocks(Section):
+    """Post-processing blocks; the receiver's values rule."""
+
+    block_size_detections: int = Field(1_000_000, ge=10_000, le=100_000_000)
+    chunk_detections: int = Field(1 << 16, ge=1 << 10, le=1 << 20)
+    max_blocks: int = Field(0, ge=0)
+    """Stop after this many blocks; 0 means never."""
+    symbol_buffer_slots: int = Field(1 << 30, ge=1 << 27)
+    """Alice keeps at most this many unsifted slots (2 bits each)."""
+
+
+class DeviceSection(BaseModel):
+    """One device: its driver's name and the driver's own parameters."""
+
+    model_config = ConfigDict(frozen=True, extra="allow")
+    driver: str
+
+
+class Config(Section):
+    """One node's configuration file."""
+
+    role: Literal["alice", "bob"]
+    link: Link = Link()
+    source: Source = Source()
+    security: Security = Security()
+    blocks: Blocks = Blocks()
+    reconciliation: Reconciliation = Reconciliation()
+    amplification: Amplification = Amplification()
+    channel: Channel = Channel()
+    keys: Keys = Keys()
+    etsi014: Etsi014 = Etsi014()
+    devices: dict[str, DeviceSection] = Field(default_factory=dict)
+    """Device role (random_source, modulator, time_tagger, ...) -> driver and its parameters."""
+    status_file: Path = Path("status.json")
+    base_dir: Path = Path()
+    """Directory of the file; set on loading."""
+
+    @model_validator(mode="after")
+    def _consistent(self) -> Config:
+        if self.source.mean_photon_number_lower > self.source.mean_photon_number_upper:
+            raise ValueError("source.mean_photon_number_lower is above mean_photon_number_upper")
+        if self.link.protocol == "decoy-bb84":
+            if len(self.link.intensities) != 3 or len(self.link.p_intensities) != 3:
+                raise ValueError("link.intensities and link.p_intensities need three values for decoy-bb84")
+            if abs(sum(self.link.p_intensities) - 1.0) > 1e-6:
+                raise ValueError("link.p_intensities must sum to 1")
+        elif self.link.intensities or self.link.p_intensities:
+            raise ValueError(f"link.intensities has no meaning for protocol {self.link.protocol!r}")
+        return self
+
+    def path(self, relative: Path) -> Path:
+        """A path of the file, made absolute from the file's directory."""
+        return relative if relative.is_absolute() else self.base_dir / relative
+
+    def agreed(self) -> dict[str, Any]:
+        """Every field that must be equal at both ends, by its dotted name, for the handshake."""
+        sections = {
+            "link": self.link.model_dump(mode="json"),
+            "source": self.source.model_dump(mode="json"),
+            "security": self.security.model_dump(mode="json"),
+            "reconciliation": self.reconciliation.model_dump(mode="json"),
+            "amplification": self.amplification.model_dump(mode="json"),
+            "keys": {"deliver_simulated": self.keys.deliver_simulated},
+        }
+        return {f"{name}.{key}": value for name, section in sections.items() for key, value in section.items()}
+
+    def digest(self) -> bytes:
+        """32-byte SHA-256 of :meth:`agreed`, canonical JSON."""
+        return hashlib.sha256(json.dumps(self.agreed(), sort_keys=True).encode()).digest()
+
+
+def parse_config(text: str, base_dir: Path, source: str = "configuration") -> Config:
+    """Parse and validate a configuration.
+
+    Raises
+    ------
+    ConfigurationError
+        Names every wrong field; for an unknown key, the nearest known one.
+    """
+    try:
+        table = tomllib.loads(text)
+    except tomllib.TOMLDecodeError as error:
+        raise ConfigurationError(f"{source}: not valid TOML: {error}") from None
+    try:
+        return Config.model_validate({**table, "base_dir": base_dir})
+    except ValidationError as error:
+        raise ConfigurationError(f"{source}: " + "; ".join(_explain(item) for item in error.errors())) from None
+
+
+def load_config(path: Path, role: str | None = None) -> Config:
+    """Read a configuration file; with ``role``, refuse the other role's file."""
+    try:
+        text = path.read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        raise ConfigurationError(
+            f"{path}: cannot be read: {error}",
+            remedy="Give an existing file with --config, or make one with `qkd init`.",
+        ) from None
+    config = parse_config(text, path.resolve().parent, str(path))
+    if role is not None and config.role != role:
+        raise ConfigurationError(f"{path}: this is the configuration of {config.role!r}, not of {role!r}")
+    return config
+
+
+def _explain(item: Any) -> str:
+    location = [str(part) for part in item["loc"]]
+    where = ".".join(location) or "file"
+    if item["type"] != "extra_forbidden":
+        return f"{where}: {item['msg']}"
+    near = difflib.get_close_matches(location[-1], _known_keys(location[:-1]), n=1, cutoff=0.4)
+    return f"unknown key {where!r}" + (f" (did you mean {near[0]!r}?)" if near else "")
+
+
+def _known_keys(path: list[str]) -> list[str]:
+    model: type[BaseModel] = Config
+    for part in path:
+        annotation = model.model_fields[part].annotation if part in model.model_fields else None
+        if not (isinstance(annotation, type) and issubclass(annotation, BaseModel)):
+            return []
+        model = annotation
+    return list(model.model_fields)

@@ -1,0 +1,156 @@
+"""The frozen values that flow along the path of the data, in its order.
+
+Arrays inside are not to be written to by whoever receives them. Bit arrays are *packed*: bit ``i`` is bit ``i % 64``
+of word ``i // 64`` (uint64), equally bit ``i % 8`` of byte ``i // 8`` in the little-endian byte view.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from enum import IntEnum
+
+import numpy as np
+from numpy.typing import NDArray
+
+from common.keybits import KeyBits
+
+Words = NDArray[np.uint64]
+Bytes8 = NDArray[np.uint8]
+
+
+class Basis(IntEnum):
+    """Measurement or preparation basis. Z carries the key, X the check."""
+
+    Z = 0
+    X = 1
+
+
+@dataclass(frozen=True, slots=True)
+class Symbols:
+    """What Alice prepares in consecutive slots, as bit planes of 64 slots a word.
+
+    Parameters
+    ----------
+    first_slot : slot number of bit 0 of word 0; a multiple of 64.
+    basis : *(n_words,) uint64*, 0 = Z, 1 = X.
+    bit : *(n_words,) uint64*. Z: 0 = H, 1 = V. X: 0 = R, 1 = L (three-state protocols send only R).
+    intensity : *(planes, n_words) uint64*, the index into the protocol's intensities, plane 0 = least bit;
+        zero planes for single-photon protocols.
+    phase : *(planes, n_words) uint64*, the random phase word of each slot, plane 0 = least bit.
+
+    Security
+    --------
+    Secret until the block ends: the planes hold Alice's raw key.
+    """
+
+    first_slot: int
+    basis: Words
+    bit: Words
+    intensity: NDArray[np.uint64]
+    phase: NDArray[np.uint64]
+
+    @property
+    def n_slots(self) -> int:
+        """Number of slots: 64 a word."""
+        return 64 * int(self.basis.size)
+
+    def __repr__(self) -> str:
+        return f"Symbols(first_slot={self.first_slot}, n_slots={self.n_slots})"
+
+
+@dataclass(frozen=True, slots=True)
+class TimeTags:
+    """A batch of raw detector clicks in the tagger's own clock.
+
+    Parameters
+    ----------
+    times_ps : *(n,) int64*, ascending, ps since the tagger started.
+    channels : *(n,) uint8*, logical channel: 0 = Z outcome 0 (H), 1 = Z outcome 1 (V), 2 = X outcome 0 (R),
+        3 = X outcome 1 (L).
+    until_ps : every click before this time is in this batch or an earlier one (an empty batch still tells time).
+    overflow : True where the tagger lost tags inside the batch: the block is void.
+    """
+
+    times_ps: NDArray[np.int64]
+    channels: Bytes8
+    until_ps: int
+    overflow: bool = False
+
+    def __len__(self) -> int:
+        return int(self.times_ps.size)
+
+
+@dataclass(frozen=True, slots=True)
+class Detections:
+    """Clicks assigned to slots, at most one a slot, ascending.
+
+    Parameters
+    ----------
+    slots : *(n,) int64*, Alice's slot numbers.
+    bases : *(n,) uint8*, :class:`Basis` measured.
+    bits : *(n,) uint8*, outcome 0 or 1 (Z: H, V; X: R, L).
+    from_slot, to_slot : the half-open range of slots that this batch accounts for (also where nothing clicked).
+    double_clicks, cross_basis_clicks, outside_gate : counts inside the batch, by the named policy of the receiver.
+
+    Security
+    --------
+    ``bits`` of Z detections are Bob's raw key.
+    """
+
+    slots: NDArray[np.int64]
+    bases: Bytes8
+    bits: Bytes8
+    from_slot: int
+    to_slot: int
+    double_clicks: int = 0
+    cross_basis_clicks: int = 0
+    outside_gate: int = 0
+
+    def __len__(self) -> int:
+        return int(self.slots.size)
+
+    def __repr__(self) -> str:
+        return f"Detections({len(self)} in slots {self.from_slot}..{self.to_slot})"
+
+
+@dataclass(frozen=True, slots=True)
+class SiftedKey:
+    """Z-basis bits of the matching slots of one block, packed. Alice's and Bob's differ by the QBER."""
+
+    block_id: int
+    bits: KeyBits
+
+
+@dataclass(frozen=True, slots=True)
+class ReconciledKey:
+    """The sifted key after error correction, failed frames removed: probably, not yet provably, equal."""
+
+    block_id: int
+    bits: KeyBits
+    leak_ec_bits: int
+    frames: int
+    frames_failed: int
+    errors_corrected: int
+
+
+@dataclass(frozen=True, slots=True)
+class VerifiedKey:
+    """A reconciled key whose universal hash agreed at both ends: equal but for ``eps_cor``.
+
+    Only :mod:`common.postprocessing.verification` makes one; amplification accepts nothing else.
+    """
+
+    block_id: int
+    bits: KeyBits
+    leak_ec_bits: int
+    leak_verify_bits: int
+
+
+@dataclass(frozen=True, slots=True)
+class SecretKey:
+    """Amplified key of one block: uniform but for ``eps_sec``; whole bytes."""
+
+    block_id: int
+    bits: KeyBits
+    simulated: bool
+    digest_of_ledger: bytes = field(default=b"")

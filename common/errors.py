@@ -1,0 +1,84 @@
+"""The exception tree. Expected outcomes (QBER too high, decoder failed, no key left) are values, not exceptions.
+
+Three radii: a fault ends one block, the link, or the node. Every class has a ``remedy``: one sentence that tells the
+operator what to do. No exception ever carries secret bits.
+"""
+
+from __future__ import annotations
+
+
+class QkdError(Exception):
+    """Anything this software raises on purpose."""
+
+    remedy = "See the message; if it does not help, run the role's `check` command."
+
+    def __init__(self, message: str, *, remedy: str | None = None) -> None:
+        super().__init__(message)
+        if remedy is not None:
+            self.remedy = remedy
+
+
+class ConfigurationError(QkdError):
+    """A configuration file, option or manifest is wrong (exit code 2)."""
+
+    remedy = "Correct the named field and run `check` again."
+
+
+class InputError(QkdError):
+    """Data handed in by a user (a file, an array) is malformed (exit code 2)."""
+
+    remedy = "Correct the named input."
+
+
+class LocalProtocolError(QkdError):
+    """Our own code broke the protocol's contract: a defect of this software."""
+
+    remedy = "This is a defect: please report it with the log."
+
+
+class RemoteProtocolError(QkdError):
+    """The peer sent something that the protocol does not allow."""
+
+    remedy = "Compare the software versions at both ends; look for a disturbance of the classical channel."
+
+
+class AuthenticationError(RemoteProtocolError):
+    """A tag did not verify: wrong pre-shared key, or a message was altered on the way."""
+
+    remedy = (
+        "Check that both ends hold the link secret of the same `qkd init`; if they do, the channel is under attack."
+    )
+
+
+class HandshakeMismatch(RemoteProtocolError):
+    """The two configurations differ in a field that must be equal."""
+
+    remedy = "Set the named field to the same value in both configurations."
+
+    def __init__(self, field: str, ours: object, theirs: object) -> None:
+        super().__init__(f"handshake mismatch in {field!r}: ours {ours!r}, the peer's {theirs!r}")
+        self.field = field
+
+
+class AuthenticationPoolEmpty(QkdError):
+    """No authentication key is left: the link stops (an unauthenticated bit is never sent)."""
+
+    remedy = "Make a new link secret with `qkd init` and install it at both ends."
+
+
+class PeerUnreachable(QkdError):
+    """The peer did not answer in time (exit code 3)."""
+
+    remedy = "Check that the peer runs, the address and port, and the CURVE keys at both ends."
+
+
+class DeviceError(QkdError):
+    """A device failed, is missing, or answered nonsense (exit code 3)."""
+
+    remedy = "Run `qkd doctor` and look at the named device."
+
+
+class KeyStoreError(QkdError):
+    """The key store cannot be opened or is damaged (exit code 3)."""
+
+    remedy = "Check the path, the permissions and the key file of the store."

@@ -1,0 +1,2 @@
+"""Real devices, one file each; the vendor's package is imported inside `open()` so that others need not have it.
+"""

@@ -1,0 +1,2 @@
+"""Time-tag files: read and write, one file per format.
+"""

@@ -1,0 +1,132 @@
+"""What each kind of device promises. The twin, replays and real drivers are equal siblings behind these Protocols.
+
+All calls may block and are made from worker threads, one thread per device; none touches the event loop. Every device
+raises :class:`common.errors.DeviceError` on failure, leaves itself in its safe state in ``close()`` (idempotent), and
+says in ``info`` whether anything it produces is simulated.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+from common.datatypes import Symbols, TimeTags
+
+
+@dataclass(frozen=True, slots=True)
+class DeviceInfo:
+    """Who a device is. ``simulated`` marks twins, replays and software randomness: their keys are not for use."""
+
+    kind: str
+    model: str
+    serial: str = ""
+    firmware: str = ""
+    simulated: bool = False
+
+
+class Device(Protocol):
+    """What all devices share."""
+
+    @property
+    def info(self) -> DeviceInfo:
+        """Identity; valid after construction."""
+        ...
+
+    def close(self) -> None:
+        """Go to the safe state and release the device; may be called twice."""
+        ...
+
+
+class RandomSource(Device, Protocol):
+    """True random bits, each handed out once."""
+
+    def read(self, n_bytes: int) -> NDArray[np.uint8]:
+        """*(n_bytes,) uint8* fresh random bytes; blocks until they are there; raises on a health-test alarm."""
+        ...
+
+
+class Modulator(Device, Protocol):
+    """Turns symbols into light, slot by slot, at the configured rate."""
+
+    def send(self, symbols: Symbols) -> None:
+        """Queue the next consecutive slots; blocks while the device's buffer is full (this is the back-pressure)."""
+        ...
+
+
+class TimeTagger(Device, Protocol):
+    """Delivers the clicks of the four detectors."""
+
+    @property
+    def resolution_ps(self) -> float:
+        """Width of a time bin in ps."""
+        ...
+
+    def read(self, timeout_s: float) -> TimeTags | None:
+        """The next batch, in order; an empty batch when nothing clicked for ``timeout_s``; None once it has ended."""
+        ...
+
+
+class Attenuator(Device, Protocol):
+    """A variable optical attenuator."""
+
+    def set_attenuation_db(self, attenuation_db: float) -> None:
+        """Set and wait until settled; out of range raises."""
+        ...
+
+    def attenuation_db(self) -> float:
+        """The present setting in dB."""
+        ...
+
+
+class PolarisationController(Device, Protocol):
+    """A controller of ``n_axes`` retarders."""
+
+    @property
+    def n_axes(self) -> int:
+        """Number of axes."""
+        ...
+
+    def set_axes(self, positions: NDArray[np.float64]) -> None:
+        """*(n_axes,) float64* in 0..1 of each axis's range; returns when settled."""
+        ...
+
+
+class DetectorBias(Device, Protocol):
+    """Bias supply of the single-photon detectors."""
+
+    def set_bias(self, channel: int, on: bool) -> None:
+        """Switch one detector's bias."""
+        ...
+
+    def count_rates_cps(self) -> NDArray[np.float64]:
+        """*(n_channels,) float64* count rates in counts per second."""
+        ...
+
+
+class PowerMeter(Device, Protocol):
+    """Optical power at Alice's exit or monitor port."""
+
+    def power_w(self) -> float:
+        """Average power in W."""
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class SourceReading:
+    """One-sided bounds of the source, each with its failure probability ``eps``."""
+
+    mean_photon_number_lower: float
+    mean_photon_number_upper: float
+    g2_upper: float
+    eps: float
+
+
+class SourceMonitor(Device, Protocol):
+    """Calibrated, monitored source parameters."""
+
+    def reading(self) -> SourceReading:
+        """The bounds that hold now."""
+        ...

@@ -1,0 +1,41 @@
+"""The configuration: unknown keys name the nearest one; wrong values name their field."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from common.config import parse_config
+from common.errors import ConfigurationError
+
+
+def test_unknown_key_names_the_nearest() -> None:
+    with pytest.raises(ConfigurationError, match=r"link\.p_z_alise.*did you mean 'p_z_alice'"):
+        parse_config('role = "alice"\n[link]\np_z_alise = 0.5\n', Path())
+
+
+def test_unknown_section_names_the_nearest() -> None:
+    with pytest.raises(ConfigurationError, match="did you mean 'security'"):
+        parse_config('role = "alice"\n[securty]\n', Path())
+
+
+@pytest.mark.parametrize(
+    ("text", "fault"),
+    [
+        ("role = 'carol'", "role"),
+        ("role = 'bob'\n[blocks]\nblock_size_detections = 1", "block_size_detections"),
+        ("role = 'bob'\n[link]\nprotocol = 'decoy-bb84'", "intensities"),
+        ("role = 'bob'\n[link]\nintensities = [0.5, 0.1, 0.0]", "intensities"),
+        ("role = 'bob'\n[source]\nmean_photon_number_lower = 0.9", "mean_photon_number_lower"),
+        ("role = ", "TOML"),
+    ],
+)
+def test_faults_are_named(text: str, fault: str) -> None:
+    with pytest.raises(ConfigurationError, match=fault):
+        parse_config(text, Path())
+
+
+def test_agreed_fields_cover_the_epsilon_budget() -> None:
+    agreed = parse_config('role = "bob"', Path()).agreed()
+    assert {"security.eps_total", "security.eps_cor", "security.eps_auth", "link.p_z_alice"} <= set(agreed)
