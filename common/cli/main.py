@@ -1,0 +1,92 @@
+"""The `qkd` command: finds its commands by entry point and gives every fault one face.
+
+Exit codes: 0 did it; 1 did it and the answer is no; 2 wrong usage or configuration; 3 device, peer or environment fault.
+"""
+
+from __future__ import annotations
+
+import difflib
+import sys
+from importlib.metadata import EntryPoint, entry_points
+from typing import Any, NoReturn
+
+import click
+
+from common.errors import ConfigurationError, InputError, QkdError
+
+COMMANDS = "qkd_node.commands"
+GROUPS = {
+    "bench": "Measure performance, with peers in the same run.",
+    "plan": "What rate to expect and what to set.",
+    "audit": "Check the record of what was delivered.",
+    "hil": "Hardware in the loop.",
+}
+
+
+class LazyGroup(click.Group):
+    """A group whose commands are entry points `prefix.name`, imported only when called."""
+
+    def __init__(self, *args: Any, prefix: str = "", **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        self.prefix = prefix
+
+    def _points(self) -> dict[str, EntryPoint]:
+        points = entry_points(group=COMMANDS)
+        return {p.name[len(self.prefix) :]: p for p in points if p.name.startswith(self.prefix)}
+
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        """Every command and nested group that is installed."""
+        return sorted({name.split(".")[0] for name in self._points()} | set(self.commands))
+
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
+        """Import one command; a group exists where some entry point starts with its name."""
+        points = self._points()
+        nested = any(name.startswith(cmd_name + ".") for name in points)
+        if cmd_name in points:
+            command = points[cmd_name].load()
+            if nested and isinstance(command, LazyGroup):
+                command.prefix = f"{self.prefix}{cmd_name}."
+            return command
+        if nested:
+            return LazyGroup(name=cmd_name, prefix=f"{self.prefix}{cmd_name}.", help=GROUPS.get(cmd_name, cmd_name))
+        return super().get_command(ctx, cmd_name)
+
+    def resolve_command(self, ctx: click.Context, args: list[str]) -> Any:
+        """An unknown command names the nearest known one."""
+        try:
+            return super().resolve_command(ctx, args)
+        except click.UsageError as error:
+            near = difflib.get_close_matches(args[0], self.list_commands(ctx), n=1, cutoff=0.4)
+            if near and "did you mean" not in error.message.lower():
+                error.message += f" Did you mean {near[0]!r}?"
+            raise
+
+
+def run(command: click.Command, name: str) -> NoReturn:
+    """Run a click command and turn every expected fault into one message and the right exit code."""
+    try:
+        code = command.main(prog_name=name, standalone_mode=False)
+    except click.exceptions.Abort:
+        click.echo("interrupted", err=True)
+        sys.exit(130)
+    except click.ClickException as error:
+        error.show()
+        sys.exit(2)
+    except QkdError as error:
+        click.echo(f"{name}: {error}\n  remedy: {error.remedy}", err=True)
+        sys.exit(2 if isinstance(error, ConfigurationError | InputError) else 3)
+    sys.exit(code if isinstance(code, int) else 0)
+
+
+@click.group(cls=LazyGroup, context_settings={"help_option_names": ["-h", "--help"]})
+@click.version_option(package_name="qkd-node", prog_name="qkd")
+def cli() -> None:
+    """Operate a quantum key distribution node.
+
+    Example: qkd demo --preset field-14.6dB
+    """
+
+
+def main() -> NoReturn:
+    """Entry point of `qkd`."""
+    run(cli, "qkd")
