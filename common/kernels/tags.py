@@ -1,0 +1,203 @@
+"""Time-tag kernels: skew, gate, dead time, double clicks. Channels: 0 = H, 1 = V (Z basis), 2 = R, 3 = L (X basis).
+
+Source: ours, DECISIONS 60 and 61. The slow twins are in ``reference_tags.py``.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+from numba import njit
+from numpy.typing import NDArray
+
+Int64s = NDArray[np.int64]
+Bytes8 = NDArray[np.uint8]
+Floats = NDArray[np.float64]
+
+# Where the gate keeps its running state and counts: one int64 array handed from batch to batch.
+LAST_CLICK_PS = 0
+LAST_SLOT = 1
+OUTSIDE_GATE = 2
+BLANKED = 3
+REPEATED = 4
+STATE_SIZE = 5
+
+# What the gate measures for the clock: one float64 array.
+IN_GATE = 0
+SUM_OFFSET = 1
+SUM_OFFSET_SQUARED = 2
+SUM_POSITION = 3
+MOMENTS_SIZE = 4
+
+OUTSIDE_BINS = 32
+"""Clicks outside the gate are binned over the slot so that a lost phase can be found again."""
+
+RULE_DISCARD = 0
+RULE_RANDOM = 1
+
+
+@njit(cache=True, nogil=True)
+def correct_skew(
+    times_ps: Int64s, channels: Bytes8, skew_ps: Int64s, out_times_ps: Int64s, out_channels: Bytes8
+) -> None:
+    """Subtract each channel's skew and restore the order in time (insertion sort: the input is nearly sorted).
+
+    Parameters
+    ----------
+    times_ps : *(n,) int64*; channels : *(n,) uint8*; skew_ps : *(n_channels,) int64*.
+    out_times_ps, out_channels : as the inputs.
+    """
+    for i in range(times_ps.size):
+        time = times_ps[i] - skew_ps[channels[i]]
+        channel = channels[i]
+        at = i
+        while at > 0 and out_times_ps[at - 1] > time:
+            out_times_ps[at] = out_times_ps[at - 1]
+            out_channels[at] = out_channels[at - 1]
+            at -= 1
+        out_times_ps[at] = time
+        out_channels[at] = channel
+
+
+@njit(cache=True, nogil=True)
+def gate(
+    times_ps: Int64s,
+    channels: Bytes8,
+    origin_ps: int,
+    origin_slot: int,
+    origin_phase: float,
+    slots_per_ps: float,
+    half_gate: float,
+    dead_time_ps: int,
+    state: Int64s,
+    moments: Floats,
+    outside: Int64s,
+    out_slots: Int64s,
+    out_masks: Bytes8,
+) -> tuple[int, int]:
+    """Assign clicks to slots: clock model, gate, common dead time, one entry a slot with the mask of its detectors.
+
+    The position of a click is ``x = origin_phase + (t - origin_ps) * slots_per_ps``; its slot is
+    ``origin_slot + floor(x + 1/2)``, its offset ``d = x - floor(x + 1/2)`` in slots. Any click, in the gate or not and
+    even while blanked, blanks all four detectors for ``dead_time_ps`` (so that never one of them is blind alone);
+    further clicks in the slot of an accepted click are coincidences, not blanked.
+
+    Parameters
+    ----------
+    times_ps : *(n,) int64*, ascending; channels : *(n,) uint8*.
+    half_gate : half the gate's width in slots.
+    state : *(STATE_SIZE,) int64*, carried from call to call; the counts in it grow.
+    moments : *(MOMENTS_SIZE,) float64*, grows by the clicks in the gate: number, sum d, sum d^2, sum x.
+    outside : *(OUTSIDE_BINS,) int64*, grows by the clicks outside the gate, binned over d in -1/2 .. 1/2.
+    out_slots : *(>= n,) int64*; out_masks : *(>= n,) uint8*, bit c = detector c clicked.
+
+    Returns
+    -------
+    (int, int) : entries written; how many of them have more than one detector in the mask (at most that many random
+        bits are needed by :func:`resolve`; an entry is counted once per further detector).
+    """
+    count = 0
+    multiple = 0
+    last_ps = state[LAST_CLICK_PS]
+    last_slot = state[LAST_SLOT]
+    n_outside = 0
+    blanked = 0
+    repeated = 0
+    n_gate = 0
+    sum_d = 0.0
+    sum_d2 = 0.0
+    sum_x = 0.0
+    for i in range(times_ps.size):
+        x = origin_phase + np.float64(times_ps[i] - origin_ps) * slots_per_ps
+        nearest = np.floor(x + 0.5)
+        d = x - nearest
+        dead = times_ps[i] - last_ps < dead_time_ps
+        last_ps = times_ps[i]
+        if d > half_gate or d < -half_gate:
+            n_outside += 1
+            outside[np.int64((d + 0.5) * OUTSIDE_BINS) & (OUTSIDE_BINS - 1)] += 1
+            continue
+        n_gate += 1
+        sum_d += d
+        sum_d2 += d * d
+        sum_x += x
+        slot = origin_slot + np.int64(nearest)
+        if slot <= last_slot:
+            if count > 0 and slot == last_slot:
+                mask = out_masks[count - 1]
+                more = mask | np.uint8(1 << channels[i])
+                multiple += more != mask
+                out_masks[count - 1] = more
+            else:
+                repeated += 1
+            continue
+        if dead:
+            blanked += 1
+            continue
+        last_slot = slot
+        out_slots[count] = slot
+        out_masks[count] = np.uint8(1 << channels[i])
+        count += 1
+    state[LAST_CLICK_PS] = last_ps
+    state[LAST_SLOT] = last_slot
+    state[OUTSIDE_GATE] += n_outside
+    state[BLANKED] += blanked
+    state[REPEATED] += repeated
+    moments[IN_GATE] += n_gate
+    moments[SUM_OFFSET] += sum_d
+    moments[SUM_OFFSET_SQUARED] += sum_d2
+    moments[SUM_POSITION] += sum_x
+    return count, multiple
+
+
+@njit(cache=True, nogil=True)
+def resolve(
+    slots: Int64s,
+    masks: Bytes8,
+    random_bits: Bytes8,
+    cross_rule: int,
+    out_slots: Int64s,
+    out_bases: Bytes8,
+    out_bits: Bytes8,
+) -> tuple[int, int, int]:
+    """Turn detector masks into at most one detection a slot (double-click rule, DECISIONS 60).
+
+    One detector: its basis and bit. Both detectors of one basis: kept with a random bit. Detectors of both bases:
+    ``RULE_DISCARD`` drops the slot, ``RULE_RANDOM`` keeps it with a random basis and a random bit.
+
+    Parameters
+    ----------
+    slots : *(n,) int64*; masks : *(n,) uint8*, from :func:`gate`.
+    random_bits : *(>= 2 * entries with several detectors,) uint8*, fair and secret bits; used in order.
+    cross_rule : ``RULE_DISCARD`` or ``RULE_RANDOM``.
+    out_slots : *(n,) int64* (may be ``slots`` itself); out_bases, out_bits : *(n,) uint8*.
+
+    Returns
+    -------
+    (int, int, int) : detections written, same-basis doubles, cross-basis slots.
+    """
+    written = 0
+    doubles = 0
+    crossed = 0
+    used = 0
+    for i in range(slots.size):
+        mask = masks[i]
+        if mask & (mask - 1) == 0:
+            basis = np.uint8(mask > 2)
+            bit = np.uint8((mask >> 1 | mask >> 3) & 1)
+        elif mask == 3 or mask == 12:
+            basis = np.uint8(mask == 12)
+            bit = random_bits[used]
+            used += 1
+            doubles += 1
+        else:
+            crossed += 1
+            if cross_rule == RULE_DISCARD:
+                continue
+            basis = random_bits[used]
+            bit = random_bits[used + 1]
+            used += 2
+        out_slots[written] = slots[i]
+        out_bases[written] = basis
+        out_bits[written] = bit
+        written += 1
+    return written, doubles, crossed

@@ -1,0 +1,95 @@
+"""Ascending slot numbers as variable-length differences: seven bits a byte, least first, high bit = more follows.
+
+Source: the well-known base-128 variable-length integer (LEB128); differences of ascending numbers are ours.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+from numba import njit
+from numpy.typing import NDArray
+
+Int64s = NDArray[np.int64]
+Bytes8 = NDArray[np.uint8]
+
+VARINT_MAX_BYTES = 9
+"""Nine bytes carry 63 bits: every slot number that fits int64."""
+
+DECODED = 0
+TRUNCATED = -1
+OVERLONG = -2
+NOT_ASCENDING = -3
+TOO_LARGE = -4
+
+
+@njit(cache=True, nogil=True)
+def encode_deltas(slots: Int64s, start: int, out: Bytes8) -> int:
+    """Write the differences of ascending slots as varints.
+
+    Parameters
+    ----------
+    slots : *(n,) int64*, strictly ascending, the first one > ``start``.
+    start : int64, what the first difference is taken from (-1 makes every number >= 0 encodable).
+    out : *(>= 9 n,) uint8*.
+
+    Returns
+    -------
+    int : bytes written.
+    """
+    used = 0
+    previous = np.int64(start)
+    for i in range(slots.size):
+        delta = np.uint64(slots[i] - previous)
+        previous = slots[i]
+        while delta >= np.uint64(128):
+            out[used] = np.uint8(delta & np.uint64(127)) | np.uint8(128)
+            used += 1
+            delta >>= np.uint64(7)
+        out[used] = np.uint8(delta)
+        used += 1
+    return used
+
+
+@njit(cache=True, nogil=True)
+def decode_deltas(data: Bytes8, start: int, limit: int, out: Int64s) -> tuple[int, int]:
+    """Read exactly ``out.size`` differences back into slots; hostile input is answered with a negative status.
+
+    Parameters
+    ----------
+    data : *(m,) uint8*.
+    start : int64, as in :func:`encode_deltas`.
+    limit : int64, slots must be below this.
+    out : *(n,) int64*, the slots.
+
+    Returns
+    -------
+    (int, int) : bytes consumed and status: ``DECODED``, ``TRUNCATED`` (bytes ran out), ``OVERLONG`` (more bytes than
+        the value needs, or more than nine), ``NOT_ASCENDING`` (a difference of zero), ``TOO_LARGE``.
+    """
+    used = 0
+    previous = np.int64(start)
+    for i in range(out.size):
+        if used >= data.size:
+            return used, TRUNCATED
+        byte = np.int64(data[used])
+        used += 1
+        delta = byte & 127
+        shift = 7
+        while byte & 128:
+            if used >= data.size:
+                return used, TRUNCATED
+            if shift >= 63:
+                return used, OVERLONG
+            byte = np.int64(data[used])
+            used += 1
+            if byte == 0:
+                return used, OVERLONG
+            delta |= (byte & 127) << shift
+            shift += 7
+        if delta == 0:
+            return used, NOT_ASCENDING
+        if delta >= limit - previous:
+            return used, TOO_LARGE
+        previous += delta
+        out[i] = previous
+    return used, DECODED
