@@ -1,6 +1,7 @@
 """The `qkd` command: finds its commands by entry point and gives every fault one face.
 
-Exit codes: 0 did it; 1 did it and the answer is no; 2 wrong usage or configuration; 3 device, peer or environment fault.
+Exit codes: 0 did it; 1 did it and the answer is no; 2 wrong usage or configuration; 3 device, peer or environment
+fault.
 """
 
 from __future__ import annotations
@@ -57,8 +58,8 @@ class LazyGroup(click.Group):
             return super().resolve_command(ctx, args)
         except click.UsageError as error:
             near = difflib.get_close_matches(args[0], self.list_commands(ctx), n=1, cutoff=0.4)
-            if near and "did you mean" not in error.message.lower():
-                error.message += f" Did you mean {near[0]!r}?"
+            if near and "did you mean" not in str(error).lower():
+                raise click.UsageError(f"{error} Did you mean {near[0]!r}?", ctx) from None
             raise
 
 

@@ -1,0 +1,330 @@
+"""Alice's half of the conversation, in the order of the data. Sans-I/O: messages in, effects out.
+
+sift -> reconcile -> verify -> estimate -> amplify -> prepare -> commit; Alice sifts, proposes the length, decides.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from functools import partial
+from typing import Any, Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+from common.config import Config
+from common.datatypes import SecretKey
+from common.errors import RemoteProtocolError
+from common.postprocessing.amplification import seed_bits
+from common.postprocessing.reconciliation import QberTracker
+from common.postprocessing.sifting import alice_sift, decode_announcement
+from common.postprocessing.verification import verification_tag, verified_key
+from common.protocol.block import BITS_PER_BYTE, Block
+from common.protocol.effects import BlockDone, Effect, Run, Send
+from common.protocol.messages import (
+    Announce,
+    BlockEnd,
+    BlockMessage,
+    Commit,
+    Committed,
+    FrameResult,
+    Prepared,
+    Propose,
+    Refuse,
+    Seed,
+    Sift,
+    Syndrome,
+    Verified,
+    Verify,
+)
+from common.protocol.session import Identity, LinkSession, Store
+from common.protocol.transitions import Role, State
+
+SEED_PART_BYTES = 1 << 18
+HASH_KEY_BYTES = 16
+
+
+class Symbols(Protocol):
+    """Alice's memory of what she sent."""
+
+    def lookup(self, slots: NDArray[np.int64]) -> tuple[Any, Any, Any]:
+        """(bases, bits, intensities), each *(n,) uint8*; raises where a slot is no longer or not yet there."""
+        ...
+
+    def release_before(self, slot: int) -> None:
+        """Wipe everything before ``slot``."""
+        ...
+
+
+class AliceSession(LinkSession):
+    """Alice's end of the link.
+
+    Parameters
+    ----------
+    symbols : what she sent.
+    random_bytes : fresh true random bytes (seeds, hash keys).
+    refill_bytes : how much of the next key the authentication pool wants.
+    """
+
+    def __init__(
+        self,
+        config: Config,
+        identity: Identity,
+        store: Store,
+        symbols: Symbols,
+        random_bytes: Callable[[int], NDArray[np.uint8]],
+        refill_bytes: Callable[[], int],
+        accept_request: Callable[[bytes], bytes],
+    ) -> None:
+        super().__init__(identity, store, accept_request)
+        self._config = config
+        self._symbols = symbols
+        self._random_bytes = random_bytes
+        self._refill_bytes = refill_bytes
+        self._tracker = QberTracker(config.reconciliation.qber_start)
+        self._blocks: dict[int, Block] = {}
+        self._last_block = 0
+
+    # -- shared session -----------------------------------------------------------------------------------------------
+
+    def open_blocks(self) -> list[Any]:
+        """Every block that has not ended."""
+        return list(self._blocks.values())
+
+    def forget(self, block_id: int) -> None:
+        """Drop a block's record."""
+        self._blocks.pop(block_id, None)
+
+    def must_keep(self, block: Block) -> bool:
+        """From the decision on, until Bob has acknowledged."""
+        return block.deciding
+
+    def resolve(self, ours: list[tuple[int, str]], peer: dict[str, Any]) -> list[Effect]:
+        """What I had decided I repeat; what I had only prepared is void."""
+        effects: list[Effect] = []
+        for block_id, state in ours:
+            if state == "decided":
+                effects += [self.add_pads(block_id, sendable=False), Send(Commit(block_id))]
+            else:
+                effects.append(Run("store", partial(self.destroy, block_id), lambda _: []))
+        return effects
+
+    def handle_block(self, message: BlockMessage) -> list[Effect]:
+        """One message of a block."""
+        if isinstance(message, Committed):
+            return self._on_committed(message)
+        block = self._blocks.get(message.block_id)
+        if block is None:
+            if not isinstance(message, Announce) or message.chunk != 0:
+                return self._late(message)
+            block = self._open(message.block_id)
+        if not self.step(block, message, ours=False):
+            return []
+        match message:
+            case Announce():
+                return self._on_announce(block, message)
+            case BlockEnd():
+                return self._on_block_end(block, message)
+            case Syndrome():
+                return [*block.frames.on_syndrome(message), *self._maybe_verify(block)]
+            case FrameResult():
+                return [*block.frames.on_result(message), *self._maybe_verify(block)]
+            case Verified():
+                return self._on_verified(block, message)
+            case Prepared():
+                return self._maybe_decide(block)
+            case Refuse():
+                return self._end(block, self.refused(block, message))
+        raise RemoteProtocolError(f"{message!r} is not for Alice")
+
+    def _late(self, message: BlockMessage) -> list[Effect]:
+        """A message of a block that ended here while it was on its way."""
+        if message.block_id <= self._last_block:
+            return []
+        raise RemoteProtocolError(f"{message!r} belongs to no open block")
+
+    def _end(self, block: Block, effects: list[Effect]) -> list[Effect]:
+        self.forget(block.block_id)
+        return effects
+
+    def give_up(self, block: Block, reason: str) -> list[Effect]:
+        """Refuse a block and forget it."""
+        return self._end(block, self.refuse(block, reason))
+
+    def _guard(self, block: Block, run: Run) -> Run:
+        inner = self.guarded(run)
+
+        def then(result: Any) -> list[Effect]:
+            if block.state is State.REFUSED:
+                return []
+            return [*inner.then(result), *self._maybe_verify(block)]
+
+        return Run(run.lane, run.work, then)
+
+    def _say(self, block: Block, message: BlockMessage) -> Send:
+        return self.say(block, message)
+
+    # -- 7 sift -------------------------------------------------------------------------------------------------------
+
+    def _open(self, block_id: int) -> Block:
+        if block_id <= self._last_block:
+            raise RemoteProtocolError(f"block {block_id} was opened before: numbers must grow")
+        self._last_block = block_id
+        block = Block(
+            block_id,
+            Role.ALICE,
+            self._config,
+            self._tracker,
+            self._say,
+            lambda run: self._guard(block, run),
+            self.now_ns,
+        )
+        self._blocks[block_id] = block
+        return block
+
+    def _on_announce(self, block: Block, message: Announce) -> list[Effect]:
+        if message.chunk != block.chunks or message.from_slot < block.to_slot or message.to_slot < message.from_slot:
+            raise RemoteProtocolError(f"{message!r}: chunk {message.chunk} does not follow chunk {block.chunks - 1}")
+        block.cover(message.from_slot, message.to_slot)
+
+        def work() -> Any:
+            slots, bases, x_bits = decode_announcement(message.payload)
+            if slots.size and (slots[0] < message.from_slot or slots[-1] >= message.to_slot):
+                raise RemoteProtocolError(f"{message!r}: a detection lies outside the announced slots")
+            try:
+                mine = self._symbols.lookup(slots)
+            except LookupError as error:
+                return str(error)
+            self._symbols.release_before(message.to_slot)
+            alice_bases, alice_bits, intensities = mine
+            levels = intensities if self._config.link.intensities else None
+            return slots.size, *alice_sift(bases, x_bits, alice_bases, alice_bits, levels)
+
+        return [self._guard(block, Run("sift", work, lambda result: self._sifted(block, message.chunk, result)))]
+
+    def _sifted(self, block: Block, chunk: int, result: Any) -> list[Effect]:
+        if isinstance(result, str):
+            return self.give_up(block, result)
+        detections, reply, sifted = result
+        block.detections += int(detections)
+        block.chunks_sifted += 1
+        block.x_counts += sifted.x_counts
+        block.n_z += sifted.n_z
+        effects: list[Effect] = [self.say(block, Sift(block.block_id, chunk, reply))]
+        effects += block.frames.add(sifted.bits)
+        return [*effects, *self._maybe_close(block)]
+
+    def _on_block_end(self, block: Block, message: BlockEnd) -> list[Effect]:
+        if message.chunks != block.chunks or message.to_slot != block.to_slot:
+            raise RemoteProtocolError(f"{message!r}: {message.chunks} chunks announced, {block.chunks} received")
+        return self._maybe_close(block)
+
+    # -- 8 reconcile, 9 verify ----------------------------------------------------------------------------------------
+
+    def _maybe_close(self, block: Block) -> list[Effect]:
+        if block.state is not State.CLOSED or block.chunks_sifted < block.chunks or block.frames.closed:
+            return []
+        return [*block.frames.close(), *self._maybe_verify(block)]
+
+    def _maybe_verify(self, block: Block) -> list[Effect]:
+        if block.state is not State.CLOSED or not block.frames.complete or block.verifying:
+            return []
+        if block.frames.kept_bits == 0:
+            return self.give_up(block, "no frame could be reconciled")
+        block.verifying = True
+        reconciled = block.reconciled()
+
+        def work() -> tuple[bytes, bytes]:
+            hash_key = self._random_bytes(HASH_KEY_BYTES).tobytes()
+            return hash_key, verification_tag(reconciled.bits.view(), reconciled.bits.n_bits, hash_key)
+
+        def done(result: tuple[bytes, bytes]) -> list[Effect]:
+            hash_key, tag = result
+            block.reconciled_key = reconciled
+            return [self.say(block, Verify(block.block_id, reconciled.frames, reconciled.frames_failed, hash_key, tag))]
+
+        return [self._guard(block, Run("block", work, done))]
+
+    # -- 10 estimate, 11 amplify --------------------------------------------------------------------------------------
+
+    def _on_verified(self, block: Block, message: Verified) -> list[Effect]:
+        if message.equal != 1:
+            return self.give_up(block, "verification failed: the reconciled keys differ")
+        assert block.reconciled_key is not None
+        block.verified = verified_key(block.reconciled_key)
+        return [self._guard(block, Run("block", block.estimate, lambda _: self._propose(block)))]
+
+    def _propose(self, block: Block) -> list[Effect]:
+        ledger = block.ledger
+        assert ledger is not None
+        assert block.verified is not None
+        secret_bytes = ledger.ell_bits // BITS_PER_BYTE
+        if secret_bytes == 0:
+            return self.give_up(block, ledger.refusal or "the key length is 0")
+        block.refill_bytes = min(self._refill_bytes(), secret_bytes)
+        propose = Propose(block.block_id, secret_bytes, block.refill_bytes, block.tallies_json().encode())
+        effects: list[Effect] = [self.say(block, propose)]
+        n_seed = seed_bits(self._config.amplification.family, block.verified.bits.n_bits, BITS_PER_BYTE * secret_bytes)
+
+        def work() -> NDArray[np.uint8]:
+            return self._random_bytes((n_seed + 7) // 8)
+
+        return [*effects, self._guard(block, Run("block", work, lambda seed: self._announce_seed(block, seed)))]
+
+    def _announce_seed(self, block: Block, seed: NDArray[np.uint8]) -> list[Effect]:
+        """The seed becomes public only now, when the verified key is fixed."""
+        parts = -(-seed.size // SEED_PART_BYTES)
+        cut = [seed[i * SEED_PART_BYTES : (i + 1) * SEED_PART_BYTES].tobytes() for i in range(parts)]
+        effects: list[Effect] = [self.say(block, Seed(block.block_id, i, parts, part)) for i, part in enumerate(cut)]
+        assert block.ledger is not None
+        secret_bytes = block.ledger.ell_bits // BITS_PER_BYTE
+
+        def work() -> SecretKey:
+            return block.amplify(seed, secret_bytes, self.simulated)
+
+        return [*effects, self._guard(block, Run("block", work, lambda key: self._keep(block, key)))]
+
+    # -- 12 key store -------------------------------------------------------------------------------------------------
+
+    def _keep(self, block: Block, secret: SecretKey) -> list[Effect]:
+        raw = secret.bits.take()
+        record = block.ledger_record()
+
+        def work() -> None:
+            self.keep(block.block_id, raw, block.refill_bytes, record)
+
+        def done(_: None) -> list[Effect]:
+            block.stored = True
+            return self._maybe_decide(block)
+
+        return [self._guard(block, Run("store", work, done))]
+
+    def _maybe_decide(self, block: Block) -> list[Effect]:
+        """Bob has promised and my own copy is safe: from here on the key is good."""
+        if block.state is not State.PREPARED or not block.stored or block.deciding:
+            return []
+        block.deciding = True
+
+        def done(_: None) -> list[Effect]:
+            commit = self.say(block, Commit(block.block_id))
+            return [self.add_pads(block.block_id, sendable=False), commit]
+
+        return [self._guard(block, Run("store", lambda: self.store.decide(block.block_id), done))]
+
+    def _on_committed(self, message: Committed) -> list[Effect]:
+        """My obligation ends: Bob holds the key as good."""
+        block = self._blocks.get(message.block_id)
+        if block is not None:
+            self.step(block, message, ours=False)
+            self.forget(block.block_id)
+
+        def work() -> None:
+            if self.store.state_of(message.block_id) not in ("decided", "committed"):
+                raise RemoteProtocolError(f"{message!r}: that block was never decided here")
+            self.store.commit(message.block_id)
+
+        def done(_: None) -> list[Effect]:
+            facts = [BlockDone(block.facts(self.now_ns))] if block is not None else []
+            return [self.add_pads(message.block_id, sendable=True), *facts]
+
+        return [Run("store", work, done)]

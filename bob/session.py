@@ -1,0 +1,374 @@
+"""Bob's half of the conversation, in the order of the data. Sans-I/O: detections and messages in, effects out.
+
+sift -> reconcile -> verify -> estimate -> amplify -> prepare -> commit; Bob fills and closes blocks, checks the length,
+promises, and commits when Alice has decided.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from functools import partial
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from common.config import Config
+from common.datatypes import Detections, SecretKey
+from common.errors import RemoteProtocolError
+from common.postprocessing.amplification import seed_bits
+from common.postprocessing.reconciliation import QberTracker
+from common.postprocessing.sifting import bob_sift, encode_announcement
+from common.postprocessing.verification import verification_tag, verified_key
+from common.protocol.block import BITS_PER_BYTE, Block
+from common.protocol.effects import BlockDone, Effect, Run, Send
+from common.protocol.messages import (
+    Announce,
+    BlockEnd,
+    BlockMessage,
+    Commit,
+    Committed,
+    FrameResult,
+    Prepared,
+    Propose,
+    Refuse,
+    Seed,
+    Sift,
+    Syndrome,
+    Verified,
+    Verify,
+)
+from common.protocol.session import Identity, LinkSession, Store
+from common.protocol.transitions import Role, State, may_refuse
+
+CHUNK_SLOTS = 1 << 25
+"""A chunk is announced at the latest after this many slots, so that Alice need not keep symbols for long."""
+BLOCK_NUMBERS_PER_START = 1 << 32
+
+
+class BobBlock(Block):
+    """Bob's side of a block: the detections under way and the proposal under examination."""
+
+    def begin(self) -> BobBlock:
+        """Fresh records."""
+        self.announced: dict[int, Detections] = {}
+        self.verify: Verify | None = None
+        self.propose: Propose | None = None
+        self.seed_parts: list[bytes] = []
+        self.seed_total = 0
+        return self
+
+
+class BobSession(LinkSession):
+    """Bob's end of the link.
+
+    Parameters
+    ----------
+    instance : this process's start counter; makes block numbers unique and growing.
+    """
+
+    def __init__(
+        self,
+        config: Config,
+        identity: Identity,
+        store: Store,
+        instance: int,
+        accept_request: Callable[[bytes], bytes],
+    ) -> None:
+        super().__init__(identity, store, accept_request)
+        self._config = config
+        self._tracker = QberTracker(config.reconciliation.qber_start)
+        self._blocks: dict[int, BobBlock] = {}
+        self._filling: BobBlock | None = None
+        self._next_block = instance * BLOCK_NUMBERS_PER_START + 1
+        self._waiting: list[Detections] = []
+        self.blocks_opened = 0
+
+    # -- shared session -----------------------------------------------------------------------------------------------
+
+    def open_blocks(self) -> list[Any]:
+        """Every block that has not ended."""
+        return list(self._blocks.values())
+
+    def forget(self, block_id: int) -> None:
+        """Drop a block's record."""
+        block = self._blocks.pop(block_id, None)
+        if block is not None and block is self._filling:
+            self._filling = None
+            self._waiting.clear()
+
+    def must_keep(self, block: Block) -> bool:
+        """From the promise on, until Alice has decided."""
+        return block.state in (State.PREPARED, State.DECIDED)
+
+    def resolve(self, ours: list[tuple[int, str]], peer: dict[str, Any]) -> list[Effect]:
+        """What Alice has not decided she never will; what she has decided she repeats."""
+        return [
+            Run("store", partial(self.destroy, block_id), lambda _: [])
+            for block_id, state in ours
+            if state == "pending" and block_id not in peer["decided"]
+        ]
+
+    def handle_block(self, message: BlockMessage) -> list[Effect]:
+        """One message of a block."""
+        if isinstance(message, Commit):
+            return self._on_commit(message)
+        block = self._blocks.get(message.block_id)
+        if block is None:
+            if message.block_id < self._next_block:
+                return []
+            raise RemoteProtocolError(f"{message!r} belongs to no open block")
+        if not self.step(block, message, ours=False):
+            return []
+        match message:
+            case Sift():
+                return self._on_sift(block, message)
+            case Syndrome():
+                return block.frames.on_syndrome(message)
+            case FrameResult():
+                return block.frames.on_result(message)
+            case Verify():
+                block.verify = message
+                return self._maybe_verify(block)
+            case Propose():
+                return self._on_propose(block, message)
+            case Seed():
+                return self._on_seed(block, message)
+            case Refuse():
+                return self._end(block, self.refused(block, message))
+        raise RemoteProtocolError(f"{message!r} is not for Bob")
+
+    def _end(self, block: Block, effects: list[Effect]) -> list[Effect]:
+        self.forget(block.block_id)
+        return effects
+
+    def give_up(self, block: Block, reason: str) -> list[Effect]:
+        """Refuse a block and forget it."""
+        return self._end(block, self.refuse(block, reason))
+
+    def void_filling(self, reason: str, now_ns: int) -> list[Effect]:
+        """The open block's detections are not to be trusted or kept up with: refuse it whole."""
+        self.now_ns = now_ns
+        self._waiting.clear()
+        block, self._filling = self._filling, None
+        return self.give_up(block, reason) if block is not None and may_refuse(block.state, self.role) else []
+
+    def _guard(self, block: BobBlock, run: Run) -> Run:
+        inner = self.guarded(run)
+
+        def then(result: Any) -> list[Effect]:
+            if block.state is State.REFUSED:
+                return []
+            return [*inner.then(result), *self._maybe_verify(block)]
+
+        return Run(run.lane, run.work, then)
+
+    @property
+    def backlog_detections(self) -> int:
+        """Detections announced and not yet sifted: what a slow link or a slow Alice makes grow."""
+        return sum(len(d) for block in self._blocks.values() for d in block.announced.values())
+
+    @property
+    def backlog_blocks(self) -> int:
+        """Blocks that are closed and not yet at their end."""
+        return len(self._blocks) - (self._filling is not None)
+
+    # -- 6 gate: detections come in -----------------------------------------------------------------------------------
+
+    def on_detections(self, detections: Detections, now_ns: int) -> list[Effect]:
+        """More detections, contiguous with the last; opens and closes blocks. Dropped while there is no handshake."""
+        self.now_ns = now_ns
+        if not self.ready:
+            return []
+        self._waiting.append(detections)
+        block = self._filling or self._open()
+        count = sum(map(len, self._waiting))
+        wanted = self._config.blocks.block_size_detections - block.detections
+        span = detections.to_slot - self._waiting[0].from_slot
+        if count < min(self._config.blocks.chunk_detections, wanted) and span < CHUNK_SLOTS:
+            return []
+        chunk = join(self._waiting)
+        self._waiting.clear()
+        return self._announce(block, chunk, last=count >= wanted)
+
+    def _open(self) -> BobBlock:
+        block_id = self._next_block
+        self._next_block += 1
+        block = BobBlock(
+            block_id,
+            Role.BOB,
+            self._config,
+            self._tracker,
+            self.say,
+            lambda run: self._guard(block, run),
+            self.now_ns,
+        ).begin()
+        self._filling = self._blocks[block_id] = block
+        self.blocks_opened += 1
+        return block
+
+    def _announce(self, block: BobBlock, chunk: Detections, *, last: bool) -> list[Effect]:
+        number = block.chunks
+        block.cover(chunk.from_slot, chunk.to_slot)
+        block.detections += len(chunk)
+        block.announced[number] = chunk
+        if last:
+            self._filling = None
+
+        def done(payload: bytes) -> list[Effect]:
+            effects: list[Effect] = [
+                self.say(block, Announce(block.block_id, number, chunk.from_slot, chunk.to_slot, payload))
+            ]
+            if last:
+                effects.append(self.say(block, BlockEnd(block.block_id, block.chunks, block.to_slot)))
+            return effects
+
+        return [self._guard(block, Run("sift", lambda: encode_announcement(chunk), done))]
+
+    # -- 7 sift, 8 reconcile ------------------------------------------------------------------------------------------
+
+    def _on_sift(self, block: BobBlock, message: Sift) -> list[Effect]:
+        chunk = block.announced.get(message.chunk)
+        if chunk is None or message.chunk != min(block.announced):
+            raise RemoteProtocolError(f"{message!r}: chunk {message.chunk} is not waiting for a reply")
+        del block.announced[message.chunk]
+        return [self._guard(block, Run("sift", lambda: bob_sift(chunk, message.payload), partial(self._sifted, block)))]
+
+    def _sifted(self, block: BobBlock, sifted: Any) -> list[Effect]:
+        block.chunks_sifted += 1
+        block.x_counts += sifted.x_counts
+        block.n_z += sifted.n_z
+        effects = block.frames.add(sifted.bits)
+        if block.state is not State.FILLING and block.chunks_sifted == block.chunks:
+            effects += block.frames.close()
+        return effects
+
+    # -- 9 verify -----------------------------------------------------------------------------------------------------
+
+    def _maybe_verify(self, block: BobBlock) -> list[Effect]:
+        message = block.verify
+        if message is None or not block.frames.complete or block.verifying:
+            return []
+        block.verifying = True
+        reconciled = block.reconciled()
+        if (message.frames_kept, message.frames_failed) != (reconciled.frames, reconciled.frames_failed):
+            raise RemoteProtocolError(f"{message!r}: the two ends keep different frames")
+
+        def work() -> bytes:
+            return verification_tag(reconciled.bits.view(), reconciled.bits.n_bits, message.hash_key)
+
+        def done(tag: bytes) -> list[Effect]:
+            if tag != message.tag:
+                return [self.say(block, Verified(block.block_id, 0))]
+            block.verified = verified_key(reconciled)
+            return [self.say(block, Verified(block.block_id, 1))]
+
+        block.reconciled_key = reconciled
+        return [self._guard(block, Run("block", work, done))]
+
+    # -- 10 estimate, 11 amplify --------------------------------------------------------------------------------------
+
+    def _on_propose(self, block: BobBlock, message: Propose) -> list[Effect]:
+        if block.verified is None:
+            raise RemoteProtocolError(f"{message!r}: a length is proposed for keys that differ")
+        ours, theirs = block.tallies_json(), message.payload.decode(errors="replace")
+        if ours != theirs:
+            return self.give_up(block, f"the tallies differ in {_first_difference(ours, theirs)!r}")
+        block.propose = message
+        block.refill_bytes = message.refill_bytes
+        return [self._guard(block, Run("block", block.estimate, lambda _: self._judge(block)))]
+
+    def _judge(self, block: BobBlock) -> list[Effect]:
+        """Alice may propose at most what my own arithmetic allows."""
+        ledger, message = block.ledger, block.propose
+        assert ledger is not None
+        assert message is not None
+        if BITS_PER_BYTE * message.secret_bytes > ledger.ell_bits or message.refill_bytes > message.secret_bytes:
+            return self.give_up(block, f"{message.secret_bytes} bytes proposed, my bound is {ledger.ell_bits} bits")
+        return self._maybe_amplify(block)
+
+    def _on_seed(self, block: BobBlock, message: Seed) -> list[Effect]:
+        if message.index != len(block.seed_parts) or message.index >= message.parts:
+            raise RemoteProtocolError(f"{message!r}: seed part {message.index} does not follow")
+        block.seed_parts.append(message.payload)
+        block.seed_total = message.parts
+        return self._maybe_amplify(block)
+
+    def _maybe_amplify(self, block: BobBlock) -> list[Effect]:
+        message = block.propose
+        if message is None or block.ledger is None or block.verified is None:
+            return []
+        if not block.seed_parts or len(block.seed_parts) < block.seed_total:
+            return []
+        secret_bits = BITS_PER_BYTE * message.secret_bytes
+        wanted = seed_bits(self._config.amplification.family, block.verified.bits.n_bits, secret_bits)
+        seed = np.frombuffer(b"".join(block.seed_parts), dtype=np.uint8)
+        if seed.size != (wanted + 7) // 8:
+            raise RemoteProtocolError(f"the seed has {seed.size} bytes, {(wanted + 7) // 8} are needed")
+
+        def work() -> SecretKey:
+            return block.amplify(seed, message.secret_bytes, self.simulated)
+
+        return [self._guard(block, Run("block", work, lambda secret: self._keep(block, secret.bits.take())))]
+
+    # -- 12 key store -------------------------------------------------------------------------------------------------
+
+    def _keep(self, block: BobBlock, raw: NDArray[np.uint8]) -> list[Effect]:
+        record = block.ledger_record()
+
+        def work() -> None:
+            self.keep(block.block_id, raw, block.refill_bytes, record)
+
+        def done(_: None) -> list[Effect]:
+            return [self.say(block, Prepared(block.block_id))]
+
+        return [self._guard(block, Run("store", work, done))]
+
+    def _on_commit(self, message: Commit) -> list[Effect]:
+        """Alice has decided: commit, and say so as often as she asks."""
+        block = self._blocks.get(message.block_id)
+        if block is not None:
+            self.step(block, message, ours=False)
+
+        def work() -> None:
+            if self.store.state_of(message.block_id) not in ("pending", "committed"):
+                raise RemoteProtocolError(f"{message!r}: this end holds no such block; are the stores of one link?")
+            self.store.commit(message.block_id)
+
+        def done(_: None) -> list[Effect]:
+            effects: list[Effect] = [
+                self.add_pads(message.block_id, sendable=True),
+                Send(Committed(message.block_id)),
+            ]
+            if block is not None:
+                block.state = State.COMMITTED
+                self.forget(block.block_id)
+                effects.append(BlockDone(block.facts(self.now_ns)))
+            return effects
+
+        return [Run("store", work, done)]
+
+
+def join(parts: list[Detections]) -> Detections:
+    """Contiguous batches as one."""
+    if len(parts) == 1:
+        return parts[0]
+    return Detections(
+        np.concatenate([d.slots for d in parts]),
+        np.concatenate([d.bases for d in parts]),
+        np.concatenate([d.bits for d in parts]),
+        parts[0].from_slot,
+        parts[-1].to_slot,
+        sum(d.double_clicks for d in parts),
+        sum(d.cross_basis_clicks for d in parts),
+        sum(d.outside_gate for d in parts),
+    )
+
+
+def _first_difference(ours: str, theirs: str) -> str:
+    try:
+        table = json.loads(theirs)
+        return next((key for key, value in json.loads(ours).items() if table.get(key) != value), "a field")
+    except (ValueError, AttributeError):
+        return "their form"

@@ -1,0 +1,273 @@
+"""The asyncio shell that carries out a session's effects: messages to the channel, jobs to worker threads.
+
+The only place where the clock is read. The event loop never computes: jobs longer than a millisecond run in lanes,
+single threads that keep order (sift, block, store) or a pool (frames).
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import logging
+import os
+import signal
+import time
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any, Protocol
+
+from common.errors import AuthenticationError, QkdError
+from common.protocol.effects import AddPads, BlockDone, Effect, Lane, PeerStopped, Ready, Run, Send
+from common.protocol.messages import decode
+from common.protocol.session import LinkSession, Store
+from common.units import NS_PER_S
+
+log = logging.getLogger("qkd.node")
+POINTERS = "auth/pointers"
+
+
+class TransportPort(Protocol):
+    """What the shell needs of a transport."""
+
+    def send(self, packet: bytes) -> None:
+        """Send without waiting."""
+        ...
+
+    async def receive(self) -> bytes:
+        """The next packet."""
+        ...
+
+    async def watch(self) -> None:
+        """Look after the connection, for ever."""
+        ...
+
+
+class PoolPort(Protocol):
+    """What the shell needs of the authentication pool."""
+
+    def reservation(self) -> dict[int, int] | None:
+        """Pointers to make durable."""
+        ...
+
+    def confirm(self, pointers: dict[int, int]) -> None:
+        """They are durable."""
+        ...
+
+    def add_segment(self, segment_id: int, secret: bytes, *, sendable: bool = True) -> None:
+        """More pads."""
+        ...
+
+
+class ChannelPort(Protocol):
+    """What the shell needs of the authenticated channel."""
+
+    @property
+    def last_heard_ns(self) -> int | None:
+        """When the peer was last heard."""
+        ...
+
+    @property
+    def drained(self) -> bool:
+        """Everything is acknowledged."""
+        ...
+
+    def send(self, message: bytes, *, seal: bool = False) -> None:
+        """Queue a message."""
+        ...
+
+    def packets(self, now_ns: int) -> list[bytes]:
+        """Packets to send."""
+        ...
+
+    def receive(self, raw: bytes, now_ns: int) -> list[Any]:
+        """Events of a packet."""
+        ...
+
+    def next_timer_ns(self, now_ns: int) -> int:
+        """When to call again."""
+        ...
+
+
+def now_ns() -> int:
+    """Monotonic time of this process in ns."""
+    return time.monotonic_ns()
+
+
+class Lanes:
+    """Worker threads: one each for sift, block and store, a pool for frames."""
+
+    def __init__(self, frame_threads: int = 0) -> None:
+        threads = frame_threads or max(1, len(os.sched_getaffinity(0)))
+        self._pools = {
+            lane: ThreadPoolExecutor(threads if lane == "frames" else 1, thread_name_prefix=lane)
+            for lane in ("sift", "frames", "block", "store")
+        }
+
+    def __getitem__(self, lane: Lane) -> ThreadPoolExecutor:
+        return self._pools[lane]
+
+    def close(self) -> None:
+        """Wait for running jobs, drop the rest; the store lane finishes everything."""
+        for lane, pool in self._pools.items():
+            pool.shutdown(wait=True, cancel_futures=lane != "store")
+
+
+class Shell:
+    """Runs one end of the link.
+
+    Parameters
+    ----------
+    session, channel, transport, pool, store : this end's parts.
+    lanes : worker threads.
+    on_block : told of every ended block.
+    on_ready : told of every successful handshake.
+    """
+
+    def __init__(
+        self,
+        session: LinkSession,
+        channel: ChannelPort,
+        transport: TransportPort,
+        pool: PoolPort,
+        store: Store,
+        lanes: Lanes,
+        on_block: Callable[[Any], None],
+        on_ready: Callable[[], None],
+    ) -> None:
+        self.session, self.channel, self.transport, self.pool, self.store = session, channel, transport, pool, store
+        self._lanes, self._on_block, self._on_ready = lanes, on_block, on_ready
+        self._wake = asyncio.Event()
+        self._failed: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        self._reserving = False
+        self.jobs_running = 0
+        self.peer_stopped = asyncio.Event()
+
+    async def run(self) -> None:
+        """Serve the link until cancelled or until a fault that ends it; the fault is raised."""
+        async with asyncio.TaskGroup() as tasks:
+            tasks.create_task(self._receive())
+            tasks.create_task(self._pump_on_time())
+            tasks.create_task(self.transport.watch())
+            tasks.create_task(self._raise_failure())
+
+    async def _raise_failure(self) -> None:
+        await self._failed
+
+    def fail(self, error: BaseException) -> None:
+        """End the link with this fault."""
+        if isinstance(error, AuthenticationError):
+            log.critical("authentication failed: no key is made on this link (%s)", error)
+        if not self._failed.done():
+            self._failed.set_exception(error)
+
+    async def _receive(self) -> None:
+        while True:
+            raw = await self.transport.receive()
+            try:
+                for event in self.channel.receive(raw, now_ns()):
+                    self._take(event)
+            except QkdError as error:
+                self.fail(error)
+            self.pump()
+
+    def _take(self, event: Any) -> None:
+        if hasattr(event, "peer_instance"):
+            log.info("session with peer instance %d", event.peer_instance)
+            self.carry(self.session.opened(now_ns()))
+        else:
+            self.carry(self.session.handle(decode(event.message), event.sealed, now_ns()))
+
+    def carry(self, effects: list[Effect]) -> None:
+        """Carry out effects in order."""
+        for effect in effects:
+            match effect:
+                case Send(message):
+                    self.channel.send(message.encode(), seal=message.SEALED)
+                case Run():
+                    self._submit(effect)
+                case BlockDone(facts):
+                    self._on_block(facts)
+                case Ready():
+                    self._on_ready()
+                case AddPads(segment_id, secret, sendable):
+                    self.pool.add_segment(segment_id, secret, sendable=sendable)
+                case PeerStopped():
+                    log.info("the peer stopped in good order")
+                    self.peer_stopped.set()
+        if effects:
+            self._wake.set()
+
+    def act(self, effects: Callable[[], list[Effect]]) -> None:
+        """Run a session call and carry out what it returns; its fault ends the link."""
+        try:
+            self.carry(effects())
+        except Exception as error:
+            self.fail(error)
+
+    def _submit(self, job: Run) -> None:
+        loop = asyncio.get_running_loop()
+        self.jobs_running += 1
+
+        def done(future: asyncio.Future[Any]) -> None:
+            self.jobs_running -= 1
+            if future.cancelled():
+                return
+            error = future.exception()
+            if error is not None:
+                self.fail(error)
+            else:
+                self.act(lambda: job.then(future.result()))
+
+        loop.run_in_executor(self._lanes[job.lane], job.work).add_done_callback(done)
+
+    def pump(self) -> None:
+        """Put everything due on the transport."""
+        self._reserve_pads()
+        try:
+            for packet in self.channel.packets(now_ns()):
+                self.transport.send(packet)
+        except QkdError as error:
+            self.fail(error)
+
+    def _reserve_pads(self) -> None:
+        """The pointer into the authentication key is on disk before a pad is used."""
+        pointers = None if self._reserving else self.pool.reservation()
+        if pointers is None:
+            return
+        self._reserving = True
+        value = json.dumps(pointers).encode()
+
+        def done(_: Any) -> list[Effect]:
+            self._reserving = False
+            self.pool.confirm(pointers)
+            self._wake.set()
+            return []
+
+        self._submit(Run("store", lambda: self.store.put_setting(POINTERS, value), done))
+
+    async def _pump_on_time(self) -> None:
+        while True:
+            self.pump()
+            wait_s = (self.channel.next_timer_ns(now_ns()) - now_ns()) / NS_PER_S
+            try:
+                async with asyncio.timeout(max(wait_s, 0.001)):
+                    await self._wake.wait()
+            except TimeoutError:
+                pass
+            self._wake.clear()
+
+    async def drain(self, timeout_s: float) -> None:
+        """Wait until everything sent is acknowledged and no job runs, at most ``timeout_s``."""
+        end = now_ns() + timeout_s * NS_PER_S
+        while now_ns() < end and (self.jobs_running or not self.channel.drained):
+            self.pump()
+            await asyncio.sleep(0.02)
+
+
+def stop_event() -> asyncio.Event:
+    """Set by SIGINT or SIGTERM."""
+    event = asyncio.Event()
+    loop = asyncio.get_running_loop()
+    for number in (signal.SIGINT, signal.SIGTERM):
+        loop.add_signal_handler(number, event.set)
+    return event

@@ -1,0 +1,204 @@
+"""One block of post-processing as either end sees it: its frames, its tallies, its length, its facts for operators."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from dataclasses import asdict, dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from common.config import Config
+from common.datatypes import ReconciledKey, SecretKey, VerifiedKey
+from common.keybits import KeyBits
+from common.postprocessing.amplification import amplify
+from common.postprocessing.estimation import estimate
+from common.postprocessing.reconciliation import QberTracker
+from common.preamble import key_slots
+from common.protocol.effects import Effect, Run
+from common.protocol.frames import FrameExchange
+from common.protocol.messages import BlockMessage
+from common.protocol.transitions import Role, State
+from common.security.finite_key import Ledger
+from common.units import seconds_from_ns
+
+BITS_PER_BYTE = 8
+
+
+@dataclass(frozen=True, slots=True)
+class BlockFacts:
+    """What operators may see of a block; nothing secret. Rates are per key slot, QBER is of the decoded frames."""
+
+    block_id: int
+    state: str
+    reason: str
+    slots: int
+    detections: int
+    n_z: int
+    qber: float
+    phase_error_upper: float
+    f_ec: float
+    leak_ec_bits: int
+    secret_bits: int
+    bits_per_pulse: float
+    seconds: float
+    frames: int
+    frames_failed: int
+    rounds_max: int
+    auth_bits_earned: int
+    simulated: bool
+
+
+class Block:
+    """State of one block at one end.
+
+    Parameters
+    ----------
+    block_id : unique over the life of the link, growing.
+    role, config, tracker : whose block, under which rules, with the link's running QBER.
+    say, guard : see :class:`FrameExchange`.
+    now_ns : when it was opened.
+    """
+
+    def __init__(
+        self,
+        block_id: int,
+        role: Role,
+        config: Config,
+        tracker: QberTracker,
+        say: Callable[[Block, BlockMessage], Effect],
+        guard: Callable[[Run], Run],
+        now_ns: int,
+    ) -> None:
+        self.block_id = block_id
+        self.state = State.FILLING
+        self.config = config
+        self._opened_ns = now_ns
+        self.frames = FrameExchange(
+            block_id, role, config.reconciliation, tracker, lambda message: say(self, message), guard
+        )
+        self.from_slot: int | None = None
+        self.to_slot = 0
+        self.chunks = 0
+        self.chunks_sifted = 0
+        self.detections = 0
+        levels = 4 if config.link.intensities else 1
+        self.x_counts: NDArray[np.int64] = np.zeros((levels, 4, 2), dtype=np.int64)
+        self.n_z: NDArray[np.int64] = np.zeros(levels, dtype=np.int64)
+        self.verifying = False
+        self.reconciled_key: ReconciledKey | None = None
+        self.verified: VerifiedKey | None = None
+        self.ledger: Ledger | None = None
+        self.refill_bytes = 0
+        self.stored = False
+        self.deciding = False
+        self.simulated = False
+
+    def cover(self, from_slot: int, to_slot: int) -> None:
+        """One more chunk accounts for these slots."""
+        if self.from_slot is None:
+            self.from_slot = from_slot
+        self.to_slot = to_slot
+        self.chunks += 1
+
+    @property
+    def slots_sent(self) -> int:
+        """Key slots between the first and the last slot, gaps included (conservative), preambles not."""
+        return 0 if self.from_slot is None else key_slots(self.from_slot, self.to_slot)
+
+    def reconciled(self) -> ReconciledKey:
+        """Take the kept frames as one key."""
+        leak, failed, kept = self.frames.leak_ec_bits, self.frames.frames_failed, len(self.frames.kept())
+        errors = self.frames.errors
+        packed, n_bits = self.frames.join()
+        return ReconciledKey(self.block_id, KeyBits(packed, n_bits), leak, kept, failed, errors)
+
+    def tallies_json(self) -> str:
+        """Both ends' integers, canonical: compared before any length is accepted."""
+        return json.dumps(
+            {
+                "slots_sent": self.slots_sent,
+                "n_z": self.n_z.tolist(),
+                "n_z_kept": self.frames.kept_bits,
+                "x_counts": self.x_counts.tolist(),
+                "leak_ec_bits": self.frames.leak_ec_bits,
+            },
+            sort_keys=True,
+        )
+
+    def estimate(self) -> Ledger:
+        """Key length of this block by its own tallies."""
+        self.ledger = estimate(
+            self.config,
+            slots_sent=self.slots_sent,
+            n_z=self.n_z,
+            n_z_kept=self.frames.kept_bits,
+            x_counts=self.x_counts,
+            leak_ec_bits=self.frames.leak_ec_bits,
+        )
+        return self.ledger
+
+    def amplify(self, seed: NDArray[np.uint8], secret_bytes: int, simulated: bool) -> SecretKey:
+        """Privacy amplification to the agreed length; the verified key is gone afterwards."""
+        assert self.verified is not None
+        self.simulated = simulated
+        verified, self.verified = self.verified, None
+        return amplify(verified, seed, BITS_PER_BYTE * secret_bytes, self.config.amplification.family, simulated)
+
+    def ledger_record(self, **more: object) -> str:
+        """The ledger with the block's facts, as stored beside the key for auditors."""
+        assert self.ledger is not None
+        return json.dumps(
+            {
+                "ledger": json.loads(self.ledger.to_json()),
+                "tallies": json.loads(self.tallies_json()),
+                "facts": asdict(self.facts(self._opened_ns)),
+                **more,
+            },
+            sort_keys=True,
+        )
+
+    def wipe(self) -> None:
+        """Overwrite all key material."""
+        self.frames.wipe()
+        for key in (self.reconciled_key, self.verified):
+            if key is not None:
+                key.bits.wipe()
+
+    def facts(self, now_ns: int, reason: str = "") -> BlockFacts:
+        """What operators may see."""
+        ledger, frames = self.ledger, self.frames
+        kept = frames.kept_bits
+        committed = self.state in (State.DECIDED, State.COMMITTED)
+        secret_bits = ledger.ell_bits if ledger is not None and committed else 0
+        qber = frames.errors / kept if kept else 0.0
+        slots = self.slots_sent
+        return BlockFacts(
+            block_id=self.block_id,
+            state=self.state.value,
+            reason=reason or (ledger.refusal or "" if ledger is not None else ""),
+            slots=slots,
+            detections=self.detections,
+            n_z=int(self.n_z.sum()),
+            qber=qber,
+            phase_error_upper=ledger.phi_upper if ledger is not None else 0.5,
+            f_ec=efficiency(frames.leak_ec_bits, kept, qber),
+            leak_ec_bits=frames.leak_ec_bits,
+            secret_bits=secret_bits,
+            bits_per_pulse=secret_bits / slots if slots else 0.0,
+            seconds=seconds_from_ns(now_ns - self._opened_ns),
+            frames=len(frames.kept()) + frames.frames_failed,
+            frames_failed=frames.frames_failed,
+            rounds_max=frames.rounds_max,
+            auth_bits_earned=BITS_PER_BYTE * self.refill_bytes if committed else 0,
+            simulated=self.simulated,
+        )
+
+
+def efficiency(leak_bits: int, n_bits: int, qber: float) -> float:
+    """f_EC = leak / (n h(QBER)); 0 where it has no meaning."""
+    if n_bits == 0 or not 0.0 < qber < 1.0:
+        return 0.0
+    entropy = float(-qber * np.log2(qber) - (1 - qber) * np.log2(1 - qber))
+    return leak_bits / (n_bits * entropy)

@@ -1,0 +1,261 @@
+"""Reconciliation of one block, frame by frame while the block still fills. The same code at both ends.
+
+Sifted bits go in; frames are cut; for each frame one end is the *reference* (it sends syndromes) and the other
+corrects. Every bit that an end discloses about the key is counted here, at the moment its message is made or arrives.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+
+import numpy as np
+from numpy.typing import NDArray
+
+from common.config import Reconciliation
+from common.errors import RemoteProtocolError
+from common.keybits import KeyBits
+from common.postprocessing.reconciliation import (
+    CorrectingFrame,
+    FrameOutcome,
+    QberTracker,
+    ReferenceFrame,
+    choose_code,
+    spec_from_wire,
+)
+from common.postprocessing.sifting import BitAccumulator
+from common.protocol.effects import Effect, Run
+from common.protocol.messages import BlockMessage, FrameResult, Syndrome
+from common.protocol.transitions import Role
+
+MIN_TAIL_BITS = 1024
+"""A shorter rest at the end of a block is left out at both ends (nothing about it is ever disclosed)."""
+RESULT_BITS = 16
+"""Status and QBER of a FRAME_RESULT depend on the key: counted as disclosed in full."""
+QBER_STEP = 2.0**-11
+STATUS = {"more": 0, "decoded": 1, "failed": 2}
+Packed = NDArray[np.uint8]
+
+
+@dataclass(slots=True)
+class Frame:
+    """One codeword's worth of sifted bits at this end."""
+
+    index: int
+    n_bits: int
+    bits: Packed | None = field(default=None, repr=False)
+    work: ReferenceFrame | CorrectingFrame | None = field(default=None, repr=False)
+    early: Syndrome | None = field(default=None, repr=False)
+    status: str = "open"
+    round: int = 0
+    disclosed_bits: int = 0
+    errors: int = 0
+
+
+class FrameExchange:
+    """All frames of one block at one end.
+
+    Parameters
+    ----------
+    block_id, role : whose exchange.
+    settings : reconciliation section of the configuration (equal at both ends).
+    tracker : the link's running QBER; shared by consecutive blocks.
+    say : moves the block along the table and makes the Send effect.
+    guard : keeps a continuation from running after the block has ended.
+    """
+
+    def __init__(
+        self,
+        block_id: int,
+        role: Role,
+        settings: Reconciliation,
+        tracker: QberTracker,
+        say: Callable[[BlockMessage], Effect],
+        guard: Callable[[Run], Run],
+    ) -> None:
+        self._block_id, self._role, self._settings, self._tracker = block_id, role, settings, tracker
+        self._say, self._guard = say, guard
+        self._bits = BitAccumulator()
+        self._frames: dict[int, Frame] = {}
+        self._cut = 0
+        self.closed = False
+        self.sifted_bits = 0
+
+    # -- events -------------------------------------------------------------------------------------------------------
+
+    def add(self, bits: KeyBits) -> list[Effect]:
+        """More sifted bits of the block, in order."""
+        self.sifted_bits += bits.n_bits
+        self._bits.append(bits)
+        effects: list[Effect] = []
+        while len(self._bits) >= self._settings.frame_length_bits:
+            effects += self._start(self._settings.frame_length_bits)
+        return effects
+
+    def close(self) -> list[Effect]:
+        """No more bits: the rest becomes a shorter frame, or is left out if it is tiny."""
+        self.closed = True
+        tail = len(self._bits)
+        if tail >= MIN_TAIL_BITS:
+            return self._start(tail)
+        self._bits.wipe()
+        return []
+
+    def on_syndrome(self, message: Syndrome) -> list[Effect]:
+        """A payload of the reference end for one of our frames."""
+        if self._is_reference(message.frame):
+            raise RemoteProtocolError(f"{message!r}: this end is the reference of frame {message.frame}")
+        frame = self._frames.setdefault(message.frame, Frame(message.frame, message.n_bits))
+        if frame.early is not None or message.round != frame.round or frame.status != "open":
+            raise RemoteProtocolError(f"{message!r}: frame {message.frame} does not expect round {message.round}")
+        frame.early = message
+        return self._correct(frame) if frame.bits is not None else []
+
+    def on_result(self, message: FrameResult) -> list[Effect]:
+        """The correcting end's word on one of our reference frames."""
+        frame = self._frames.get(message.frame)
+        if frame is None or not isinstance(frame.work, ReferenceFrame) or frame.status != "open":
+            raise RemoteProtocolError(f"{message!r}: frame {message.frame} is not waiting for a result")
+        if message.round != frame.round or message.status not in STATUS.values():
+            raise RemoteProtocolError(f"{message!r}: frame {message.frame} is in round {frame.round}")
+        frame.disclosed_bits += RESULT_BITS
+        if message.status == STATUS["more"]:
+            frame.round += 1
+            return [self._disclose(frame, frame.work)]
+        self._finish(frame, "decoded" if message.status == STATUS["decoded"] else "failed", message.qber_steps)
+        return []
+
+    # -- what the block asks ------------------------------------------------------------------------------------------
+
+    @property
+    def complete(self) -> bool:
+        """The block is closed and every frame has its result."""
+        return self.closed and all(frame.status != "open" for frame in self._frames.values())
+
+    @property
+    def open_frames(self) -> int:
+        """Frames without a result: the reconciliation backlog."""
+        return sum(frame.status == "open" for frame in self._frames.values())
+
+    def kept(self) -> list[Frame]:
+        """Decoded frames in order."""
+        return [self._frames[i] for i in sorted(self._frames) if self._frames[i].status == "decoded"]
+
+    @property
+    def frames_failed(self) -> int:
+        """Frames that never decoded."""
+        return sum(frame.status == "failed" for frame in self._frames.values())
+
+    @property
+    def rounds_max(self) -> int:
+        """Most rounds that a frame took."""
+        return max((frame.round + 1 for frame in self._frames.values()), default=0)
+
+    @property
+    def kept_bits(self) -> int:
+        """Bits in decoded frames."""
+        return sum(frame.n_bits for frame in self.kept())
+
+    @property
+    def leak_ec_bits(self) -> int:
+        """Every bit disclosed; a failed frame counts as disclosed in full."""
+        return sum(
+            max(frame.disclosed_bits, frame.n_bits) if frame.status == "failed" else frame.disclosed_bits
+            for frame in self._frames.values()
+        )
+
+    @property
+    def errors(self) -> int:
+        """Errors in the decoded frames as the correcting end reported them (exact at that end)."""
+        return sum(frame.errors for frame in self.kept())
+
+    def join(self) -> tuple[Packed, int]:
+        """(packed bits, number) of all decoded frames in order; only the last may be no multiple of 8 long."""
+        kept = self.kept()
+        bits = [frame.bits for frame in kept if frame.bits is not None]
+        joined = np.concatenate(bits) if bits else np.zeros(0, dtype=np.uint8)
+        n_bits = self.kept_bits
+        self.wipe()
+        return joined, n_bits
+
+    def wipe(self) -> None:
+        """Overwrite all bits."""
+        self._bits.wipe()
+        for frame in self._frames.values():
+            if frame.bits is not None and frame.bits.flags.writeable:
+                frame.bits.fill(0)
+            frame.bits, frame.work = None, None
+
+    # -- work ---------------------------------------------------------------------------------------------------------
+
+    def _is_reference(self, index: int) -> bool:
+        decoder = {"bob": Role.BOB, "alice": Role.ALICE}.get(self._settings.decoding_side)
+        if decoder is None:
+            decoder = Role.BOB if index % 2 == 0 else Role.ALICE
+        return self._role is not decoder
+
+    def _start(self, n_bits: int) -> list[Effect]:
+        index = self._cut
+        self._cut += 1
+        frame = self._frames.setdefault(index, Frame(index, n_bits))
+        if frame.n_bits != n_bits:
+            raise RemoteProtocolError(f"frame {index} has {n_bits} bits here and {frame.n_bits} at the peer")
+        bits = frame.bits = self._bits.take(n_bits).take()
+        if not self._is_reference(index):
+            return self._correct(frame) if frame.early is not None else []
+        spec = choose_code(self._tracker.qber, n_bits, self._settings.efficiency)
+        work = frame.work = ReferenceFrame(spec, bits)
+        return [self._disclose(frame, work)]
+
+    def _disclose(self, frame: Frame, work: ReferenceFrame) -> Run:
+        number, spec = frame.round, work.spec
+
+        def done(payload: bytes) -> list[Effect]:
+            frame.disclosed_bits += 8 * len(payload)
+            message = Syndrome(self._block_id, frame.index, number, spec.code_id, frame.n_bits, payload)
+            return [self._say(message)]
+
+        return self._guard(Run("frames", work.first if number == 0 else lambda: work.more(number), done))
+
+    def _correct(self, frame: Frame) -> list[Effect]:
+        message, bits = frame.early, frame.bits
+        assert message is not None
+        assert bits is not None
+        frame.early = None
+        frame.disclosed_bits += 8 * len(message.payload)
+        if message.round == 0:
+            spec = spec_from_wire(message.code_id, message.n_bits, self._settings.decoder)
+            frame.work = CorrectingFrame(spec, bits)
+        work = frame.work
+        assert isinstance(work, CorrectingFrame)
+        return [
+            self._guard(
+                Run(
+                    "frames",
+                    lambda: work.receive(message.round, message.payload),
+                    lambda outcome: self._corrected(frame, message.round, outcome),
+                )
+            )
+        ]
+
+    def _corrected(self, frame: Frame, number: int, outcome: FrameOutcome) -> list[Effect]:
+        frame.disclosed_bits += RESULT_BITS
+        steps = 0
+        if outcome.status == "more":
+            frame.round = number + 1
+        else:
+            if outcome.status == "decoded":
+                frame.bits = outcome.bits
+                frame.errors = outcome.errors
+                steps = min(round(outcome.errors / frame.n_bits / QBER_STEP), 255)
+            self._finish(frame, outcome.status, steps)
+        return [self._say(FrameResult(self._block_id, frame.index, number, STATUS[outcome.status], steps))]
+
+    def _finish(self, frame: Frame, status: str, qber_steps: int) -> None:
+        frame.status, frame.work = status, None
+        if status == "decoded":
+            qber = qber_steps * QBER_STEP
+            frame.errors = frame.errors or round(qber * frame.n_bits)
+            self._tracker.decoded(qber, frame.n_bits)
+        else:
+            self._tracker.failed()

@@ -1,0 +1,340 @@
+"""What both roles' sessions share: the handshake, unresolved blocks, requests between the two key managers.
+
+Sans-I/O: messages in, effects out. `alice.session` and `bob.session` add the path of the data.
+"""
+
+from __future__ import annotations
+
+import json
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+from common.errors import HandshakeMismatch, RemoteProtocolError
+from common.keybits import KeyBits
+from common.protocol.effects import AddPads, BlockDone, Effect, PeerStopped, Ready, Run, Send
+from common.protocol.messages import (
+    PROTOCOL_VERSION,
+    BlockMessage,
+    Bye,
+    Hello,
+    Message,
+    Refuse,
+    Reply,
+    Request,
+)
+from common.protocol.transitions import Role, State, may_refuse, next_state
+
+MAX_REASON_BYTES = 500
+
+
+class Store(Protocol):
+    """Durable memory of a node; every call returns only once its effect survives a power cut."""
+
+    def store_pending(self, block_id: int, key: KeyBits, ledger_json: str, simulated: bool) -> None:
+        """Keep a key that is not decided yet."""
+        ...
+
+    def decide(self, block_id: int) -> None:
+        """Alice: the key is good; COMMIT will be repeated until acknowledged."""
+        ...
+
+    def commit(self, block_id: int) -> None:
+        """The key may be delivered. Repeating is harmless."""
+        ...
+
+    def destroy(self, block_id: int) -> None:
+        """Forget a pending key. Repeating is harmless."""
+        ...
+
+    def unresolved(self) -> list[tuple[int, str]]:
+        """(block_id, "pending" | "decided") of every block that is not at its end."""
+        ...
+
+    def state_of(self, block_id: int) -> str | None:
+        """ "pending", "decided", "committed" or None."""
+        ...
+
+    def put_setting(self, name: str, value: bytes) -> None:
+        """Keep a small named value (encrypted)."""
+        ...
+
+    def get_setting(self, name: str) -> bytes | None:
+        """Read it back."""
+        ...
+
+    def delete_setting(self, name: str) -> None:
+        """Forget it."""
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class Identity:
+    """What the handshake says about this end."""
+
+    role: Role
+    software: str
+    agreed: Mapping[str, Any]
+    simulated: bool
+
+
+class BlockRecord(Protocol):
+    """What the shared session needs of a role's block."""
+
+    block_id: int
+    state: State
+
+    def wipe(self) -> None:
+        """Overwrite all key material."""
+        ...
+
+    def facts(self, now_ns: int, reason: str = "") -> Any:
+        """What operators may see."""
+        ...
+
+
+def pads_name(block_id: int) -> str:
+    """Setting that keeps the authentication key of a block."""
+    return f"pads/{block_id}"
+
+
+class LinkSession(ABC):
+    """One end of the conversation."""
+
+    def __init__(self, identity: Identity, store: Store, accept_request: Callable[[bytes], bytes]) -> None:
+        self.identity = identity
+        self.role = identity.role
+        self.store = store
+        self.ready = False
+        self.simulated = identity.simulated
+        self.now_ns = 0
+        self._accept_request = accept_request
+        self._hello_sent = False
+        self._peer_hello: dict[str, Any] | None = None
+        self._epoch = 0
+        self._next_request = 1
+        self._requests: dict[int, Callable[[bytes | None], list[Effect]]] = {}
+
+    # -- what the roles provide ---------------------------------------------------------------------------------------
+
+    @abstractmethod
+    def open_blocks(self) -> list[BlockRecord]:
+        """Every block that has not ended."""
+
+    @abstractmethod
+    def forget(self, block_id: int) -> None:
+        """Drop the record of an ended block."""
+
+    @abstractmethod
+    def handle_block(self, message: BlockMessage) -> list[Effect]:
+        """One message of a block."""
+
+    @abstractmethod
+    def must_keep(self, block: Any) -> bool:
+        """Whether an obligation keeps this block's key beyond the session."""
+
+    @abstractmethod
+    def resolve(self, ours: list[tuple[int, str]], peer: dict[str, Any]) -> list[Effect]:
+        """Settle the blocks that the last session left open."""
+
+    # -- events -------------------------------------------------------------------------------------------------------
+
+    def opened(self, now_ns: int) -> list[Effect]:
+        """A new session with the peer began: everything not durable is refused, then say hello."""
+        self.now_ns = now_ns
+        self.ready = self._hello_sent = False
+        self._peer_hello = None
+        self._epoch += 1
+        effects: list[Effect] = []
+        for block in self.open_blocks():
+            if not self.must_keep(block):
+                effects += self._drop(block, "the session with the peer ended")
+            self.forget(block.block_id)
+        for callback in list(self._requests.values()):
+            effects += callback(None)
+        self._requests.clear()
+        return [*effects, self.guarded(Run("store", self.store.unresolved, self._say_hello))]
+
+    def guarded(self, run: Run) -> Run:
+        """The same job, whose continuation is dropped if another session has begun meanwhile."""
+        epoch = self._epoch
+        return Run(run.lane, run.work, lambda result: run.then(result) if epoch == self._epoch else [])
+
+    def handle(self, message: Message, sealed: bool, now_ns: int) -> list[Effect]:
+        """One message of the peer.
+
+        Raises
+        ------
+        RemoteProtocolError
+            Not allowed here, or not sealed although its type must be.
+        """
+        self.now_ns = now_ns
+        if message.SEALED and not sealed:
+            raise RemoteProtocolError(f"{message!r} arrived without a seal")
+        if isinstance(message, Hello):
+            return self._heard_hello(message)
+        if not self.ready:
+            raise RemoteProtocolError(f"{message!r} arrived before the handshake")
+        match message:
+            case Request():
+                return [self._answer(message)]
+            case Reply():
+                callback = self._requests.pop(message.request_id, None)
+                return callback(message.payload) if callback else []
+            case Bye():
+                return [*self._refuse_open("the peer stopped"), PeerStopped()]
+            case BlockMessage():
+                return self.handle_block(message)
+        raise RemoteProtocolError(f"{message!r} is not expected")
+
+    def request(self, payload: bytes, then: Callable[[bytes | None], list[Effect]]) -> list[Effect]:
+        """Ask the peer's key manager; ``then`` gets its answer, or None if it stays unknown."""
+        if not self.ready:
+            return then(None)
+        number = self._next_request
+        self._next_request += 1
+        self._requests[number] = then
+        return [Send(Request(number, payload))]
+
+    def stop(self) -> list[Effect]:
+        """Say goodbye: open blocks are refused, obligations stay."""
+        if not self.ready:
+            return []
+        return [*self._refuse_open("this end stops"), Send(Bye())]
+
+    # -- handshake ----------------------------------------------------------------------------------------------------
+
+    def _say_hello(self, unresolved: list[tuple[int, str]]) -> list[Effect]:
+        self._unresolved = unresolved
+        self._hello_sent = True
+        hello = {
+            "protocol_version": PROTOCOL_VERSION,
+            "role": self.role.value,
+            "software": self.identity.software,
+            "simulated": self.identity.simulated,
+            "agreed": dict(self.identity.agreed),
+            "pending": [number for number, state in unresolved if state == "pending"],
+            "decided": [number for number, state in unresolved if state == "decided"],
+        }
+        return [Send(Hello(json.dumps(hello, sort_keys=True).encode())), *self._if_both()]
+
+    def _heard_hello(self, message: Hello) -> list[Effect]:
+        if self._peer_hello is not None:
+            raise RemoteProtocolError("a second HELLO in one session")
+        self._peer_hello = check_hello(message.payload, self.identity)
+        return self._if_both()
+
+    def _if_both(self) -> list[Effect]:
+        if self._peer_hello is None or not self._hello_sent:
+            return []
+        self.ready = True
+        self.simulated = self.identity.simulated or bool(self._peer_hello["simulated"])
+        return [Ready(), *self.resolve(self._unresolved, self._peer_hello)]
+
+    def _answer(self, message: Request) -> Run:
+        def done(answer: bytes) -> list[Effect]:
+            return [Send(Reply(message.request_id, answer))]
+
+        return self.guarded(Run("store", lambda: self._accept_request(message.payload), done))
+
+    # -- blocks -------------------------------------------------------------------------------------------------------
+
+    def step(self, block: BlockRecord, message: BlockMessage, *, ours: bool) -> bool:
+        """Move a block along the table; False if the message is to be ignored."""
+        sender = self.role if ours else self.role.peer
+        state = next_state(block.state, message, sender, ours=ours)
+        if state is None:
+            return False
+        block.state = state
+        return True
+
+    def say(self, block: BlockRecord, message: BlockMessage) -> Send:
+        """Send a message of a block, moving the block along the table."""
+        self.step(block, message, ours=True)
+        return Send(message)
+
+    def refuse(self, block: BlockRecord, reason: str) -> list[Effect]:
+        """Refuse a block at this end and tell the peer why."""
+        if block.state is State.REFUSED:
+            return []
+        send = self.say(block, Refuse(block.block_id, reason.encode()[:MAX_REASON_BYTES]))
+        return [send, *self._drop(block, reason)]
+
+    def refused(self, block: BlockRecord, message: Refuse) -> list[Effect]:
+        """The peer refused."""
+        return self._drop(block, "refused by the peer: " + message.payload.decode(errors="replace"))
+
+    def _refuse_open(self, reason: str) -> list[Effect]:
+        effects: list[Effect] = []
+        for block in self.open_blocks():
+            if may_refuse(block.state, self.role):
+                effects += self.refuse(block, reason)
+                self.forget(block.block_id)
+        return effects
+
+    def _drop(self, block: BlockRecord, reason: str) -> list[Effect]:
+        """A block ends without key: forget it here and in the store."""
+        block.state = State.REFUSED
+        block.wipe()
+        facts = block.facts(self.now_ns, reason)
+
+        return [Run("store", lambda: self.destroy(block.block_id), lambda _: [BlockDone(facts)])]
+
+    def keep(self, block_id: int, raw: NDArray[np.uint8], refill_bytes: int, record: str) -> None:
+        """Store a new key as pending: its first bytes refill the authentication pool, the rest is for applications.
+
+        Runs in the store lane. The pads are written first: a key is never held without its pads.
+        """
+        if refill_bytes:
+            self.store.put_setting(pads_name(block_id), raw[:refill_bytes].tobytes())
+        self.store.store_pending(block_id, KeyBits.from_bytes(raw[refill_bytes:].tobytes()), record, self.simulated)
+        raw.fill(0)
+
+    def destroy(self, block_id: int) -> None:
+        """Forget a pending key and its pads. Runs in the store lane."""
+        self.store.destroy(block_id)
+        self.store.delete_setting(pads_name(block_id))
+
+    def add_pads(self, block_id: int, *, sendable: bool) -> Run:
+        """Give the pool what a decided or committed block has for it."""
+
+        def read() -> bytes | None:
+            return self.store.get_setting(pads_name(block_id))
+
+        def done(pads: bytes | None) -> list[Effect]:
+            return [AddPads(block_id, pads, sendable)] if pads else []
+
+        return Run("store", read, done)
+
+
+def check_hello(payload: bytes, identity: Identity) -> dict[str, Any]:
+    """Parse the peer's HELLO and compare every field that must be equal.
+
+    Raises
+    ------
+    HandshakeMismatch
+        Names the first field that differs.
+    RemoteProtocolError
+        Not a HELLO at all.
+    """
+    try:
+        hello = json.loads(payload)
+        agreed = dict(hello["agreed"])
+        blocks = [int(number) for number in [*hello["pending"], *hello["decided"]]]
+        version, role, simulated = hello["protocol_version"], hello["role"], hello["simulated"]
+    except (ValueError, KeyError, TypeError) as error:
+        raise RemoteProtocolError(f"HELLO cannot be read ({type(error).__name__})") from None
+    if version != PROTOCOL_VERSION:
+        raise HandshakeMismatch("protocol_version", PROTOCOL_VERSION, version)
+    if role != identity.role.peer.value:
+        raise HandshakeMismatch("role", identity.role.value, role)
+    if not isinstance(simulated, bool) or min(blocks, default=1) <= 0:
+        raise RemoteProtocolError("HELLO has fields of the wrong type")
+    for field in sorted(set(agreed) | set(identity.agreed)):
+        if agreed.get(field) != identity.agreed.get(field):
+            raise HandshakeMismatch(field, identity.agreed.get(field), agreed.get(field))
+    return dict(hello)
