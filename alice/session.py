@@ -193,7 +193,7 @@ class AliceSession(LinkSession):
                 raise RemoteProtocolError(f"{message!r}: a detection lies outside the announced slots")
             try:
                 mine = self._symbols.lookup(slots)
-            except LookupError as error:
+            except RemoteProtocolError as error:
                 return str(error)
             self._symbols.release_before(message.to_slot)
             alice_bases, alice_bits, intensities = mine

@@ -1,0 +1,181 @@
+"""Alice and Bob joined by two lists, in virtual time: the protocol with every fault a network and a power cut can make.
+
+Nothing here sleeps or starts a thread. Jobs run when their virtual time comes; a crash forgets all but the store.
+"""
+
+from __future__ import annotations
+
+import heapq
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Any
+
+from classical_channel.channel import Channel, Received
+from classical_channel.keypool import KeyPool
+from classical_channel.memory_transport import MemoryPipe
+from classical_channel.stream import ReliableStream
+from common.keybits import KeyBits
+from common.protocol.effects import AddPads, BlockDone, Effect, Run, Send
+from common.protocol.messages import decode
+from common.protocol.session import LinkSession
+
+LINK_SECRET = bytes(range(256)) * 64
+JOB_NS = 2_000_000
+
+
+@dataclass
+class DictStore:
+    """The durable memory of a node as a dictionary; survives `End.crash`."""
+
+    blocks: dict[int, tuple[str, bytes]] = field(default_factory=dict)
+    settings: dict[str, bytes] = field(default_factory=dict)
+    history: list[tuple[str, int]] = field(default_factory=list)
+
+    def store_pending(self, block_id: int, key: KeyBits, ledger_json: str, simulated: bool) -> None:
+        assert block_id not in self.blocks, "a block was stored twice"
+        self.blocks[block_id] = ("pending", key.take().tobytes())
+
+    def decide(self, block_id: int) -> None:
+        assert self.blocks[block_id][0] == "pending"
+        self._move(block_id, "decided")
+
+    def commit(self, block_id: int) -> None:
+        self._move(block_id, "committed")
+
+    def destroy(self, block_id: int) -> None:
+        if block_id in self.blocks:
+            assert self.blocks[block_id][0] == "pending", "a decided key was destroyed"
+            del self.blocks[block_id]
+
+    def _move(self, block_id: int, state: str) -> None:
+        self.blocks[block_id] = (state, self.blocks[block_id][1])
+        self.history.append((state, block_id))
+
+    def unresolved(self) -> list[tuple[int, str]]:
+        return [(number, state) for number, (state, _) in sorted(self.blocks.items()) if state != "committed"]
+
+    def state_of(self, block_id: int) -> str | None:
+        return self.blocks.get(block_id, (None, b""))[0]
+
+    def put_setting(self, name: str, value: bytes) -> None:
+        self.settings[name] = value
+
+    def get_setting(self, name: str) -> bytes | None:
+        return self.settings.get(name)
+
+    def delete_setting(self, name: str) -> None:
+        self.settings.pop(name, None)
+
+    def committed(self) -> dict[int, bytes]:
+        return {number: key for number, (state, key) in self.blocks.items() if state == "committed"}
+
+
+SessionFactory = Callable[["End", int], LinkSession]
+
+
+class End:
+    """One end: session, channel, pool and durable store; restarts on demand."""
+
+    def __init__(self, name: str, make_session: SessionFactory, secret: bytes = LINK_SECRET) -> None:
+        self.name, self.alice = name, name == "alice"
+        self.store = DictStore()
+        self.instance = 0
+        self._make_session = make_session
+        self._secret = secret
+        self.done: list[Any] = []
+        self.start()
+
+    def start(self) -> None:
+        """A new process on the old store."""
+        self.instance += 1
+        self.pointers: dict[int, int] = getattr(self, "pointers", {})
+        self.pool = KeyPool(self._secret, alice=self.alice, pointers=self.pointers)
+        for number, (state, _) in self.store.blocks.items():
+            pads = self.store.get_setting(f"pads/{number}")
+            if pads and (state == "committed" or (self.alice and state == "decided")):
+                self.pool.add_segment(number, pads, sendable=state == "committed")
+        self.channel = Channel(ReliableStream(self.instance), self.pool, alice=self.alice)
+        self.session = self._make_session(self, self.instance)
+        self.jobs: list[tuple[int, int, Run, Any]] = []
+        self.counter = 0
+        self.lane_free_ns: dict[str, int] = {}
+
+    def carry(self, effects: list[Effect], now_ns: int) -> None:
+        """Carry out effects; a job's work happens now, its result arrives later."""
+        for effect in effects:
+            if isinstance(effect, Send):
+                self.channel.send(effect.message.encode(), seal=effect.message.SEALED)
+            elif isinstance(effect, Run):
+                at = max(now_ns, self.lane_free_ns.get(effect.lane, 0)) + JOB_NS
+                if effect.lane != "frames":
+                    self.lane_free_ns[effect.lane] = at
+                self.counter += 1
+                heapq.heappush(self.jobs, (at, self.counter, effect, None))
+            elif isinstance(effect, AddPads):
+                self.pool.add_segment(effect.segment_id, effect.secret, sendable=effect.sendable)
+            elif isinstance(effect, BlockDone):
+                self.done.append(effect.facts)
+
+    def packets(self, now_ns: int) -> list[bytes]:
+        """Reserve pads durably, then everything due."""
+        while (pointers := self.pool.reservation()) is not None:
+            self.pointers = dict(pointers)
+            self.pool.confirm(pointers)
+        return self.channel.packets(now_ns)
+
+    def take(self, raw: bytes, now_ns: int) -> None:
+        """A packet arrives."""
+        for event in self.channel.receive(raw, now_ns):
+            if isinstance(event, Received):
+                self.carry(self.session.handle(decode(event.message), event.sealed, now_ns), now_ns)
+            else:
+                self.carry(self.session.opened(now_ns), now_ns)
+
+    def run_jobs(self, now_ns: int) -> None:
+        """Jobs whose time has come."""
+        while self.jobs and self.jobs[0][0] <= now_ns:
+            _, _, job, _ = heapq.heappop(self.jobs)
+            self.carry(job.then(job.work()), now_ns)
+
+
+class Pair:
+    """Both ends and the two pipes between them."""
+
+    def __init__(self, alice: End, bob: End) -> None:
+        self.alice, self.bob = alice, bob
+        self.to_bob, self.to_alice = MemoryPipe(), MemoryPipe()
+        self.now_ns = 0
+        self.on_step: Callable[[int], None] = lambda now_ns: None
+
+    def step(self) -> None:
+        """Advance to the next thing that happens."""
+        for end, out in ((self.alice, self.to_bob), (self.bob, self.to_alice)):
+            for packet in end.packets(self.now_ns):
+                out.send(packet, self.now_ns)
+        times = [self.alice.channel.next_timer_ns(self.now_ns), self.bob.channel.next_timer_ns(self.now_ns)]
+        times += [t for t in (self.to_bob.next_arrival_ns(), self.to_alice.next_arrival_ns()) if t is not None]
+        times += [end.jobs[0][0] for end in (self.alice, self.bob) if end.jobs]
+        self.now_ns = max(self.now_ns + 1_000, min(times))
+        for end, inward in ((self.alice, self.to_alice), (self.bob, self.to_bob)):
+            for packet in inward.arrivals(self.now_ns):
+                end.take(packet, self.now_ns)
+            end.run_jobs(self.now_ns)
+        self.on_step(self.now_ns)
+
+    def run(self, until: Callable[[], bool], limit_ns: int = 120_000_000_000) -> None:
+        """Step until a condition holds; AssertionError when it does not in time."""
+        end = self.now_ns + limit_ns
+        while not until():
+            self.step()
+            assert self.now_ns < end, "the condition was not reached in virtual time"
+
+    def settle(self, duration_ns: int = 5_000_000_000) -> None:
+        """Let everything on its way arrive."""
+        end = self.now_ns + duration_ns
+        while self.now_ns < end:
+            self.step()
+
+    def crash(self, end: End) -> None:
+        """kill -9 and restart; what was on its way to the process is lost."""
+        (self.to_alice if end.alice else self.to_bob).cut()
+        end.start()

@@ -1,0 +1,156 @@
+"""The authenticated channel delivers every message once and in order, whatever happens to single packets."""
+
+from __future__ import annotations
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from classical_channel.channel import Channel, Received
+from classical_channel.keypool import KeyPool
+from classical_channel.memory_transport import MemoryPipe
+from classical_channel.stream import ReliableStream
+from common.errors import AuthenticationError, AuthenticationPoolEmpty, RemoteProtocolError
+
+SECRET = bytes(range(256)) * 8
+MS = 1_000_000
+
+
+def ends(bob_secret: bytes = SECRET) -> tuple[Channel, Channel, KeyPool, KeyPool]:
+    pools = KeyPool(SECRET, alice=True), KeyPool(bob_secret, alice=False)
+    for pool in pools:
+        pointers = pool.reservation()
+        assert pointers is not None
+        pool.confirm(pointers)
+    return (
+        Channel(ReliableStream(1), pools[0], alice=True),
+        Channel(ReliableStream(1), pools[1], alice=False),
+        *pools,
+    )
+
+
+def exchange(alice: Channel, bob: Channel, fault: object = None, messages: int = 12) -> list[Received]:
+    to_bob, to_alice = MemoryPipe(), MemoryPipe()
+    if fault is not None:
+        to_bob.fault = to_alice.fault = fault  # type: ignore[assignment]
+    got: list[Received] = []
+    for number in range(messages):
+        alice.send(b"message %d" % number, seal=number % 5 == 4)
+    for now_ns in range(MS, 20_000 * MS, 20 * MS):
+        for end, out in ((alice, to_bob), (bob, to_alice)):
+            for packet in end.packets(now_ns):
+                out.send(packet, now_ns)
+        for raw in to_bob.arrivals(now_ns):
+            got += [event for event in bob.receive(raw, now_ns) if isinstance(event, Received)]
+        for raw in to_alice.arrivals(now_ns):
+            alice.receive(raw, now_ns)
+        if len(got) == messages and alice.drained:
+            break
+    return got
+
+
+def connect(alice: Channel, bob: Channel) -> None:
+    """Open the session first: what is queued before an opening belongs to no session."""
+    for _ in range(4):
+        for end, peer in ((alice, bob), (bob, alice)):
+            for packet in end.packets(0):
+                peer.receive(packet, 0)
+    assert alice.open
+    assert bob.open
+
+
+EXPECTED = [(b"message %d" % n, n % 5 == 4) for n in range(12)]
+
+
+@given(
+    st.integers(0, 40),
+    st.sampled_from(["lose", "duplicate", "delay", "lose all for a while"]),
+    st.integers(1, 900),
+)
+def test_any_single_fault_is_repaired(number: int, kind: str, delay_ms: int) -> None:
+    def fault(n: int, packet: bytes) -> list[tuple[int, bytes]]:
+        if kind == "lose all for a while":
+            return [] if n < number else [(0, packet)]
+        if n != number:
+            return [(0, packet)]
+        return {"lose": [], "duplicate": [(0, packet), (delay_ms * MS, packet)], "delay": [(delay_ms * MS, packet)]}[
+            kind
+        ]
+
+    alice, bob, _, _ = ends()
+    connect(alice, bob)
+    assert [(r.message, r.sealed) for r in exchange(alice, bob, fault)] == EXPECTED
+
+
+@given(st.lists(st.integers(0, 300), min_size=30, max_size=30))
+def test_any_reordering_is_repaired(delays: list[int]) -> None:
+    def fault(n: int, packet: bytes) -> list[tuple[int, bytes]]:
+        return [(delays[n % len(delays)] * MS, packet)]
+
+    alice, bob, _, _ = ends()
+    connect(alice, bob)
+    assert [(r.message, r.sealed) for r in exchange(alice, bob, fault)] == EXPECTED
+
+
+@given(st.integers(0, 13), st.integers(37, 60), st.integers(1, 255))
+def test_a_flipped_bit_is_never_accepted_as_sealed(number: int, offset: int, mask: int) -> None:
+    def fault(n: int, packet: bytes) -> list[tuple[int, bytes]]:
+        if n != number or len(packet) <= offset:
+            return [(0, packet)]
+        return [(0, packet[:offset] + bytes([packet[offset] ^ mask]) + packet[offset + 1 :])]
+
+    alice, bob, _, _ = ends()
+    connect(alice, bob)
+    try:
+        got = exchange(alice, bob, fault)
+    except (AuthenticationError, RemoteProtocolError):
+        return
+    sealed_up_to = max((i for i, r in enumerate(got) if r.sealed), default=-1)
+    assert [(r.message, r.sealed) for r in got[: sealed_up_to + 1]] == EXPECTED[: sealed_up_to + 1]
+
+
+def test_wrong_pre_shared_key_is_an_authentication_error() -> None:
+    alice, bob, _, _ = ends(bob_secret=bytes(reversed(SECRET)))
+    connect(alice, bob)
+    with pytest.raises(AuthenticationError, match="did not verify"):
+        exchange(alice, bob)
+
+
+def test_pads_are_never_used_twice_across_restarts() -> None:
+    used: set[tuple[int, int]] = set()
+    pointers: dict[int, int] = {}
+    for _ in range(6):
+        pool = KeyPool(SECRET, alice=True, pointers=pointers)
+        for _ in range(9):
+            if (wanted := pool.reservation()) is not None:
+                pointers = dict(wanted)
+                pool.confirm(wanted)
+            try:
+                segment, offset, _ = pool.next_pad()
+            except AuthenticationPoolEmpty:
+                return
+            assert (segment, offset) not in used
+            used.add((segment, offset))
+    assert len(used) == 54
+
+
+def test_a_replayed_tag_is_refused() -> None:
+    _, _, alice_pool, bob_pool = ends()
+    segment, offset, pad = alice_pool.next_pad()
+    assert bob_pool.pad_for(segment, offset) == pad
+    with pytest.raises(AuthenticationError, match="not usable"):
+        bob_pool.pad_for(segment, offset)
+
+
+def test_an_empty_pool_stops_loudly() -> None:
+    alice, bob, pool, _ = ends()
+    connect(alice, bob)
+    while pool.can_send():
+        pool.next_pad()
+        if (wanted := pool.reservation()) is not None:
+            pool.confirm(wanted)
+        if pool.bits_left == 0:
+            break
+    alice.send(b"one more", seal=True)
+    with pytest.raises(AuthenticationPoolEmpty):
+        alice.packets(10**10)
