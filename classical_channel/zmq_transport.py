@@ -123,3 +123,11 @@ class ZmqTransport:
             self._auth.stop()
         self._socket.close()
         self._context.term()
+
+
+def is_curve_key(raw: bytes) -> bool:
+    """Whether this is a CURVE key: 40 Z85 characters."""
+    try:
+        return len(raw) == 40 and len(zmq.utils.z85.decode(raw)) == 32
+    except (ValueError, KeyError):
+        return False

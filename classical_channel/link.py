@@ -1,0 +1,83 @@
+"""From a configuration to an open channel: link secret, pool of pads, CURVE keys, ZeroMQ. Both daemons start here."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Protocol
+
+from classical_channel.channel import Channel
+from classical_channel.keypool import KeyPool
+from classical_channel.stream import ReliableStream
+from classical_channel.zmq_transport import ZmqTransport
+from common.config import Config
+from common.errors import ConfigurationError
+from common.units import ns_from_seconds
+
+INSTANCE = "instance"
+POINTERS = "auth/pointers"
+
+
+class Settings(Protocol):
+    """The part of the key store that the channel needs."""
+
+    def put_setting(self, name: str, value: bytes) -> None:
+        """Keep a named value durably."""
+        ...
+
+    def get_setting(self, name: str) -> bytes | None:
+        """Read it."""
+        ...
+
+    def delete_setting(self, name: str) -> None:
+        """Forget it."""
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class LinkEnd:
+    """One end's channel with its parts."""
+
+    channel: Channel
+    transport: ZmqTransport
+    pool: KeyPool
+    instance: int
+
+
+def read_secret(path: Path, what: str) -> bytes:
+    """The content of a secret file; a missing or unreadable one is a configuration error that names it."""
+    try:
+        return path.read_bytes()
+    except OSError as error:
+        raise ConfigurationError(
+            f"{what} {path} cannot be read: {error.strerror}", remedy="Make the link's files with `qkd init`."
+        ) from None
+
+
+def next_instance(settings: Settings) -> int:
+    """This process's start counter: durable, larger at every start."""
+    instance = int.from_bytes(settings.get_setting(INSTANCE) or b"\x00", "little") + 1
+    settings.put_setting(INSTANCE, instance.to_bytes(8, "little"))
+    return instance
+
+
+def open_pool(config: Config, settings: Settings) -> KeyPool:
+    """The pool of pads with the pointers that were last made durable."""
+    stored = json.loads(settings.get_setting(POINTERS) or b"{}")
+    pointers = {int(segment): int(offset) for segment, offset in stored.items()}
+    secret = read_secret(config.path(config.channel.link_secret_file), "channel.link_secret_file")
+    return KeyPool(secret, alice=config.role == "alice", pointers=pointers)
+
+
+def open_link(config: Config, settings: Settings, refused: Callable[[str], None]) -> LinkEnd:
+    """Everything between the session and the wire; ``refused`` hears of failed CURVE handshakes."""
+    alice = config.role == "alice"
+    pool = open_pool(config, settings)
+    secret = read_secret(config.path(config.channel.curve_secret_file), "channel.curve_secret_file").strip()
+    peer = read_secret(config.path(config.channel.peer_curve_public_file), "channel.peer_curve_public_file").strip()
+    transport = ZmqTransport(config.channel.endpoint, bind=alice, secret=secret, peer_public=peer, refused=refused)
+    instance = next_instance(settings)
+    stream = ReliableStream(instance, ns_from_seconds(config.channel.heartbeat_s))
+    return LinkEnd(Channel(stream, pool, alice=alice), transport, pool, instance)
