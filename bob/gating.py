@@ -1,0 +1,130 @@
+"""Gate, common dead time and double clicks: clicks in, at most one detection a slot out.
+
+The rule (assumption A3 of the security proof; DECISIONS 60 and 61): two detectors of one basis in a slot become a
+random bit and are kept; detectors of both bases follow the named policy and are counted; after any click all four
+detectors are blanked together, so that never one of them is blind alone.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Literal
+
+import numpy as np
+from numpy.typing import NDArray
+
+from bob.synchronisation import ClockTracker
+from common.datatypes import Bytes8
+from common.kernels import tags
+
+CrossBasisPolicy = Literal["discard", "random"]
+RandomBits = Callable[[int], Bytes8]
+"""``random_bits(n)`` gives *(n,) uint8* fair, secret bits, one per byte."""
+
+_RULES = {"discard": tags.RULE_DISCARD, "random": tags.RULE_RANDOM}
+
+
+@dataclass(frozen=True, slots=True)
+class GateCounts:
+    """What became of the clicks since the start.
+
+    Parameters
+    ----------
+    in_gate, outside_gate : clicks.
+    blanked : clicks in the gate that fell into the dead time of an earlier click.
+    double_clicks : slots in which both detectors of one basis clicked (kept, random bit).
+    cross_basis_clicks : slots in which detectors of both bases clicked (by policy).
+    """
+
+    in_gate: int = 0
+    outside_gate: int = 0
+    blanked: int = 0
+    double_clicks: int = 0
+    cross_basis_clicks: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Gated:
+    """Entries of one stretch: *(n,)* slots and the mask of the detectors that clicked in each."""
+
+    slots: NDArray[np.int64]
+    masks: Bytes8
+    multiple: int
+    outside: int
+
+    def z_clicks(self) -> tuple[NDArray[np.int64], Bytes8]:
+        """Slots and bits of the entries where exactly one Z detector clicked (what synchronisation correlates)."""
+        single = (self.masks == 1) | (self.masks == 2)
+        return self.slots[single], self.masks[single] >> np.uint8(1)
+
+
+class Gate:
+    """The gate with its running state; measures the clock's offset on the way."""
+
+    def __init__(
+        self, half_gate_slots: float, dead_time_ps: int, random_bits: RandomBits, cross_basis: CrossBasisPolicy
+    ) -> None:
+        self.half_gate = half_gate_slots
+        self._dead_time_ps = dead_time_ps
+        self._random_bits = random_bits
+        self._rule = _RULES[cross_basis]
+        self._state = np.zeros(tags.STATE_SIZE, dtype=np.int64)
+        self._state[tags.LAST_CLICK_PS] = self._state[tags.LAST_SLOT] = -(1 << 62)
+        self._doubles = self._crossed = self._in_gate = 0
+        self.moments = np.zeros(tags.MOMENTS_SIZE, dtype=np.float64)
+        self.outside = np.zeros(tags.OUTSIDE_BINS, dtype=np.int64)
+
+    @property
+    def counts(self) -> GateCounts:
+        """Totals since the start."""
+        state = self._state
+        in_gate = self._in_gate + int(self.moments[tags.IN_GATE])
+        outside, blanked = int(state[tags.OUTSIDE_GATE]), int(state[tags.BLANKED])
+        return GateCounts(in_gate, outside, blanked, self._doubles, self._crossed)
+
+    def renumber(self, last_slot: int) -> None:
+        """After a change of the slot numbers: accept slots above ``last_slot``."""
+        self._state[tags.LAST_SLOT] = last_slot
+
+    def forget_moments(self) -> None:
+        """Start a new measurement of the clock."""
+        self._in_gate += int(self.moments[tags.IN_GATE])
+        self.moments[:] = 0.0
+        self.outside[:] = 0
+
+    def sort(self, times_ps: NDArray[np.int64], channels: Bytes8, clock: ClockTracker) -> Gated:
+        """Assign clicks to slots."""
+        slots, masks = np.empty(times_ps.size, np.int64), np.empty(times_ps.size, np.uint8)
+        before = int(self._state[tags.OUTSIDE_GATE])
+        count, multiple = tags.gate(
+            times_ps,
+            channels,
+            clock.origin_ps,
+            clock.origin_slot,
+            clock.phase,
+            clock.slots_per_ps,
+            self.half_gate,
+            self._dead_time_ps,
+            self._state,
+            self.moments,
+            self.outside,
+            slots,
+            masks,
+        )
+        return Gated(slots[:count], masks[:count], multiple, int(self._state[tags.OUTSIDE_GATE]) - before)
+
+    def resolve(self, gated: Gated) -> tuple[NDArray[np.int64], Bytes8, Bytes8, int, int]:
+        """Apply the double-click rule.
+
+        Returns
+        -------
+        (slots, bases, bits, same-basis doubles, cross-basis slots)
+        """
+        n = gated.slots.size
+        bases, bits = np.empty(n, np.uint8), np.empty(n, np.uint8)
+        coins = self._random_bits(2 * gated.multiple) if gated.multiple else np.zeros(0, np.uint8)
+        kept, doubles, crossed = tags.resolve(gated.slots, gated.masks, coins, self._rule, gated.slots, bases, bits)
+        self._doubles += doubles
+        self._crossed += crossed
+        return gated.slots[:kept], bases[:kept], bits[:kept], doubles, crossed
