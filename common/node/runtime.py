@@ -29,6 +29,10 @@ POINTERS = "auth/pointers"
 class TransportPort(Protocol):
     """What the shell needs of a transport."""
 
+    def start(self) -> None:
+        """Bind or connect."""
+        ...
+
     def send(self, packet: bytes) -> None:
         """Send without waiting."""
         ...

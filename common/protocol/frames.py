@@ -18,10 +18,10 @@ from common.keybits import KeyBits
 from common.postprocessing.reconciliation import (
     CorrectingFrame,
     FrameOutcome,
+    FrameSpec,
     QberTracker,
     ReferenceFrame,
     choose_code,
-    spec_from_wire,
 )
 from common.postprocessing.sifting import BitAccumulator
 from common.protocol.effects import Effect, Run
@@ -47,9 +47,9 @@ class Frame:
     work: ReferenceFrame | CorrectingFrame | None = field(default=None, repr=False)
     early: Syndrome | None = field(default=None, repr=False)
     status: str = "open"
-    round: int = 0
+    round: int = 1
     disclosed_bits: int = 0
-    errors: int = 0
+    errors: int | None = None
 
 
 class FrameExchange:
@@ -121,7 +121,7 @@ class FrameExchange:
         frame.disclosed_bits += RESULT_BITS
         if message.status == STATUS["more"]:
             frame.round += 1
-            return [self._disclose(frame, frame.work)]
+            return [self._more(frame, frame.work)]
         self._finish(frame, "decoded" if message.status == STATUS["decoded"] else "failed", message.qber_steps)
         return []
 
@@ -149,7 +149,7 @@ class FrameExchange:
     @property
     def rounds_max(self) -> int:
         """Most rounds that a frame took."""
-        return max((frame.round + 1 for frame in self._frames.values()), default=0)
+        return max((frame.round for frame in self._frames.values()), default=0)
 
     @property
     def kept_bits(self) -> int:
@@ -167,7 +167,7 @@ class FrameExchange:
     @property
     def errors(self) -> int:
         """Errors in the decoded frames as the correcting end reported them (exact at that end)."""
-        return sum(frame.errors for frame in self.kept())
+        return sum(frame.errors or 0 for frame in self.kept())
 
     def join(self) -> tuple[Packed, int]:
         """(packed bits, number) of all decoded frames in order; only the last may be no multiple of 8 long."""
@@ -204,27 +204,48 @@ class FrameExchange:
         if not self._is_reference(index):
             return self._correct(frame) if frame.early is not None else []
         spec = choose_code(self._tracker.qber, n_bits, self._settings.efficiency)
-        work = frame.work = ReferenceFrame(spec, bits)
-        return [self._disclose(frame, work)]
 
-    def _disclose(self, frame: Frame, work: ReferenceFrame) -> Run:
-        number, spec = frame.round, work.spec
+        def work() -> tuple[ReferenceFrame, bytes]:
+            reference = ReferenceFrame(spec, bits)
+            return reference, reference.first()
 
-        def done(payload: bytes) -> list[Effect]:
-            frame.disclosed_bits += 8 * len(payload)
-            message = Syndrome(self._block_id, frame.index, number, spec.code_id, frame.n_bits, payload)
-            return [self._say(message)]
+        def done(result: tuple[ReferenceFrame, bytes]) -> list[Effect]:
+            frame.work, payload = result
+            return [self._disclose(frame, spec, payload)]
 
-        return self._guard(Run("frames", work.first if number == 0 else lambda: work.more(number), done))
+        return [self._guard(Run("frames", work, done))]
+
+    def _more(self, frame: Frame, work: ReferenceFrame) -> Run:
+        number = frame.round
+        return self._guard(
+            Run("frames", lambda: work.more(number), lambda payload: [self._disclose(frame, work.spec, payload)])
+        )
+
+    def _disclose(self, frame: Frame, spec: FrameSpec, payload: bytes) -> Effect:
+        frame.disclosed_bits += 8 * len(payload)
+        return self._say(
+            Syndrome(
+                self._block_id,
+                frame.index,
+                frame.round,
+                spec.code_id,
+                spec.payload_bits,
+                spec.first_units,
+                spec.second_units,
+                payload,
+            )
+        )
 
     def _correct(self, frame: Frame) -> list[Effect]:
         message, bits = frame.early, frame.bits
         assert message is not None
         assert bits is not None
         frame.early = None
+        if message.n_bits != frame.n_bits:
+            raise RemoteProtocolError(f"{message!r}: frame {frame.index} has {frame.n_bits} bits here")
         frame.disclosed_bits += 8 * len(message.payload)
-        if message.round == 0:
-            spec = spec_from_wire(message.code_id, message.n_bits, self._settings.decoder)
+        if message.round == 1:
+            spec = FrameSpec(message.code_id, message.n_bits, message.first_units, message.second_units)
             frame.work = CorrectingFrame(spec, bits)
         work = frame.work
         assert isinstance(work, CorrectingFrame)
@@ -252,10 +273,11 @@ class FrameExchange:
         return [self._say(FrameResult(self._block_id, frame.index, number, STATUS[outcome.status], steps))]
 
     def _finish(self, frame: Frame, status: str, qber_steps: int) -> None:
-        frame.status, frame.work = status, None
+        frame.status, spec = status, frame.work.spec if frame.work is not None else None
+        frame.work = None
         if status == "decoded":
-            qber = qber_steps * QBER_STEP
-            frame.errors = frame.errors or round(qber * frame.n_bits)
-            self._tracker.decoded(qber, frame.n_bits)
-        else:
-            self._tracker.failed()
+            reported = round(qber_steps * QBER_STEP * frame.n_bits)
+            self._tracker.decoded(frame.n_bits, reported)
+            frame.errors = frame.errors if frame.errors is not None else reported
+        elif spec is not None:
+            self._tracker.failed(spec)

@@ -121,15 +121,17 @@ class BlockEnd(BlockMessage):
     to_slot: int
 
 
-@_message(5, "QIBHI")
+@_message(5, "QIBHIII")
 class Syndrome(BlockMessage):
-    """Reference side: round, code, length and payload of one frame's error correction."""
+    """Reference side: round (from 1), the frame's code and sizes, and the round's payload."""
 
     block_id: int
     frame: int
     round: int
     code_id: int
     n_bits: int
+    first_units: int
+    second_units: int
     payload: bytes
 
 

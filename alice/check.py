@@ -1,0 +1,20 @@
+"""`alice check`: everything that can be validated without light."""
+
+from __future__ import annotations
+
+from classical_channel.check import Finding, check_channel, private_file
+from common.config import Config
+from common.node.keystore import KeyStore
+from hardware.registry import check_devices
+
+DEVICES = ("random_source", "modulator")
+
+
+def check(config: Config) -> list[Finding]:
+    """(what, good, finding) rows."""
+    key_file = config.path(config.keys.key_file)
+    rows = [*check_channel(config), private_file(key_file), *check_devices(config, DEVICES)]
+    if key_file.exists():
+        with KeyStore.open(config.path(config.keys.database), key_file) as store:
+            rows.append(("key store", True, f"{store.available_bits()} bits for applications"))
+    return rows

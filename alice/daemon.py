@@ -1,0 +1,116 @@
+"""Alice's daemon: random stream -> symbols -> modulator in one thread, the session on the event loop."""
+
+from __future__ import annotations
+
+import threading
+
+import numpy as np
+from numpy.typing import NDArray
+
+from alice.session import AliceSession
+from alice.transmitter import SymbolRing, Transmitter
+from classical_channel.link import open_link
+from common.config import Config
+from common.node.node import Node, Options, identity
+from hardware.interfaces import Modulator, RandomSource
+from hardware.registry import open_device
+
+BATCH_SLOTS = 1 << 20
+REFILL_STEP_BYTES = 1 << 10
+
+
+class LockedRandom:
+    """One random source for several threads: every byte goes to exactly one of them."""
+
+    def __init__(self, source: RandomSource) -> None:
+        self._source, self._lock = source, threading.Lock()
+
+    def read(self, n_bytes: int) -> NDArray[np.uint8]:
+        """*(n_bytes,) uint8* fresh random bytes."""
+        with self._lock:
+            return self._source.read(n_bytes)
+
+
+class Light(threading.Thread):
+    """Prepares and sends slots until told to stop; a full buffer drops the oldest symbols, never the newest.
+
+    Parameters
+    ----------
+    transmitter, ring, modulator, random : its parts.
+    node : told of progress and of the fault that ends it.
+    """
+
+    def __init__(
+        self, transmitter: Transmitter, ring: SymbolRing, modulator: Modulator, random: LockedRandom, node: Node
+    ) -> None:
+        super().__init__(name="light", daemon=True)
+        self._transmitter, self._ring, self._modulator, self._random = transmitter, ring, modulator, random
+        self._node = node
+        self._stop_asked = threading.Event()
+        self.slots_sent = 0
+        self.slots_dropped = 0
+
+    def run(self) -> None:
+        """Until :meth:`stop`."""
+        try:
+            while not self._stop_asked.is_set():
+                self._send_batch()
+        except Exception as error:
+            if not self._stop_asked.is_set():
+                self._node.fail_from_thread(error)
+
+    def _send_batch(self) -> None:
+        symbols = self._transmitter.prepare(self.slots_sent, BATCH_SLOTS, self._random.read)
+        if self._ring.full(BATCH_SLOTS):
+            self._ring.release_before(self._ring.from_slot + BATCH_SLOTS)
+            self.slots_dropped += BATCH_SLOTS
+        self._ring.append(symbols)
+        self._modulator.send(symbols)
+        self.slots_sent += BATCH_SLOTS
+        self._node.board.slots(BATCH_SLOTS)
+
+    def stop(self) -> None:
+        """Ask it to end after the present batch."""
+        self._stop_asked.set()
+
+
+async def run(config: Config, options: Options) -> None:
+    """Run Alice until stopped; the fault that ends the link is raised."""
+    async with Node.open(config, options) as node:
+        link = open_link(config, node.store, node.channel_refused)
+        node.defer(link.transport.close)
+        source = open_device("random_source", config.devices["random_source"], config)
+        node.defer(source.close)
+        modulator = open_device("modulator", config.devices["modulator"], config)
+        node.defer(modulator.close)
+        random = LockedRandom(source)
+        planes = 2 if config.link.intensities else 0
+        ring = SymbolRing(config.blocks.symbol_buffer_slots, intensity_planes=planes)
+        node.defer(ring.wipe)
+        transmitter = Transmitter(
+            config.link.p_z_numerator, config.link.protocol, config.source.phase_bits, config.link.p_intensities
+        )
+        node.defer(transmitter.wipe)
+
+        def refill_bytes() -> int:
+            missing = config.keys.auth_pool_target_bits - link.pool.bits_left
+            return -(-max(missing, 0) // 8 // REFILL_STEP_BYTES) * 2 * REFILL_STEP_BYTES
+
+        simulated = source.info.simulated or modulator.info.simulated
+        session = AliceSession(
+            config, identity(config, simulated), node.store, ring, random.read, refill_bytes, node.accept_request
+        )
+        light = Light(transmitter, ring, modulator, random, node)
+
+        def details() -> dict[str, object]:
+            return {
+                "slots_sent": light.slots_sent,
+                "slots_dropped": light.slots_dropped,
+                "random_bits_used": transmitter.random_bits_used,
+                "symbols_kept": ring.to_slot - ring.from_slot,
+            }
+
+        node.start(session, link.channel, link.transport, link.pool, details)
+        light.start()
+        node.before_close(light.stop)
+        await node.run()

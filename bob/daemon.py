@@ -1,0 +1,140 @@
+"""Bob's daemon: time tagger -> receiver in one thread, the session on the event loop."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import threading
+
+import numpy as np
+from numpy.typing import NDArray
+
+from bob.receiver import Receiver, ReceiverEvent
+from bob.session import BobSession
+from classical_channel.link import open_link
+from common.config import Config
+from common.datatypes import Detections
+from common.node.node import Node, Options, identity
+from common.node.runtime import now_ns
+from hardware.interfaces import TimeTagger
+from hardware.registry import open_device
+
+READ_TIMEOUT_S = 0.2
+MAX_BACKLOG_BLOCKS = 3
+MAX_BACKLOG_CHUNKS = 24
+
+
+def random_bits(n: int) -> NDArray[np.uint8]:
+    """*(n,) uint8* fair bits for double clicks, from the operating system."""
+    return np.frombuffer(os.urandom(n), dtype=np.uint8) & np.uint8(1)
+
+
+class Clicks(threading.Thread):
+    """Reads the tagger, turns tags into detections and hands them to the session.
+
+    When the session falls behind, a tagger that can wait (a twin, a recording) is kept waiting; a real one is
+    read on, and the open block is shed whole.
+    """
+
+    def __init__(self, tagger: TimeTagger, receiver: Receiver, node: Node, session: BobSession, config: Config) -> None:
+        super().__init__(name="clicks", daemon=True)
+        self._tagger, self._receiver, self._node, self._session = tagger, receiver, node, session
+        self._loop = asyncio.get_running_loop()
+        self._stop_asked = threading.Event()
+        self._room = threading.Event()
+        self._can_wait = bool(getattr(tagger, "can_wait", tagger.info.simulated))
+        self._max_backlog = MAX_BACKLOG_CHUNKS * config.blocks.chunk_detections
+        self._posted = 0
+        self._last_slot = 0
+        self.blocks_shed = 0
+
+    def run(self) -> None:
+        """Until :meth:`stop` or the end of the recording."""
+        try:
+            while not self._stop_asked.is_set():
+                tags = self._tagger.read(READ_TIMEOUT_S)
+                if tags is None:
+                    self._loop.call_soon_threadsafe(self._node.finish)
+                    return
+                detections = self._receiver.feed(tags)
+                self._room.clear()
+                self._loop.call_soon_threadsafe(self._arrived, detections, self._receiver.take_events())
+                while self._can_wait and not self._stop_asked.is_set() and not self._room.wait(READ_TIMEOUT_S):
+                    self._loop.call_soon_threadsafe(self._look_for_room)
+        except Exception as error:
+            if not self._stop_asked.is_set():
+                self._node.fail_from_thread(error)
+
+    def stop(self) -> None:
+        """Ask it to end after the present batch."""
+        self._stop_asked.set()
+
+    # -- on the event loop --------------------------------------------------------------------------------------------
+
+    def _arrived(self, batches: list[Detections], events: list[ReceiverEvent]) -> None:
+        self._node.board.state = self._receiver.state
+        for event in events:
+            self._on_event(event)
+        behind = self._behind()
+        if behind and not self._can_wait:
+            self.blocks_shed += 1
+            self._node.shell.act(lambda: self._session.void_filling("shed: post-processing is behind", now_ns()))
+        else:
+            for batch in batches:
+                self._take(batch)
+        self._look_for_room()
+
+    def _take(self, batch: Detections) -> None:
+        if batch.from_slot < self._last_slot:
+            self._void("the slot numbers went back")
+        elif self._last_slot:
+            self._node.board.slots(batch.to_slot - self._last_slot)
+        else:
+            self._node.board.start_counting()
+        self._last_slot = batch.to_slot
+        self._node.shell.act(lambda: self._session.on_detections(batch, now_ns()))
+
+    def _on_event(self, event: ReceiverEvent) -> None:
+        if event.kind in ("slip", "overflow"):
+            self._void(f"{event.kind} of the time tags in slots {event.from_slot}..{event.to_slot}")
+
+    def _void(self, reason: str) -> None:
+        self._node.shell.act(lambda: self._session.void_filling(reason, now_ns()))
+
+    def _behind(self) -> bool:
+        session = self._session
+        return session.backlog_blocks > MAX_BACKLOG_BLOCKS or session.backlog_detections > self._max_backlog
+
+    def _look_for_room(self) -> None:
+        if not self._behind():
+            self._room.set()
+
+
+async def run(config: Config, options: Options) -> None:
+    """Run Bob until stopped; the fault that ends the link is raised."""
+    async with Node.open(config, options) as node:
+        link = open_link(config, node.store, node.channel_refused)
+        node.defer(link.transport.close)
+        tagger = open_device("time_tagger", config.devices["time_tagger"], config)
+        node.defer(tagger.close)
+        session = BobSession(
+            config, identity(config, tagger.info.simulated), node.store, link.instance, node.accept_request
+        )
+        receiver = Receiver(config.link.clock_rate_hz, random_bits)
+
+        def details() -> dict[str, object]:
+            status = receiver.status()
+            return {
+                "frequency_offset_ppm": status.frequency_offset_ppm,
+                "sigma_slots": status.sigma_slots,
+                "last_verified_epoch": status.last_verified_epoch,
+                "acquisitions": status.acquisitions,
+                "slips": status.slips,
+                "blocks_shed": clicks.blocks_shed,
+            }
+
+        clicks = Clicks(tagger, receiver, node, session, config)
+        node.start(session, link.channel, link.transport, link.pool, details)
+        clicks.start()
+        node.before_close(clicks.stop)
+        await node.run()

@@ -1,0 +1,271 @@
+"""`qkd demo`: both daemons on this machine, from simulated light to keys fetched and compared at both ends."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import shutil
+import socket
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import click
+from rich.console import Console
+from rich.progress import BarColumn, Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
+
+from common.cli.demo_keys import fetch_and_compare
+from common.cli.init import initialise
+from common.cli.output import emit, json_option, progress_console, quiet_option, table
+from common.errors import PeerUnreachable
+from common.planning.presets import PRESETS, recommended_p_z_alice
+
+TIMEOUT_S = 3600.0
+POLL_S = 0.2
+BLOCK_FIELDS = (
+    "block_id",
+    "slots",
+    "n_z",
+    "qber",
+    "phase_error_upper",
+    "f_ec",
+    "leak_ec_bits",
+    "secret_bits",
+    "bits_per_pulse",
+    "seconds",
+)
+
+
+@dataclass
+class Daemon:
+    """One daemon as a child process; its log goes to a file, its blocks come as JSON lines."""
+
+    role: str
+    directory: Path
+    process: subprocess.Popen[str] | None = None
+    blocks: list[dict[str, Any]] = field(default_factory=list)
+    _read: int = 0
+
+    @property
+    def config(self) -> Path:
+        """Its configuration file."""
+        return self.directory / f"{self.role}.toml"
+
+    @property
+    def log(self) -> Path:
+        """Its log."""
+        return self.directory / f"{self.role}.log"
+
+    def start(self) -> None:
+        """Start the process."""
+        output, log = (self.directory / "blocks.jsonl").open("w"), self.log.open("w")
+        with output, log:
+            self.process = subprocess.Popen(
+                [sys.executable, "-m", self.role, "run", "--config", str(self.config), "--json"],
+                stdout=output,
+                stderr=log,
+                text=True,
+            )
+
+    def poll(self) -> None:
+        """Read new blocks; a daemon that ended is a fault, told with the end of its log."""
+        lines = (self.directory / "blocks.jsonl").read_text().splitlines()
+        self.blocks += [json.loads(line) for line in lines[self._read :]]
+        self._read = len(lines)
+        assert self.process is not None
+        code = self.process.poll()
+        if code is not None:
+            tail = "\n".join(self.log.read_text().splitlines()[-8:])
+            raise PeerUnreachable(f"{self.role} ended with code {code}:\n{tail}", remedy=f"Read {self.log}.")
+
+    @property
+    def good(self) -> list[dict[str, Any]]:
+        """Blocks that gave key."""
+        return [block for block in self.blocks if block["secret_bits"] > 0]
+
+    def status(self) -> dict[str, Any]:
+        """Its status file."""
+        with contextlib.suppress(OSError, ValueError):
+            return dict(json.loads((self.directory / "status.json").read_text()))
+        return {}
+
+    def stop(self) -> None:
+        """SIGTERM, then patience, then SIGKILL."""
+        if self.process is None or self.process.poll() is not None:
+            return
+        self.process.terminate()
+        try:
+            self.process.wait(10)
+        except subprocess.TimeoutExpired:
+            self.process.kill()
+            self.process.wait()
+
+
+def free_ports(count: int) -> list[int]:
+    """Ports that nothing listens on now."""
+    with contextlib.ExitStack() as stack:
+        sockets = [stack.enter_context(socket.socket()) for _ in range(count)]
+        for one in sockets:
+            one.bind(("127.0.0.1", 0))
+        return [int(one.getsockname()[1]) for one in sockets]
+
+
+def prepare(directory: Path, preset: str, protocol: str, block_size: int, seed: int | None) -> tuple[Daemon, Daemon]:
+    """Write both configurations and their secrets."""
+    link = PRESETS[preset]
+    channel, fibre, kme_alice, kme_bob = free_ports(4)
+    light = {"fibre": f"tcp://127.0.0.1:{fibre}"}
+    p_z_alice = recommended_p_z_alice(link, block_size, protocol)
+    common: dict[str, Any] = {
+        "link": {"name": preset, "protocol": protocol, "clock_rate_hz": link.clock_rate_hz, "p_z_alice": p_z_alice},
+        "blocks": {"block_size_detections": block_size},
+        "channel": {"endpoint": f"tcp://127.0.0.1:{channel}"},
+        "keys": {"deliver_simulated": True},
+    }
+    seeds = [{} if seed is None else {"seed": seed + i} for i in range(3)]
+    alice = {
+        **common,
+        "etsi014": {"listen": f"127.0.0.1:{kme_alice}"},
+        "devices": {
+            "random_source": {"driver": "software-random", **seeds[0]},
+            "modulator": {"driver": "twin-modulator", **light},
+        },
+    }
+    bob = {
+        **common,
+        "etsi014": {"listen": f"127.0.0.1:{kme_bob}"},
+        "devices": {"time_tagger": {"driver": "twin-time-tagger", "preset": preset, **light, **seeds[1]}},
+    }
+    initialise(directory, alice, bob)
+    return Daemon("alice", directory / "alice"), Daemon("bob", directory / "bob")
+
+
+@contextlib.contextmanager
+def running(*daemons: Daemon) -> Iterator[None]:
+    """Start, and stop whatever happens."""
+    try:
+        for daemon in daemons:
+            daemon.start()
+        yield
+    finally:
+        for daemon in daemons:
+            daemon.stop()
+
+
+def wait_for_blocks(alice: Daemon, bob: Daemon, blocks: int, console: Console) -> None:
+    """Until both ends have committed ``blocks`` blocks with key; refused blocks are told, not counted."""
+    end = time.monotonic() + TIMEOUT_S
+    with Progress(
+        SpinnerColumn(), TextColumn("{task.description}"), BarColumn(), TimeElapsedColumn(), console=console
+    ) as progress:
+        task = progress.add_task("starting both daemons", total=blocks)
+        told = 0
+        while min(len(alice.good), len(bob.good)) < blocks:
+            alice.poll()
+            bob.poll()
+            for block in bob.blocks[told:]:
+                progress.console.print(_line(block))
+            told = len(bob.blocks)
+            progress.update(task, completed=min(len(alice.good), len(bob.good)), description=_now(bob.status()))
+            if told >= 3 * blocks + 3:
+                raise PeerUnreachable(
+                    "most blocks give no key", remedy=f"Read {bob.log}; choose a larger --block-size."
+                )
+            if time.monotonic() > end:
+                raise PeerUnreachable("no key within an hour", remedy=f"Read {alice.log} and {bob.log}.")
+            time.sleep(POLL_S)
+
+
+def _now(status: dict[str, Any]) -> str:
+    return f"bob: {status.get('state', 'starting')}, real-time factor {status.get('real_time_factor', 0.0):.2f}"
+
+
+def _line(block: dict[str, Any]) -> str:
+    if block["secret_bits"] == 0:
+        return f"block {block['block_id'] & 0xFFFFFFFF}: no key: {block['reason']}"
+    return (
+        f"block {block['block_id'] & 0xFFFFFFFF}: QBER {100 * block['qber']:.2f} %, "
+        f"{block['secret_bits']} secret bits, {block['bits_per_pulse']:.3e} bits per pulse"
+    )
+
+
+def report(document: dict[str, Any], console: Console) -> None:
+    """The table for people."""
+    rows = [
+        (
+            block["block_id"] & 0xFFFFFFFF,
+            f"{block['n_z']}",
+            f"{100 * block['qber']:.2f} %",
+            f"{100 * block['phase_error_upper']:.2f} %",
+            f"{block['f_ec']:.3f}",
+            f"{block['leak_ec_bits']}",
+            f"{block['secret_bits']}",
+            f"{block['bits_per_pulse']:.3e}",
+            f"{block['seconds']:.1f}",
+        )
+        for block in document["blocks"]
+    ]
+    columns = ("block", "n_z", "QBER", "phase error <=", "f_EC", "leak", "secret bits", "bits/pulse", "seconds")
+    console.print(table(f"{document['preset']}, {document['protocol']}, simulated light", columns, rows))
+    console.print(f"real-time factor {document['real_time_factor']:.2f} (link seconds per second of this machine)")
+    verdict = "[green]equal[/]" if document["keys_equal"] else "[bold red]DIFFERENT[/]"
+    console.print(f"{document['keys_compared']} keys fetched over ETSI GS QKD 014 at both ends: {verdict}")
+
+
+@click.command("demo")
+@click.option("--preset", type=click.Choice(sorted(PRESETS)), default="field-14.6dB", show_default=True)
+@click.option(
+    "--protocol",
+    type=click.Choice(["three-state", "bb84", "decoy-bb84"]),
+    default="three-state",
+    show_default=True,
+)
+@click.option("--block-size", type=click.IntRange(10_000, 100_000_000), default=1_000_000, show_default=True)
+@click.option("--blocks", type=click.IntRange(1), default=3, show_default=True, help="Blocks with key to wait for.")
+@click.option("--seed", type=int, help="Make light and symbols reproducible (never for real keys).")
+@click.option("--keep", type=click.Path(path_type=Path), help="Keep configurations, logs and stores in this folder.")
+@json_option
+@quiet_option
+def command(
+    preset: str,
+    protocol: str,
+    block_size: int,
+    blocks: int,
+    seed: int | None,
+    keep: Path | None,
+    as_json: bool,
+    quiet: bool,
+) -> int:
+    """Run both daemons on this machine over the simulated link and compare the keys that they deliver.
+
+    Example: qkd demo --preset field-14.6dB --block-size 1000000 --blocks 3
+    """
+    console = progress_console(quiet)
+    directory = keep or Path(tempfile.mkdtemp(prefix="qkd-demo-"))
+    try:
+        alice, bob = prepare(directory, preset, protocol, block_size, seed)
+        with running(alice, bob):
+            wait_for_blocks(alice, bob, blocks, console)
+            factor = float(bob.status().get("real_time_factor", 0.0))
+            console.print("fetching keys at both ends (ETSI GS QKD 014, mutual TLS)")
+            compared, equal = fetch_and_compare(directory)
+    finally:
+        if keep is None:
+            shutil.rmtree(directory, ignore_errors=True)
+    document = {
+        "preset": preset,
+        "protocol": protocol,
+        "simulated": True,
+        "block_size": block_size,
+        "blocks": [{name: block[name] for name in BLOCK_FIELDS} for block in bob.good[:blocks]],
+        "keys_compared": compared,
+        "keys_equal": equal,
+        "real_time_factor": factor,
+    }
+    emit(document, as_json, lambda out: report(document, out))
+    return 0 if equal and compared else 1

@@ -1,0 +1,116 @@
+"""The daemons' own commands, the same for both roles: run, check, status."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import logging
+import os
+from collections.abc import Callable, Coroutine
+from pathlib import Path
+from typing import Any
+
+import click
+from rich.console import Console
+from rich.logging import RichHandler
+
+from common.cli.main import LazyGroup
+from common.cli.output import emit, json_option, progress_console, quiet_option, table
+from common.config import Config, load_config
+from common.node.node import Options
+
+Check = Callable[[Config], list[tuple[str, bool, str]]]
+
+
+def config_option(role: str) -> Callable[[Any], Any]:
+    """`--config`, with the same meaning everywhere."""
+    return click.option(
+        "--config",
+        "config_path",
+        type=click.Path(path_type=Path),
+        default=Path(f"{role}.toml"),
+        show_default=True,
+        help="Configuration file (TOML).",
+    )
+
+
+def role_command(role: str, run: Callable[[Config, Options], Coroutine[Any, Any, None]], check: Check) -> click.Group:
+    """The command group of one daemon."""
+    name = role.capitalize()
+
+    @click.group(cls=LazyGroup, prefix=f"{role}!", context_settings={"help_option_names": ["-h", "--help"]})
+    @click.version_option(package_name="qkd-node", prog_name=role)
+    def group() -> None:
+        pass
+
+    group.help = f"{name}'s daemon.\n\nExample: {role} run --config {role}.toml"
+
+    @group.command("run", help=f"Run {name} until stopped (Ctrl-C or SIGTERM).\n\nExample: {role} run --config x.toml")
+    @config_option(role)
+    @click.option("--blocks", default=0, help="Stop after this many committed blocks (0: never).")
+    @json_option
+    @quiet_option
+    def run_command(config_path: Path, blocks: int, as_json: bool, quiet: bool) -> None:
+        config = load_config(config_path, role)
+        _log_to(progress_console(quiet), quiet)
+
+        def on_block(facts: Any) -> None:
+            if as_json:
+                click.echo(json.dumps({name: getattr(facts, name) for name in facts.__slots__}))
+
+        asyncio.run(run(config, Options(blocks or config.blocks.max_blocks, on_block)))
+
+    @group.command("check", help=f"Validate everything without light.\n\nExample: {role} check --config {role}.toml")
+    @config_option(role)
+    @json_option
+    def check_command(config_path: Path, as_json: bool) -> int:
+        config = load_config(config_path, role)
+        rows = check(config)
+        document = {
+            "ok": all(good for _, good, _ in rows),
+            "checks": [{"name": name, "ok": good, "message": text} for name, good, text in rows],
+        }
+        marks = [(name, "ok" if good else "FAULT", text) for name, good, text in rows]
+        emit(document, as_json, lambda console: console.print(table(f"{name}: check", ("what", "", "finding"), marks)))
+        return 0 if document["ok"] else 1
+
+    @group.command("status", help=f"What the running daemon says.\n\nExample: {role} status --json")
+    @config_option(role)
+    @json_option
+    def status_command(config_path: Path, as_json: bool) -> int:
+        config = load_config(config_path, role)
+        document = read_status(config)
+        emit(document, as_json, lambda console: _show(console, document))
+        return 0 if document["running"] else 1
+
+    return group
+
+
+def read_status(config: Config) -> dict[str, Any]:
+    """The status file, and whether its writer still runs."""
+    try:
+        document = dict(json.loads(config.path(config.status_file).read_text(encoding="utf-8")))
+    except (OSError, ValueError):
+        return {"role": config.role, "link": config.link.name, "state": "never started", "running": False, "alarms": []}
+    try:
+        os.kill(int(document["process_id"]), 0)
+        document["running"] = document["state"] != "stopped"
+    except (OSError, KeyError):
+        document["running"] = False
+    if not document["running"] and document.get("state") != "stopped":
+        document["state"] = "not running (it ended without saying so)"
+    return document
+
+
+def _show(console: Console, document: dict[str, Any]) -> None:
+    wanted = [key for key, value in document.items() if not isinstance(value, dict | list)]
+    console.print(table("status", ("what", "value"), [(key, document[key]) for key in wanted]))
+    for alarm in document["alarms"]:
+        console.print(f"[bold red]alarm[/] {alarm}")
+
+
+def _log_to(console: Console, quiet: bool) -> None:
+    handler = RichHandler(console=console, show_path=False, log_time_format="%H:%M:%S")
+    logging.basicConfig(
+        level=logging.ERROR if quiet else logging.INFO, format="%(message)s", handlers=[handler], force=True
+    )

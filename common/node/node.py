@@ -1,0 +1,227 @@
+"""What both daemons are made of: key store, status board, key delivery, signals, an orderly end."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+from collections.abc import AsyncIterator, Callable
+from dataclasses import dataclass
+from importlib.metadata import version
+from typing import Any
+
+from common.config import Config
+from common.errors import PeerUnreachable, QkdError
+from common.keys.inventory import Inventory
+from common.node.etsi014 import KeyDelivery
+from common.node.keystore import KeyStore
+from common.node.runtime import ChannelPort, Lanes, Shell, TransportPort, now_ns, stop_event
+from common.node.status import StatusBoard
+from common.postprocessing.ldpc_codes import code_table
+from common.protocol.block import BlockFacts
+from common.protocol.session import Identity, LinkSession
+from common.protocol.transitions import Role
+from common.units import ns_from_seconds
+
+log = logging.getLogger("qkd.node")
+STATUS_INTERVAL_S = 1.0
+STOP_TIMEOUT_S = 3.0
+REQUEST_TIMEOUT_S = 5.0
+
+
+@dataclass(frozen=True, slots=True)
+class Options:
+    """What the command line adds to a configuration."""
+
+    max_blocks: int = 0
+    on_block: Callable[[BlockFacts], None] | None = None
+
+
+def identity(config: Config, simulated: bool) -> Identity:
+    """What this end says in the handshake."""
+    agreed = {**config.agreed(), "code_tables": code_table().fingerprint()}
+    return Identity(Role(config.role), f"qkd-node {version('qkd-node')}", agreed, simulated)
+
+
+class Node:
+    """One running node; made by :meth:`open`."""
+
+    shell: Shell
+
+    def __init__(self, config: Config, options: Options, store: KeyStore) -> None:
+        self.config, self.options, self.store = config, options, store
+        self.board = StatusBoard(config.role, config.link.name, config.link.clock_rate_hz)
+        self.lanes = Lanes()
+        self._loop = asyncio.get_running_loop()
+        self._deferred: list[Callable[[], Any]] = []
+        self._early: list[Callable[[], Any]] = []
+        self._stop = stop_event()
+        self._pool: Any = None
+        self._channel: Any = None
+        self._details: Callable[[], dict[str, object]] = dict
+        self._status_path = config.path(config.status_file)
+
+    @classmethod
+    @contextlib.asynccontextmanager
+    async def open(cls, config: Config, options: Options) -> AsyncIterator[Node]:
+        """Open the key store; close everything in reverse order whatever happens."""
+        store = await asyncio.to_thread(
+            KeyStore.open, config.path(config.keys.database), config.path(config.keys.key_file)
+        )
+        node = cls(config, options, store)
+        try:
+            yield node
+        finally:
+            await node._close()
+
+    def defer(self, close: Callable[[], Any]) -> None:
+        """Call ``close`` at the end, last come first served."""
+        self._deferred.append(close)
+
+    def before_close(self, stop: Callable[[], Any]) -> None:
+        """Call ``stop`` as soon as the node is asked to end."""
+        self._early.append(stop)
+
+    # -- called by threads and parts ----------------------------------------------------------------------------------
+
+    def fail_from_thread(self, error: BaseException) -> None:
+        """A worker thread ended with a fault: the node ends with it."""
+        self._loop.call_soon_threadsafe(self.shell.fail, error)
+
+    def finish(self) -> None:
+        """End in good order."""
+        self._stop.set()
+
+    def channel_refused(self, reason: str) -> None:
+        """A CURVE handshake failed."""
+        if self.board.alarms.get("channel") != reason:
+            log.error("channel: %s", reason)
+        self.board.alarm("channel", reason)
+
+    # -- life ---------------------------------------------------------------------------------------------------------
+
+    def start(
+        self,
+        session: LinkSession,
+        channel: ChannelPort,
+        transport: TransportPort,
+        pool: Any,
+        details: Callable[[], dict[str, object]],
+    ) -> None:
+        """Put the parts together; the pool gets the pads of all blocks that are safe to use."""
+        self._session, self._channel, self._pool, self._details = session, channel, pool, details
+        for block_id, state, pads in self.store.pads():
+            alice = self.config.role == "alice"
+            if state == "committed" or (alice and state == "decided"):
+                pool.add_segment(block_id, pads, sendable=state == "committed")
+        self._transport = transport
+        self.shell = Shell(session, channel, transport, pool, self.store, self.lanes, self._on_block, self._on_ready)
+        self.inventory = Inventory(self.store)
+        self.delivery = KeyDelivery(self.config, self.inventory, self._reserve_at_peer)
+
+    async def run(self) -> None:
+        """Serve until stopped, or until a fault ends the link (raised)."""
+        self._transport.start()
+        self._write_status()
+        try:
+            async with contextlib.AsyncExitStack() as stack, asyncio.TaskGroup() as tasks:
+                if self.config.etsi014.enabled:
+                    await stack.enter_async_context(self.delivery.serve())
+                running = [tasks.create_task(self.shell.run()), tasks.create_task(self._report())]
+                await self._stopped(running[0])
+                for stop in self._early:
+                    stop()
+                await self._say_goodbye()
+                for task in running:
+                    task.cancel()
+        except* QkdError as group:
+            raise _first(group) from None
+
+    async def _stopped(self, running: asyncio.Task[None]) -> None:
+        waiting = asyncio.ensure_future(self._stop.wait())
+        await asyncio.wait([running, waiting], return_when=asyncio.FIRST_COMPLETED)
+        waiting.cancel()
+
+    async def _say_goodbye(self) -> None:
+        self.board.state = "stopping"
+        self.shell.act(self._session.stop)
+        await self.shell.drain(STOP_TIMEOUT_S)
+
+    async def _close(self) -> None:
+        for close in self._early:
+            close()
+        for close in reversed(self._deferred):
+            try:
+                await asyncio.to_thread(close) if close.__name__ != "term" else close()
+            except Exception:
+                log.exception("while closing")
+        await asyncio.to_thread(self.lanes.close)
+        self.board.state = "stopped"
+        self._write_status()
+        self.store.close()
+
+    # -- events -------------------------------------------------------------------------------------------------------
+
+    def _on_ready(self) -> None:
+        log.info("handshake agreed")
+        self.board.alarm("channel", None)
+        self.board.simulated = self._session.simulated
+        self.board.ready()
+
+    def _on_block(self, facts: BlockFacts) -> None:
+        self.board.block(facts)
+        if facts.state in ("committed", "decided"):
+            log.info("block %d: %d secret bits, QBER %.2f %%", facts.block_id, facts.secret_bits, 100 * facts.qber)
+        else:
+            log.warning("block %d gave no key: %s", facts.block_id, facts.reason)
+        if self.options.on_block is not None:
+            self.options.on_block(facts)
+        if self.options.max_blocks and self.board.blocks_committed >= self.options.max_blocks:
+            self._stop.set()
+
+    def accept_request(self, payload: bytes) -> bytes:
+        """The peer's key manager asks (runs in the store lane)."""
+        return self.inventory.accept_from_peer(payload)
+
+    async def _reserve_at_peer(self, payload: bytes) -> bytes:
+        answer: asyncio.Future[bytes | None] = self._loop.create_future()
+
+        def then(reply: bytes | None) -> list[Any]:
+            if not answer.done():
+                answer.set_result(reply)
+            return []
+
+        self.shell.act(lambda: self._session.request(payload, then))
+        try:
+            async with asyncio.timeout(REQUEST_TIMEOUT_S):
+                reply = await answer
+        except TimeoutError:
+            reply = None
+        if reply is None:
+            raise PeerUnreachable("the peer's key manager did not answer")
+        return reply
+
+    async def _report(self) -> None:
+        while True:
+            heard = self._channel.last_heard_ns
+            silent = heard is not None and now_ns() - heard > ns_from_seconds(self.config.channel.peer_timeout_s)
+            if heard is not None:
+                self.board.peer = "down" if silent else "up"
+                self.board.alarm("peer", "silent: the classical channel or the peer is down" if silent else None)
+            self._write_status()
+            await asyncio.sleep(STATUS_INTERVAL_S)
+
+    def _write_status(self) -> None:
+        if self._pool is not None:
+            self.board.auth_pool_bits = self._pool.bits_left
+            self.board.auth_bits_spent = 128 * self._channel.tags_sent
+            self.board.details = self._details()
+        self.board.pool_bits = self.store.available_bits()
+        self.board.write(self._status_path)
+
+
+def _first(group: BaseExceptionGroup[QkdError]) -> BaseException:
+    error: BaseException = group
+    while isinstance(error, BaseExceptionGroup):
+        error = error.exceptions[0]
+    return error

@@ -1,0 +1,119 @@
+"""What a node says about itself: counters, rates, alarms. Nothing secret; written to `status_file` once a second."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections import deque
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+from common.node.runtime import now_ns
+from common.protocol.block import BlockFacts
+from common.units import seconds_from_ns
+
+RATE_BLOCKS = 20
+
+
+class StatusBoard:
+    """The node's public state.
+
+    Parameters
+    ----------
+    role, link, clock_rate_hz : who and at which slot rate.
+    """
+
+    def __init__(self, role: str, link: str, clock_rate_hz: float) -> None:
+        self._role, self._link, self._clock_rate_hz = role, link, clock_rate_hz
+        self.state = "starting"
+        self.peer = "never seen"
+        self.simulated = False
+        self.alarms: dict[str, str] = {}
+        self.blocks: deque[BlockFacts] = deque(maxlen=1000)
+        self.blocks_committed = 0
+        self.blocks_refused = 0
+        self.secret_bits = 0
+        self.auth_pool_bits = 0
+        self.auth_bits_spent = 0
+        self.pool_bits = 0
+        self.details: dict[str, Any] = {}
+        self._started_ns = now_ns()
+        self._ready_ns: int | None = None
+        self._slots = 0
+        self._recent: deque[tuple[int, int]] = deque(maxlen=RATE_BLOCKS)
+
+    def ready(self) -> None:
+        """The handshake agreed: rates count from the first one."""
+        self.peer = "up"
+        self._ready_ns = self._ready_ns or now_ns()
+        self._recent.append((now_ns(), 0))
+
+    def slots(self, count: int) -> None:
+        """So many more slots of light went by."""
+        self._slots += count
+
+    def block(self, facts: BlockFacts) -> None:
+        """A block ended."""
+        self.blocks.append(facts)
+        if facts.state in ("committed", "decided"):
+            self.blocks_committed += 1
+            self.secret_bits += facts.secret_bits
+            self._recent.append((now_ns(), facts.secret_bits))
+        else:
+            self.blocks_refused += 1
+
+    def alarm(self, name: str, text: str | None) -> None:
+        """Raise (text) or clear (None) an alarm."""
+        if text is None:
+            self.alarms.pop(name, None)
+        else:
+            self.alarms[name] = text
+
+    @property
+    def real_time_factor(self) -> float:
+        """Link seconds per wall second since the first handshake."""
+        if self._ready_ns is None:
+            return 0.0
+        return self._slots / self._clock_rate_hz / max(seconds_from_ns(now_ns() - self._ready_ns), 1e-3)
+
+    def start_counting(self) -> None:
+        """The light arrives: the real-time factor counts from now."""
+        self._ready_ns, self._slots = now_ns(), 0
+
+    def _rate_bps(self) -> float:
+        if len(self._recent) < 2:
+            return 0.0
+        bits = sum(bits for _, bits in list(self._recent)[1:])
+        return bits / max(seconds_from_ns(self._recent[-1][0] - self._recent[0][0]), 1e-3)
+
+    def document(self) -> dict[str, Any]:
+        """The status as the command line prints it."""
+        rate = self._rate_bps()
+        qber = next((facts.qber for facts in reversed(self.blocks) if facts.qber), 0.0)
+        elapsed_s = max(seconds_from_ns(now_ns() - self._started_ns), 1e-3)
+        return {
+            "role": self._role,
+            "link": self._link,
+            "peer": self.peer,
+            "state": self.state,
+            "blocks_committed": self.blocks_committed,
+            "blocks_refused": self.blocks_refused,
+            "qber": qber,
+            "secret_key_rate_bps": rate,
+            "net_key_rate_bps": rate - self.auth_bits_spent / elapsed_s,
+            "real_time_factor": self.real_time_factor,
+            "pool_bits": self.pool_bits,
+            "auth_pool_bits": self.auth_pool_bits,
+            "simulated": self.simulated,
+            "alarms": [f"{name}: {text}" for name, text in sorted(self.alarms.items())],
+            "details": self.details,
+            "blocks": [asdict(facts) for facts in list(self.blocks)[-50:]],
+            "process_id": os.getpid(),
+        }
+
+    def write(self, path: Path) -> None:
+        """Replace the status file in one step."""
+        temporary = path.with_suffix(".tmp")
+        temporary.write_text(json.dumps(self.document()), encoding="utf-8")
+        temporary.replace(path)
