@@ -1,0 +1,79 @@
+"""Verification: a universal hash over the whole reconciled block decides whether both ends hold the same string.
+
+Poly1305 with a fresh public point r and s = 0, sent only once both strings are fixed. Source: Bernstein 2005 (the bound
+8 ceil(L/16) / 2^106 for messages of at most L bytes); ours, DECISIONS 24 (the length is part of the message).
+"""
+
+from __future__ import annotations
+
+import hmac
+
+import numpy as np
+from cryptography.hazmat.primitives.poly1305 import Poly1305
+from numpy.typing import NDArray
+
+from common.datatypes import ReconciledKey, VerifiedKey
+from common.errors import LocalProtocolError, RemoteProtocolError
+from common.keybits import KeyBits
+
+#: The tag is sent in the clear.
+leak_verify_bits = 128
+POINT_BYTES = 16
+_LENGTH_BYTES = 8
+
+
+def verification_tag(packed_key: bytes | bytearray | memoryview | NDArray[np.uint8], n_bits: int, r: bytes) -> bytes:
+    """Tag of a key.
+
+    Parameters
+    ----------
+    packed_key : ceil(n_bits / 8) bytes (anything with a byte buffer), bits beyond ``n_bits`` zero.
+    n_bits : length, bound into the tag.
+    r : 16 fresh random bytes, public, drawn after both keys are fixed.
+
+    Returns
+    -------
+    16 bytes.
+
+    Security
+    --------
+    Leaks ``leak_verify_bits``. Different keys of equal length agree with probability at most :func:`eps_verify`.
+    """
+    view = memoryview(packed_key).cast("B")
+    if len(view) != (n_bits + 7) // 8:
+        raise LocalProtocolError(f"a key of {n_bits} bits has {(n_bits + 7) // 8} bytes, not {len(view)}")
+    if len(r) != POINT_BYTES:
+        raise RemoteProtocolError(f"the point of the verification hash has {len(r)} bytes instead of {POINT_BYTES}")
+    hash = Poly1305(r + bytes(16))
+    hash.update(n_bits.to_bytes(_LENGTH_BYTES, "little"))
+    hash.update(view)
+    return hash.finalize()
+
+
+def eps_verify(n_bits: int) -> float:
+    """Probability that different keys of this length pass: 8 ceil(L / 16) / 2^106 for L bytes hashed."""
+    n_bytes = _LENGTH_BYTES + (n_bits + 7) // 8
+    return 8 * -(-n_bytes // 16) / 2.0**106
+
+
+def verify(key: ReconciledKey, r: bytes, peer_tag: bytes) -> VerifiedKey | None:
+    """Compare with the peer's tag: the verified key (the bits move into it), or None if the keys differ.
+
+    Parameters
+    ----------
+    key : ours; left alone if the answer is None (the caller wipes it).
+    r : the public point that both ends used.
+    peer_tag : the peer's tag, 16 bytes.
+    """
+    if len(peer_tag) != leak_verify_bits // 8:
+        raise RemoteProtocolError(f"a verification tag has {len(peer_tag)} bytes instead of {leak_verify_bits // 8}")
+    own = verification_tag(key.bits.view(), key.bits.n_bits, r)
+    if not hmac.compare_digest(own, peer_tag):
+        return None
+    return verified_key(key)
+
+
+def verified_key(key: ReconciledKey) -> VerifiedKey:
+    """The same bits as a verified key, once the tags of both ends are known to agree; the bits move into it."""
+    n_bits = key.bits.n_bits
+    return VerifiedKey(key.block_id, KeyBits(key.bits.take(), n_bits), key.leak_ec_bits, leak_verify_bits)
