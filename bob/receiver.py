@@ -53,7 +53,7 @@ class ReceiverStatus:
 
     state: State
     frequency_offset_ppm: float
-    phase_slots: float
+    offset_slots: float
     sigma_slots: float
     next_slot: int
     last_verified_epoch: int
@@ -139,7 +139,7 @@ class Receiver:
         return ReceiverStatus(
             state=self.state,
             frequency_offset_ppm=0.0 if clock is None else (clock.rate_hz / self._nominal_hz - 1.0) * 1e6,
-            phase_slots=0.0 if clock is None else clock.phase,
+            offset_slots=0.0 if clock is None else clock.last_offset,
             sigma_slots=1.0 if clock is None else clock.sigma_slots,
             next_slot=self._next_slot,
             last_verified_epoch=self._verified_epoch,

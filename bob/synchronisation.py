@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -68,7 +69,7 @@ def find_comb(times_ps: NDArray[np.int64], start_ps: int, window_ps: int, nomina
     mixed = re + 1j * im
     size = 1 << (8 * bins - 1).bit_length()
     offsets_hz = np.fft.fftfreq(size, bin_ps / PS_PER_S)
-    power: NDArray[np.float64] = np.abs(np.fft.ifft(mixed, size) * size) ** 2 / clicks.size
+    power = np.abs(np.fft.ifft(mixed, size) * size) ** 2 / clicks.size
     power[np.abs(offsets_hz) > SEARCH_PPM * 1e-6 * nominal_hz] = 0.0
     peak = int(np.argmax(power))
     if power[peak] < PEAK_POWER:
@@ -78,9 +79,9 @@ def find_comb(times_ps: NDArray[np.int64], start_ps: int, window_ps: int, nomina
 
 def _line(
     mixed: NDArray[np.complex128],
-    power: NDArray[np.float64],
+    power: NDArray[np.floating[Any]],
     peak: int,
-    offsets_hz: NDArray[np.float64],
+    offsets_hz: NDArray[np.floating[Any]],
     start_ps: int,
     bin_ps: int,
     nominal_hz: float,
@@ -152,6 +153,8 @@ class ClockTracker:
         self._p01 = 0.0
         self._p11 = line.sigma_rate_hz**2
         self._walk = WALK_PER_S * line.rate_hz**2
+        self.last_offset = 0.0
+        """Offset of the light from the gate's centre when it was last measured, in slots."""
 
     @property
     def slots_per_ps(self) -> float:
@@ -209,6 +212,7 @@ class ClockTracker:
             self.advance(to_ps)
             return "dark"
         offset, variance, mean_position = seen
+        self.last_offset = offset
         at_ps = self.origin_ps + round((mean_position - self.phase) / self.slots_per_ps)
         self.advance(min(max(at_ps, self.origin_ps), to_ps))
         if abs(offset) > MAX_JUMP_SLOTS:

@@ -75,8 +75,9 @@ def make(rng: np.random.Generator, link: Link, duration_s: float, start_s: float
 
 def batches(tags: TimeTags, every_s: float) -> list[TimeTags]:
     """Cut into batches of equal duration."""
-    edges = np.arange(int(every_s * 1e12), tags.until_ps + int(every_s * 1e12), int(every_s * 1e12))
-    edges += int(tags.times_ps[0] // 10**12 * 10**12) if tags.times_ps.size else 0
+    step = int(every_s * 1e12)
+    first = int(tags.times_ps[0]) // step * step
+    edges = np.arange(first + step, tags.until_ps + step, step)
     cut = np.searchsorted(tags.times_ps, edges)
     made, at = [], 0
     for edge, stop in zip(edges, cut, strict=True):
