@@ -152,14 +152,7 @@ class AliceSession(LinkSession):
         return self._end(block, self.refuse(block, reason))
 
     def _guard(self, block: Block, run: Run) -> Run:
-        inner = self.guarded(run)
-
-        def then(result: Any) -> list[Effect]:
-            if block.state is State.REFUSED:
-                return []
-            return [*inner.then(result), *self._maybe_verify(block)]
-
-        return Run(run.lane, run.work, then)
+        return self.block_job(block, run, lambda: self._maybe_verify(block))
 
     def _say(self, block: Block, message: BlockMessage) -> Send:
         return self.say(block, message)

@@ -22,7 +22,7 @@ from common.postprocessing.reconciliation import QberTracker
 from common.postprocessing.sifting import bob_sift, encode_announcement
 from common.postprocessing.verification import verification_tag, verified_key
 from common.protocol.block import BITS_PER_BYTE, Block
-from common.protocol.effects import BlockDone, Effect, Run, Send
+from common.protocol.effects import BlockDone, Effect, Run
 from common.protocol.messages import (
     Announce,
     BlockEnd,
@@ -155,14 +155,7 @@ class BobSession(LinkSession):
         return self.give_up(block, reason) if block is not None and may_refuse(block.state, self.role) else []
 
     def _guard(self, block: BobBlock, run: Run) -> Run:
-        inner = self.guarded(run)
-
-        def then(result: Any) -> list[Effect]:
-            if block.state is State.REFUSED:
-                return []
-            return [*inner.then(result), *self._maybe_verify(block)]
-
-        return Run(run.lane, run.work, then)
+        return self.block_job(block, run, lambda: self._maybe_verify(block))
 
     @property
     def backlog_detections(self) -> int:
@@ -336,11 +329,10 @@ class BobSession(LinkSession):
                 raise RemoteProtocolError(f"{message!r}: this end holds no such block; are the stores of one link?")
             self.store.commit(message.block_id)
 
+        answer = self.while_session_lasts(Committed(message.block_id))
+
         def done(_: None) -> list[Effect]:
-            effects: list[Effect] = [
-                self.add_pads(message.block_id, sendable=True),
-                Send(Committed(message.block_id)),
-            ]
+            effects: list[Effect] = [self.add_pads(message.block_id, sendable=True), *answer()]
             if block is not None:
                 block.state = State.COMMITTED
                 self.forget(block.block_id)

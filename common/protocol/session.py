@@ -14,7 +14,7 @@ from typing import Any, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from common.errors import HandshakeMismatch, RemoteProtocolError
+from common.errors import HandshakeMismatch, LocalProtocolError, RemoteProtocolError
 from common.keybits import KeyBits
 from common.protocol.effects import AddPads, BlockDone, Effect, PeerStopped, Ready, Run, Send
 from common.protocol.messages import (
@@ -163,6 +163,30 @@ class LinkSession(ABC):
         """The same job, whose continuation is dropped if another session has begun meanwhile."""
         epoch = self._epoch
         return Run(run.lane, run.work, lambda result: run.then(result) if epoch == self._epoch else [])
+
+    def while_session_lasts(self, message: Message) -> Callable[[], list[Effect]]:
+        """Sends ``message`` when called, unless another session has begun by then."""
+        epoch = self._epoch
+        return lambda: [Send(message)] if epoch == self._epoch else []
+
+    def block_job(self, block: BlockRecord, run: Run, after: Callable[[], list[Effect]]) -> Run:
+        """A job of a block: nothing comes of it once the block has ended, whose bits may be wiped under the job."""
+        inner = self.guarded(run)
+
+        def work() -> Any:
+            if block.state is State.REFUSED:
+                return None
+            try:
+                return run.work()
+            except LocalProtocolError:
+                if block.state is State.REFUSED:
+                    return None
+                raise
+
+        def then(result: Any) -> list[Effect]:
+            return [] if block.state is State.REFUSED else [*inner.then(result), *after()]
+
+        return Run(run.lane, work, then)
 
     def handle(self, message: Message, sealed: bool, now_ns: int) -> list[Effect]:
         """One message of the peer.

@@ -1,0 +1,254 @@
+"""Whatever happens to single packets and processes, both ends agree on every committed key."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from alice.session import AliceSession
+from bob.session import BobSession
+from common.config import Config, parse_config
+from common.datatypes import Detections
+from common.errors import HandshakeMismatch, RemoteProtocolError
+from common.preamble import PREAMBLE_SLOTS
+from common.protocol.session import Identity
+from common.protocol.transitions import Role
+from common.security.finite_key import key_length
+from tests.pair import End, Pair
+
+N_SLOTS = 1 << 17
+QBER = 0.02
+SETTINGS = """
+[link]
+p_z_alice = 0.5
+[blocks]
+block_size_detections = 20000
+chunk_detections = 8192
+[reconciliation]
+frame_length_bits = 4096
+[source]
+g2_upper = 0.0
+[security]
+accounting = "paper"
+"""
+
+
+class Sky:
+    """What Alice sent and Bob saw, without physics."""
+
+    def __init__(self, seed: int) -> None:
+        rng = np.random.default_rng(seed)
+        self.bases = (rng.random(N_SLOTS) < 0.5).astype(np.uint8)
+        self.bits = np.where(self.bases == 0, rng.integers(0, 2, N_SLOTS), 0).astype(np.uint8)
+        self.measured = (rng.random(N_SLOTS) < 0.3).astype(np.uint8)
+        wrong = (rng.random(N_SLOTS) < QBER).astype(np.uint8)
+        coin = rng.integers(0, 2, N_SLOTS).astype(np.uint8)
+        self.outcomes = np.where(self.bases == self.measured, self.bits ^ wrong, coin).astype(np.uint8)
+
+    def lookup(self, slots: Any) -> tuple[Any, Any, Any]:
+        at = slots % N_SLOTS
+        return self.bases[at], self.bits[at], np.zeros(slots.size, np.uint8)
+
+    def release_before(self, slot: int) -> None:
+        pass
+
+    def detections(self, start: int, count: int) -> Detections:
+        at = np.arange(start, start + count) % N_SLOTS
+        first = PREAMBLE_SLOTS + start
+        slots = np.arange(first, first + count, dtype=np.int64)
+        at = slots % N_SLOTS
+        return Detections(slots, self.measured[at], self.outcomes[at], first, first + count)
+
+
+def config(role: str, extra: str = "") -> Config:
+    return parse_config(f'role = "{role}"\n' + SETTINGS + extra, Path())
+
+
+@pytest.fixture(autouse=True)
+def short_blocks_give_key(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A block this small has no composable key: its length is set, everything else is real."""
+
+    def generous(*args: Any, **kwargs: Any) -> Any:
+        from dataclasses import replace
+
+        ledger = key_length(*args, **kwargs)
+        return replace(ledger, ell_bits=1024, refusal=None)
+
+    monkeypatch.setattr("common.postprocessing.estimation.key_length", generous)
+
+
+def make_pair(seed: int = 1, bob_extra: str = "", refill: int = 64) -> tuple[Pair, Sky]:
+    sky = Sky(seed)
+    rng = np.random.default_rng(seed)
+
+    def accept(payload: bytes) -> bytes:
+        return payload[::-1]
+
+    def identity(settings: Config) -> Identity:
+        return Identity(Role(settings.role), "test", settings.agreed(), True)
+
+    def alice(end: End, instance: int) -> AliceSession:
+        settings = config("alice")
+
+        def random_bytes(n: int) -> Any:
+            return rng.integers(0, 256, n, dtype=np.uint8)
+
+        return AliceSession(settings, identity(settings), end.store, sky, random_bytes, lambda: refill, accept)
+
+    def bob(end: End, instance: int) -> BobSession:
+        settings = config("bob", bob_extra)
+        return BobSession(settings, identity(settings), end.store, instance, accept)
+
+    return Pair(End("alice", alice), End("bob", bob)), sky
+
+
+class Feeder:
+    """Gives Bob detections as long as he has few blocks under way."""
+
+    def __init__(self, pair: Pair, sky: Sky) -> None:
+        self.pair, self.sky, self.position = pair, sky, 0
+        pair.on_step = self
+
+    def __call__(self, now_ns: int) -> None:
+        session: Any = self.pair.bob.session
+        if session.ready and session.backlog_blocks < 2 and session.backlog_detections < 30_000:
+            batch = self.sky.detections(self.position, 4096)
+            self.position += 4096
+            self.pair.bob.carry(session.on_detections(batch, now_ns), now_ns)
+
+
+def agree(pair: Pair) -> None:
+    """After settling: the same committed keys at both ends, nothing undecided that could still be split."""
+    alice, bob = pair.alice.store.committed(), pair.bob.store.committed()
+    assert alice == bob
+    assert len(set(alice.values())) == len(alice), "one key under two names"
+
+
+def finish(pair: Pair, blocks: int) -> None:
+    pair.run(lambda: len(pair.alice.store.committed()) >= blocks)
+    pair.on_step = lambda now_ns: None
+    pair.settle()
+    agree(pair)
+
+
+def test_blocks_commit_with_equal_keys() -> None:
+    pair, sky = make_pair()
+    Feeder(pair, sky)
+    finish(pair, 2)
+    facts = pair.bob.done[0]
+    assert 0.01 < facts.qber < 0.03
+    assert facts.leak_ec_bits == pair.alice.done[0].leak_ec_bits
+    assert facts.slots == 20480
+
+
+@settings(max_examples=25)
+@given(
+    st.integers(0, 120),
+    st.sampled_from(["lose", "duplicate", "delay"]),
+    st.booleans(),
+    st.integers(1, 3000),
+)
+def test_one_faulty_packet(number: int, kind: str, to_bob: bool, delay_ms: int) -> None:
+    def fault(n: int, packet: bytes) -> list[tuple[int, bytes]]:
+        late = (delay_ms * 1_000_000, packet)
+        if n != number:
+            return [(0, packet)]
+        return {"lose": [], "duplicate": [(0, packet), late], "delay": [late]}[kind]
+
+    pair, sky = make_pair()
+    (pair.to_bob if to_bob else pair.to_alice).fault = fault
+    Feeder(pair, sky)
+    finish(pair, 2)
+
+
+@settings(max_examples=40)
+@given(st.lists(st.tuples(st.integers(0, 400), st.booleans()), min_size=1, max_size=4))
+def test_kill_minus_nine_at_any_step(kills: list[tuple[int, bool]]) -> None:
+    pair, sky = make_pair()
+    feeder = Feeder(pair, sky)
+    for steps, at_alice in kills:
+        before = pair.alice.store.committed() | pair.bob.store.committed()
+        for _ in range(steps):
+            pair.step()
+        pair.crash(pair.alice if at_alice else pair.bob)
+        after = pair.alice.store.committed() | pair.bob.store.committed()
+        assert before.items() <= after.items(), "a committed key was lost"
+    assert feeder.position > 0 or kills[0][0] < 40
+    finish(pair, len(pair.alice.store.committed()) + 1)
+
+
+def test_the_kill_property_can_fail() -> None:
+    """Without Alice's durable decision a kill between her COMMIT and Bob's answer splits the keys."""
+    split = False
+    for steps in range(40, 400, 3):
+        pair, sky = make_pair()
+        pair.alice.store.decide = lambda block_id: None  # type: ignore[method-assign]
+        Feeder(pair, sky)
+        for _ in range(steps):
+            pair.step()
+        pair.crash(pair.alice)
+        pair.on_step = lambda now_ns: None
+        pair.settle(3_000_000_000)
+        alice, bob = set(pair.alice.store.blocks), set(pair.bob.store.committed())
+        split |= not bob <= alice
+        if split:
+            break
+    assert split
+
+
+def test_different_epsilon_budgets_are_named() -> None:
+    pair, _ = make_pair(bob_extra="eps_total = 1e-9\n")
+    with pytest.raises(HandshakeMismatch, match=r"security\.eps_total"):
+        pair.settle()
+
+
+def test_different_pre_shared_keys_stop_the_link() -> None:
+    from common.errors import AuthenticationError
+
+    pair, _ = make_pair()
+    pair.bob = End("bob", pair.bob._make_session, secret=bytes(9000))
+    with pytest.raises(AuthenticationError, match="did not verify"):
+        pair.settle()
+
+
+@settings(max_examples=25)
+@given(st.integers(4, 90), st.booleans(), st.integers(37, 5000), st.integers(1, 255))
+def test_a_tampered_packet_never_gives_different_keys(number: int, to_bob: bool, offset: int, mask: int) -> None:
+    def fault(n: int, packet: bytes) -> list[tuple[int, bytes]]:
+        if n != number or len(packet) <= 38:
+            return [(0, packet)]
+        at = 38 + offset % (len(packet) - 38)
+        return [(0, packet[:at] + bytes([packet[at] ^ mask]) + packet[at + 1 :])]
+
+    pair, sky = make_pair()
+    (pair.to_bob if to_bob else pair.to_alice).fault = fault
+    Feeder(pair, sky)
+    try:
+        pair.run(lambda: len(pair.alice.store.committed()) >= 2)
+        pair.on_step = lambda now_ns: None
+        pair.settle()
+    except RemoteProtocolError:
+        pass
+    alice, bob = pair.alice.store.blocks, pair.bob.store.blocks
+    for number_, (state, key) in bob.items():
+        if state == "committed":
+            assert alice[number_] in (("committed", key), ("decided", key))
+
+
+def test_requests_are_answered_by_the_other_end() -> None:
+    pair, _ = make_pair()
+    pair.run(lambda: pair.alice.session.ready and pair.bob.session.ready)
+    answers: list[bytes | None] = []
+
+    def then(answer: bytes | None) -> list[Any]:
+        answers.append(answer)
+        return []
+
+    pair.alice.carry(pair.alice.session.request(b"abc", then), pair.now_ns)
+    pair.run(lambda: bool(answers))
+    assert answers == [b"cba"]
