@@ -41,6 +41,7 @@ MAX_HISTORY = 1 << 22
 RESTART_EPOCHS = 400
 """Weak light is added up over this many epochs, then the search begins anew (the phase may have slipped)."""
 EPOCH_BATCH = 4096
+MAX_EPOCH_CLICKS = 1024
 LAST_EPOCH = 1 << 18
 """Without a hint, epochs up to here (64 h at 76 MHz) are tried."""
 CHECK_LAG = 64
@@ -135,6 +136,8 @@ class SlotSearch:
         positions, bits, ages = self._history.folded(start + PART_C_START, PREAMBLE_SLOTS - PART_C_START)
         if contrast * math.sqrt(positions.size) < PROMISING_SIGMA:
             return None
+        newest = slice(-MAX_EPOCH_CLICKS, None)
+        positions, bits, ages = positions[newest], bits[newest], ages[newest]
         oldest = int(ages.max())
         for first, last in _epoch_ranges(self._hint):
             words = np.stack([_part_c(max(epoch, 0)) for epoch in range(first - oldest, last)])

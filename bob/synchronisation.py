@@ -31,6 +31,9 @@ WALK_PER_S = 1e-17
 SIGNIFICANT_POWER = 12.0
 PHASE_FLOOR_SLOTS = 7e-4
 MAX_JUMP_SLOTS = 0.25
+SMALL_JUMP_SLOTS = 0.05
+SMALL_JUMP_SIGMA = 8.0
+"""No clock moves like this: another comb (a restarted Alice). Only the preamble can tell its slot numbers."""
 MAX_SIGMA_SLOTS = 1.0 / 12.0
 """Holdover ends where three standard deviations of the phase reach a quarter slot."""
 
@@ -205,7 +208,7 @@ class ClockTracker:
         Returns
         -------
         str : ``"light"`` (corrected), ``"dark"`` (no comb stands out; only advanced) or ``"jump"`` (the comb is there
-            but a quarter slot or more away: the slot number is no longer certain).
+            but not where the clock can have moved: the slot number is no longer certain).
         """
         seen = _offset(moments, outside, half_gate)
         if seen is None:
@@ -215,10 +218,11 @@ class ClockTracker:
         self.last_offset = offset
         at_ps = self.origin_ps + round((mean_position - self.phase) / self.slots_per_ps)
         self.advance(min(max(at_ps, self.origin_ps), to_ps))
-        if abs(offset) > MAX_JUMP_SLOTS:
+        total = self._p00 + variance
+        surprising = abs(offset) > SMALL_JUMP_SLOTS and offset**2 > SMALL_JUMP_SIGMA**2 * total
+        if abs(offset) > MAX_JUMP_SLOTS or surprising:
             self.advance(to_ps)
             return "jump"
-        total = self._p00 + variance
         gain0, gain1 = self._p00 / total, self._p01 / total
         self.phase -= float(gain0 * offset)
         self.rate_hz -= float(gain1 * offset)

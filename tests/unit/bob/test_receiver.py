@@ -142,6 +142,14 @@ def test_a_restarted_alice_is_noticed_at_the_first_preamble(rng: np.random.Gener
     )
 
 
+def test_a_comb_that_moves_against_the_clock_ends_the_lock(rng: np.random.Generator) -> None:
+    before, _ = make(rng, FIELD, 1.5)
+    after, _ = make(rng, replace(FIELD, first_slot=FIELD.first_slot + int(1.5 * RATE_HZ)), 0.5)
+    bob = receiver(rng)
+    _, events = run(bob, joined(before, later(after, 1_500_000_000_000 + 1_300)), 0.05)
+    assert [event.kind for event in events][:2] == ["locked", "lost"]
+
+
 def test_a_slipped_slot_is_reported_with_its_range_and_corrected(rng: np.random.Generator) -> None:
     before, _ = make(rng, FIELD, 1.4)
     moved = replace(FIELD, first_slot=FIELD.first_slot + int(1.4 * RATE_HZ) + 3)
