@@ -1,0 +1,93 @@
+"""The bytes of every message and packet, frozen: a change here is a new protocol version."""
+
+from __future__ import annotations
+
+import pytest
+
+from classical_channel.framing import Kind, Packet
+from common.errors import RemoteProtocolError
+from common.protocol import messages as m
+
+GOLDEN: dict[str, tuple[m.Message, str]] = {
+    "hello": (m.Hello(b"{}"), "017b7d"),
+    "announce": (
+        m.Announce(5, 1, 131072, 131100, b"\x00"),
+        "0205000000000000000100000000000200000000001c0002000000000000",
+    ),
+    "sift": (m.Sift(5, 1, b"\xff"), "03050000000000000001000000ff"),
+    "block end": (m.BlockEnd(5, 2, 7), "040500000000000000020000000700000000000000"),
+    "syndrome": (
+        m.Syndrome(5, 3, 1, 9, 65536, 2, 4, b"\xab"),
+        "05050000000000000003000000010900000001000200000004000000ab",
+    ),
+    "frame result": (m.FrameResult(5, 3, 1, 1, 52), "06050000000000000003000000010134"),
+    "verify": (
+        m.Verify(5, 15, 1, b"r" * 16, b"t" * 16),
+        "0705000000000000000f00000001000000" + "72" * 16 + "74" * 16,
+    ),
+    "verified": (m.Verified(5, 1), "08050000000000000001"),
+    "propose": (m.Propose(5, 1024, 64, b"{}"), "0905000000000000000004000000000000400000007b7d"),
+    "seed": (m.Seed(5, 0, 2, b"\x01"), "0a0500000000000000000000000200000001"),
+    "prepared": (m.Prepared(5), "0b0500000000000000"),
+    "commit": (m.Commit(5), "0c0500000000000000"),
+    "committed": (m.Committed(5), "0d0500000000000000"),
+    "refuse": (m.Refuse(5, b"why"), "0e0500000000000000776879"),
+    "request": (m.Request(6, b"x"), "0f0600000078"),
+    "reply": (m.Reply(6, b"y"), "100600000079"),
+    "bye": (m.Bye(), "11"),
+}
+
+
+@pytest.mark.parametrize("name", GOLDEN)
+def test_bytes(name: str) -> None:
+    message, expected = GOLDEN[name]
+    assert message.encode().hex() == expected
+    assert m.decode(bytes.fromhex(expected)) == message
+
+
+def test_every_message_type_is_frozen_here() -> None:
+    assert {type(message) for message, _ in GOLDEN.values()} == set(m.message_types().values())
+
+
+def test_what_must_be_sealed() -> None:
+    sealed = {kind.__name__ for kind in m.message_types().values() if kind.SEALED}
+    assert sealed == {"Hello", "Prepared", "Commit", "Committed", "Refuse", "Request", "Reply", "Bye"}
+
+
+@pytest.mark.parametrize(
+    ("raw", "fault"),
+    [
+        (b"", "unknown message type none"),
+        (b"\xc8", "unknown message type 200"),
+        (bytes.fromhex("0b05"), "PREPARED of 2 bytes"),
+        (bytes.fromhex("0b050000000000000000"), "PREPARED of 10 bytes"),
+        (bytes.fromhex("0205"), "ANNOUNCE of 2 bytes"),
+    ],
+)
+def test_malformed_messages_are_named(raw: bytes, fault: str) -> None:
+    with pytest.raises(RemoteProtocolError, match=fault):
+        m.decode(raw)
+
+
+def test_packet_bytes() -> None:
+    packet = Packet(Kind.DATA, 3, 2, 7, 6, b"\x00\x11")
+    raw = "514b44310203000000000000000200000000000000070000000000000006000000000000000011"
+    assert packet.encode().hex() == raw
+    assert Packet.decode(bytes.fromhex(raw)) == packet
+
+
+@pytest.mark.parametrize(
+    ("raw", "fault"),
+    [
+        (b"QKD1", "shorter than its header"),
+        (Packet(Kind.SYN, 1, 0).encode().replace(b"QKD1", b"HTTP"), "magic"),
+        (Packet(Kind.SYN, 0, 0).encode(), "without a sender"),
+        (Packet(Kind.SYN, 1, 0, 5).encode(), "sequence 5"),
+        (Packet(Kind.DATA, 1, 1, 0).encode(), "sequence 0"),
+        (Packet(Kind.ACK, 1, 1, 0, 0, b"x").encode(), "body"),
+        (b"QKD1\x09" + bytes(32), "unknown packet kind 9"),
+    ],
+)
+def test_malformed_packets_are_named(raw: bytes, fault: str) -> None:
+    with pytest.raises(RemoteProtocolError, match=fault):
+        Packet.decode(raw)
