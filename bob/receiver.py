@@ -122,6 +122,7 @@ class Receiver:
         self._acquisitions = self._slips = 0
         self._batch: _Batch | None = None
         self._events: list[ReceiverEvent] = []
+        self._until_ps = 0
         self.state: State = "searching-frequency"
 
     def expect_epoch(self, epoch: int) -> None:
@@ -157,9 +158,12 @@ class Receiver:
         list of Detections : ascending, contiguous ranges while locked; preamble slots hold none. A click near the end
             of a batch waits for the next one, since its slot may not be complete.
         """
+        done: list[Detections] = []
+        if batch.until_ps < self._until_ps:
+            self._restart(done)
+        self._until_ps = batch.until_ps
         until_ps = self._take_in(batch)
         first_slot = self._next_slot
-        done: list[Detections] = []
         progress = True
         while progress:
             progress = self._find_frequency(until_ps) if self._clock is None else self._step(until_ps, done)
@@ -185,12 +189,20 @@ class Receiver:
             self._search = FrequencySearch(self._nominal_hz, first)
         return batch.until_ps - self._guard_ps
 
+    def _restart(self, done: list[Detections]) -> None:
+        """The tagger's time went back: it was restarted, and nothing known about its clock holds."""
+        if self._clock is not None:
+            self._lose(done)
+        self._search = None
+        self._drop(self._times_ps.size)
+
     def _drop(self, n: int) -> None:
         self._times_ps, self._channels = self._times_ps[n:], self._channels[n:]
 
     def _find_frequency(self, until_ps: int) -> bool:
         """One window of the frequency search; True if there is more to do with the tags at hand."""
         assert self._search is not None
+        self._search.skip_to(min(int(self._times_ps[0]), until_ps) if self._times_ps.size else until_ps)
         end_ps = self._search.window_end_ps
         n = int(np.searchsorted(self._times_ps, min(end_ps, until_ps)))
         self._search.add(self._times_ps[:n])

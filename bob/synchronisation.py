@@ -124,7 +124,13 @@ class FrequencySearch:
 
     def add(self, times_ps: NDArray[np.int64]) -> None:
         """More clicks, all before ``window_end_ps``."""
-        self._parts.append(times_ps)
+        if times_ps.size:
+            self._parts.append(times_ps)
+
+    def skip_to(self, time_ps: int) -> None:
+        """If nothing clicked so far, let the window start at a later time."""
+        if not self._parts and time_ps > self._start_ps:
+            self._start_ps, self._window_ps = time_ps, FIRST_WINDOW_PS
 
     def conclude(self) -> CombLine | None:
         """To be called once the window is complete; None asks for more (``window_end_ps`` has moved)."""

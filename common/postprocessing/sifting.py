@@ -74,6 +74,8 @@ def encode_announcement(detections: Detections) -> bytes:
     n = len(detections)
     if n > MAX_CHUNK_DETECTIONS:
         raise LocalProtocolError(f"a chunk of {n} detections is longer than {MAX_CHUNK_DETECTIONS}")
+    if n and (detections.slots[0] < 0 or np.any(detections.slots[1:] <= detections.slots[:-1])):
+        raise LocalProtocolError("the slots of a chunk are not ascending")
     deltas = np.empty(varint.VARINT_MAX_BYTES * n, dtype=np.uint8)
     used = varint.encode_deltas(detections.slots, -1, deltas)
     x_bits = detections.bits[detections.bases == 1]

@@ -109,6 +109,13 @@ def test_each_malformed_announcement_is_named(raw: bytes, fault: str) -> None:
         decode_announcement(raw)
 
 
+def test_a_chunk_that_is_not_ascending_is_our_own_fault(rng: np.random.Generator) -> None:
+    detections = made(rng, 5)
+    detections.slots[3] = detections.slots[2]
+    with pytest.raises(LocalProtocolError, match="not ascending"):
+        encode_announcement(detections)
+
+
 def test_each_malformed_reply_is_named(rng: np.random.Generator) -> None:
     detections = made(rng, 60)
     symbols = rng.integers(0, 4, 60, dtype=np.uint8)

@@ -218,3 +218,39 @@ def test_status_tells_the_clock(rng: np.random.Generator) -> None:
     assert status.sigma_slots < 0.01
     assert abs(status.offset_slots) < 0.02
     assert status.last_verified_epoch >= 40
+
+
+def test_a_restarted_tagger_is_followed(rng: np.random.Generator) -> None:
+    tags, _ = make(rng, FIELD, 1.4)
+    bob = receiver(rng)
+    run(bob, later(tags, 100 * 10**12))
+    found, events = run(bob, tags)
+    assert [event.kind for event in events] == ["lost", "locked"]
+    assert errors(found[1:], FIELD) < 0.03
+
+
+def test_days_of_darkness_cost_nothing(rng: np.random.Generator) -> None:
+    bob = receiver(rng)
+    run(bob, make(rng, FIELD, 1.2)[0])
+    nothing = TimeTags(np.zeros(0, np.int64), np.zeros(0, np.uint8), 10**18)
+    bob.feed(nothing)
+    assert [event.kind for event in bob.take_events()] == ["lost"]
+    assert bob.state == "lost"
+    found, _ = run(bob, later(make(rng, FIELD, 1.4)[0], 10**18))
+    assert errors(found, FIELD) < 0.03
+
+
+@pytest.mark.parametrize("seed", range(8))
+def test_nonsense_never_breaks_the_receiver(seed: int) -> None:
+    rng = np.random.default_rng(seed)
+    bob = receiver(
+        rng, dead_time_ps=int(rng.integers(0, 10**6)), channel_skew_ps=tuple(rng.integers(-(10**4), 10**4, 4))
+    )
+    now = 0
+    for _ in range(40):
+        n, span = int(rng.integers(0, 2000)), int(10 ** rng.uniform(3, 12))
+        times = np.sort(now + rng.integers(0, span, n)) if n else np.zeros(0, np.int64)
+        now += span
+        bob.feed(TimeTags(times, rng.integers(0, 4, n, dtype=np.uint8), now, bool(rng.random() < 0.1)))
+    assert bob.take_events() == []
+    assert bob.status().acquisitions == 0
