@@ -120,7 +120,7 @@ async def run(config: Config, options: Options) -> None:
         session = BobSession(
             config, identity(config, tagger.info.simulated), node.store, link.instance, node.accept_request
         )
-        receiver = Receiver(config.link.clock_rate_hz, random_bits)
+        receiver = Receiver(config.link.clock_rate_hz, random_bits, **config.receiver.model_dump())
 
         def details() -> dict[str, object]:
             status = receiver.status()

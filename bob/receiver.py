@@ -18,6 +18,7 @@ from bob.alignment import PreambleCheck, SlotSearch
 from bob.gating import CrossBasisPolicy, Gate, GateCounts, RandomBits
 from bob.synchronisation import SIGNIFICANT_POWER, ClockTracker, FrequencySearch, light_power
 from common.datatypes import Bytes8, Detections, TimeTags
+from common.errors import ConfigurationError
 from common.kernels import tags
 from common.preamble import EPOCH_SLOTS, PREAMBLE_SLOTS
 from common.units import PS_PER_S
@@ -30,6 +31,8 @@ MEASURE_PS = 20_000_000_000
 PATIENCE_PS = 150_000_000_000
 """and after this time a stretch without light is given up."""
 MAX_STEP_TAGS = 1 << 17
+MAX_GATE = 0.9
+"""Widest gate in slots: outside it the background is measured."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -102,6 +105,8 @@ class Receiver:
         channel_skew_ps: Sequence[int] = (0, 0, 0, 0),
         cross_basis: CrossBasisPolicy = "discard",
     ) -> None:
+        if not 0.0 < gate_ps < MAX_GATE * PS_PER_S / clock_rate_hz:
+            raise ConfigurationError(f"receiver.gate_ps: {gate_ps:g} does not fit a clock of {clock_rate_hz:g} Hz")
         self._nominal_hz = clock_rate_hz
         self._skew_ps = np.array(channel_skew_ps, dtype=np.int64)
         self._step_slots = round(clock_rate_hz * MEASURE_PS / PS_PER_S)

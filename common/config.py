@@ -138,6 +138,19 @@ class Blocks(Section):
     """Alice keeps at most this many unsifted slots (2 bits each)."""
 
 
+class Receiver(Section):
+    """Bob's gate and the rules for clicks (used by Bob alone)."""
+
+    gate_ps: float = Field(3420.0, gt=0.0)
+    """Full width of the gate around the light."""
+    dead_time_ps: int = Field(0, ge=0)
+    """Blanks all four detectors after any click: at least the longest recovery time of a single detector."""
+    channel_skew_ps: tuple[int, int, int, int] = (0, 0, 0, 0)
+    """How much later than the others each logical channel reports (H, V, R, L)."""
+    cross_basis: Literal["discard", "random"] = "discard"
+    """What becomes of a slot in which detectors of both bases clicked."""
+
+
 class DeviceSection(BaseModel):
     """One device: its driver's name and the driver's own parameters."""
 
@@ -153,6 +166,7 @@ class Config(Section):
     source: Source = Source()
     security: Security = Security()
     blocks: Blocks = Blocks()
+    receiver: Receiver = Receiver()
     reconciliation: Reconciliation = Reconciliation()
     amplification: Amplification = Amplification()
     channel: Channel = Channel()

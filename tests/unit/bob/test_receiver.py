@@ -10,6 +10,7 @@ import pytest
 
 from bob.receiver import Receiver, ReceiverEvent
 from common.datatypes import Detections, TimeTags
+from common.errors import ConfigurationError
 from common.preamble import EPOCH_SLOTS, PREAMBLE_SLOTS
 from tests.clicks import RATE_HZ, Link, batches, make, symbols_of
 
@@ -218,6 +219,11 @@ def test_status_tells_the_clock(rng: np.random.Generator) -> None:
     assert status.sigma_slots < 0.01
     assert abs(status.offset_slots) < 0.02
     assert status.last_verified_epoch >= 40
+
+
+def test_a_gate_wider_than_the_slot_is_refused(rng: np.random.Generator) -> None:
+    with pytest.raises(ConfigurationError, match="gate_ps"):
+        receiver(rng, gate_ps=13_000.0)
 
 
 def test_a_restarted_tagger_is_followed(rng: np.random.Generator) -> None:
