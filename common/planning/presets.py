@@ -15,7 +15,7 @@ EXPECTED_F_EC = 1.16
 
 @dataclass(frozen=True, slots=True)
 class LinkParameters:
-    """A link's physics. Defaults: the paper's Table 1; dead time below one slot so that the laboratory rates are met."""
+    """A link's physics. Defaults: the paper's Table 1, and a dead time below one slot."""
 
     loss_db: float
     clock_rate_hz: float = 76.13e6

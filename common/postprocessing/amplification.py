@@ -31,9 +31,7 @@ def amplify_packed(
     return np.packbits(y.astype(np.uint8), bitorder="little")
 
 
-def amplify(
-    key: VerifiedKey, seed: NDArray[np.uint8], ell_bits: int, family: str, simulated: bool
-) -> SecretKey:
+def amplify(key: VerifiedKey, seed: NDArray[np.uint8], ell_bits: int, family: str, simulated: bool) -> SecretKey:
     """Amplify a verified key; the key is taken."""
     n_bits = key.bits.n_bits
     packed = key.bits.take()

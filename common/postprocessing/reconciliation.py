@@ -54,7 +54,7 @@ _QBER_RANGE = (0.003, 0.11)
 
 @dataclass(frozen=True)
 class _Setting:
-    """How much is disclosed: f of the first message is ``gap * (1 + sigmas * spread)``, the next adds ``step * spread``."""
+    """Bits to disclose: f of the first message is ``gap * (1 + sigmas * spread)``; the next adds ``step * spread``."""
 
     gap: float
     sigmas: float

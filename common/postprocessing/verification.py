@@ -22,12 +22,12 @@ POINT_BYTES = 16
 _LENGTH_BYTES = 8
 
 
-def verification_tag(packed_key: bytes | bytearray | memoryview | NDArray[np.uint8], n_bits: int, r: bytes) -> bytes:
+def verification_tag(packed_key: bytes | NDArray[np.uint8], n_bits: int, r: bytes) -> bytes:
     """Tag of a key.
 
     Parameters
     ----------
-    packed_key : ceil(n_bits / 8) bytes (anything with a byte buffer), bits beyond ``n_bits`` zero.
+    packed_key : ceil(n_bits / 8) bytes or *(ceil(n_bits / 8),) uint8*, bits beyond ``n_bits`` zero.
     n_bits : length, bound into the tag.
     r : 16 fresh random bytes, public, drawn after both keys are fixed.
 
@@ -39,7 +39,7 @@ def verification_tag(packed_key: bytes | bytearray | memoryview | NDArray[np.uin
     --------
     Leaks ``leak_verify_bits``. Different keys of equal length agree with probability at most :func:`eps_verify`.
     """
-    view = memoryview(packed_key).cast("B")
+    view = np.frombuffer(packed_key, np.uint8).data
     if len(view) != (n_bits + 7) // 8:
         raise LocalProtocolError(f"a key of {n_bits} bits has {(n_bits + 7) // 8} bytes, not {len(view)}")
     if len(r) != POINT_BYTES:

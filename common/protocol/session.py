@@ -97,6 +97,11 @@ class BlockRecord(Protocol):
         ...
 
 
+def ended(block: BlockRecord) -> bool:
+    """Whether the block was refused, by this end or by the peer."""
+    return block.state is State.REFUSED
+
+
 def pads_name(block_id: int) -> str:
     """Setting that keeps the authentication key of a block."""
     return f"pads/{block_id}"
@@ -174,17 +179,17 @@ class LinkSession(ABC):
         inner = self.guarded(run)
 
         def work() -> Any:
-            if block.state is State.REFUSED:
+            if ended(block):
                 return None
             try:
                 return run.work()
             except LocalProtocolError:
-                if block.state is State.REFUSED:
+                if ended(block):  # another thread wiped its bits under the job
                     return None
                 raise
 
         def then(result: Any) -> list[Effect]:
-            return [] if block.state is State.REFUSED else [*inner.then(result), *after()]
+            return [] if ended(block) else [*inner.then(result), *after()]
 
         return Run(run.lane, work, then)
 

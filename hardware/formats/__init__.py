@@ -1,2 +1,1 @@
-"""Time-tag files: read and write, one file per format.
-"""
+"""Time-tag files: read and write, one file per format."""

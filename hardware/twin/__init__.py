@@ -1,2 +1,1 @@
-"""The digital twin: `physics.py` is pure arithmetic, `devices.py` gives it time and the device interfaces.
-"""
+"""The digital twin: `physics.py` is pure arithmetic, `devices.py` gives it time and the device interfaces."""

@@ -1,0 +1,235 @@
+"""Biased symbols from uniform bits, exactly: bit-sliced for plentiful random sources, recycling for scarce ones.
+
+Probabilities are multiples of 2^-16. Both samplers are exact: the distribution is the stated fraction, not nearly it.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+from numba import njit
+from numpy.typing import NDArray
+
+Words = NDArray[np.uint64]
+
+WORST_WORDS = 16
+"""Random words that the bit-sliced comparison of 64 lanes needs at most (one a bit of the 16-bit threshold)."""
+
+_ONE = np.uint64(1)
+_ALL = np.uint64(0xFFFFFFFFFFFFFFFF)
+_CHUNK = np.uint64(16)
+_LOW = np.uint64(0xFFFF)
+_FULL = np.uint64(1 << 47)
+
+
+@njit(cache=True, nogil=True)
+def fill_symbols(words: Words, start: int, numerator: int, x_random: bool, basis: Words, bit: Words, at: int) -> int:
+    """Draw basis and bit planes, 64 slots at once, by comparing uniform words with ``numerator / 2^16``.
+
+    Parameters
+    ----------
+    words : *(n,) uint64* uniform random words; read from ``start``.
+    numerator : P(Z) = numerator / 2^16, in 1..65535.
+    x_random : False leaves the bit of every X symbol 0 (three-state).
+    basis, bit : *(m,) uint64*, written from word ``at``; 1 = X in ``basis``.
+
+    Returns
+    -------
+    int
+        ``written * 2^32 + used``: output words written before the random words ran out, and random words used.
+
+    Notes
+    -----
+    Most significant bit first; a lane is decided at the first bit where its uniform number differs from the
+    threshold; lanes still equal when only zeros of the threshold remain are not below it. On average 8.3 random
+    bits a slot, the bit plane included.
+    """
+    used = start
+    out = at
+    last = 0
+    while (numerator >> last) & 1 == 0:
+        last += 1
+    while out < basis.size and used + 17 <= words.size:
+        undecided = _ALL
+        below = np.uint64(0)
+        position = 15
+        while position >= last and undecided != 0:
+            uniform = words[used]
+            used += 1
+            if (numerator >> position) & 1:
+                below |= undecided & ~uniform
+                undecided &= uniform
+            else:
+                undecided &= ~uniform
+            position -= 1
+        value = words[used]
+        used += 1
+        basis[out] = ~below
+        bit[out] = value if x_random else value & below
+        out += 1
+    return ((out - at) << 32) + (used - start)
+
+
+@njit(cache=True, nogil=True)
+def fill_intensities(
+    words: Words, start: int, signal: int, not_vacuum: int, planes: NDArray[np.uint64], at: int
+) -> int:
+    """Draw intensity indices 0, 1, 2 with probabilities ``signal``, ``not_vacuum - signal`` and the rest, over 2^16.
+
+    Parameters
+    ----------
+    words, start, at : as :func:`fill_symbols`.
+    signal, not_vacuum : thresholds in 0..65536, ``signal <= not_vacuum``.
+    planes : *(2, m) uint64*, plane 0 the least bit of the index.
+
+    Returns
+    -------
+    int
+        ``written * 2^32 + used`` as :func:`fill_symbols`.
+    """
+    used = start
+    out = at
+    while out < planes.shape[1] and used + 16 <= words.size:
+        open_a = _ALL if signal < 65536 else np.uint64(0)
+        open_b = _ALL if not_vacuum < 65536 else np.uint64(0)
+        below_a = ~open_a
+        below_b = ~open_b
+        position = 15
+        while position >= 0 and (open_a | open_b) != 0:
+            uniform = words[used]
+            used += 1
+            if (signal >> position) & 1:
+                below_a |= open_a & ~uniform
+                open_a &= uniform
+            else:
+                open_a &= ~uniform
+            if (not_vacuum >> position) & 1:
+                below_b |= open_b & ~uniform
+                open_b &= uniform
+            else:
+                open_b &= ~uniform
+            position -= 1
+        planes[0, out] = below_b & ~below_a
+        planes[1, out] = ~below_b
+        out += 1
+    return ((out - at) << 32) + (used - start)
+
+
+@njit(cache=True, nogil=True)
+def fill_symbols_scarce(
+    bits: Words, start: int, pool: Words, numerator: int, x_random: bool, basis: Words, bit: Words, at: int
+) -> int:
+    """Draw the same distribution as :func:`fill_symbols` with about h(p_z) + 1 random bits a slot, exactly.
+
+    Parameters
+    ----------
+    bits : *(n,) uint64* uniform random words, consumed in 16-bit chunks from chunk ``start``.
+    pool : *(2,) uint64*, kept between calls, initially (0, 1): a number uniform in ``0..pool[1]-1``, secret.
+    numerator, x_random, basis, bit, at : as :func:`fill_symbols`.
+
+    Returns
+    -------
+    int
+        ``written * 2^32 + chunks used``; written in whole words of 64 slots.
+
+    Notes
+    -----
+    Randomness recycling: a uniform number below n splits exactly into a uniform 16-bit number and a uniform rest;
+    after the comparison what is left of the 16-bit number is uniform too and is folded back. The rare remainder
+    (n mod 2^16) is kept as well, so almost nothing is lost. Source: ours, DECISIONS 51.
+    """
+    value = pool[0]
+    size = pool[1]
+    p = np.uint64(numerator)
+    q = np.uint64(65536 - numerator)
+    used = start
+    out = at
+    total = 4 * bits.size
+    while out < basis.size and used + 4 * 64 <= total:
+        plane_basis = np.uint64(0)
+        plane_bit = np.uint64(0)
+        lane = 0
+        while lane < 64 and used + 8 <= total:
+            while size < _FULL:
+                chunk = (bits[used >> 2] >> np.uint64(16 * (used & 3))) & _LOW
+                value = (value << _CHUNK) | chunk
+                size = size << _CHUNK
+                used += 1
+            whole = size >> _CHUNK
+            if (value >> _CHUNK) >= whole:
+                value -= whole << _CHUNK
+                size -= whole << _CHUNK
+                continue
+            low = value & _LOW
+            high = value >> _CHUNK
+            is_x = low >= p
+            if is_x:
+                value = high * q + (low - p)
+                size = whole * q
+                plane_basis |= _ONE << np.uint64(lane)
+            else:
+                value = high * p + low
+                size = whole * p
+            if x_random or not is_x:
+                if size & _ONE and value == size - _ONE:
+                    # an odd size does not halve: give this one value up and start afresh
+                    value = np.uint64(0)
+                    size = _ONE
+                    while size < _FULL:
+                        chunk = (bits[used >> 2] >> np.uint64(16 * (used & 3))) & _LOW
+                        value = (value << _CHUNK) | chunk
+                        size = size << _CHUNK
+                        used += 1
+                plane_bit |= (value & _ONE) << np.uint64(lane)
+                value >>= _ONE
+                size >>= _ONE
+            lane += 1
+        if lane < 64:
+            break
+        basis[out] = plane_basis
+        bit[out] = plane_bit
+        out += 1
+    pool[0] = value
+    pool[1] = size
+    return ((out - at) << 32) + (used - start)
+
+
+@njit(cache=True, nogil=True)
+def overwrite_words(target: Words, at: int, source: Words, first: int, count: int) -> None:
+    """Copy ``source[first:first + count]`` over ``target[at:]`` (the public preamble over random symbols)."""
+    for i in range(count):
+        target[at + i] = source[first + i]
+
+
+@njit(cache=True, nogil=True)
+def lookup_symbols(
+    slots: NDArray[np.int64],
+    first_slot: int,
+    origin: int,
+    mask: int,
+    basis: Words,
+    bit: Words,
+    planes: NDArray[np.uint64],
+    out_basis: NDArray[np.uint8],
+    out_bit: NDArray[np.uint8],
+    out_intensity: NDArray[np.uint8],
+) -> None:
+    """Gather the symbols of ``slots`` from ring planes.
+
+    Parameters
+    ----------
+    slots : *(n,) int64*, each inside the ring's range (the caller checks).
+    first_slot : slot of lane 0 of ring word ``origin``; a multiple of 64.
+    mask : ring words - 1 (a power of two).
+    basis, bit : *(mask + 1,) uint64*; planes : *(k, mask + 1) uint64*.
+    out_basis, out_bit, out_intensity : *(n,) uint8*.
+    """
+    for i in range(slots.size):
+        offset = slots[i] - first_slot
+        word = (origin + (offset >> 6)) & mask
+        lane = np.uint64(offset & 63)
+        out_basis[i] = np.uint8((basis[word] >> lane) & _ONE)
+        out_bit[i] = np.uint8((bit[word] >> lane) & _ONE)
+        index = np.uint64(0)
+        for k in range(planes.shape[0]):
+            index |= ((planes[k, word] >> lane) & _ONE) << np.uint64(k)
+        out_intensity[i] = np.uint8(index)

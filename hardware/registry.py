@@ -1,0 +1,63 @@
+"""From a manifest's driver name to an open device: drivers are entry points, so that any package may bring its own."""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Callable, Sequence
+from importlib.metadata import entry_points
+from typing import Any
+
+from pydantic import ValidationError
+
+from common.config import Config, DeviceSection
+from common.errors import ConfigurationError, QkdError
+
+GROUP = "qkd_node.devices"
+
+
+def driver_factory(name: str) -> Callable[[dict[str, Any], Config], Any]:
+    """The factory of a driver; an unknown name is refused with the nearest known one."""
+    points = {point.name: point for point in entry_points(group=GROUP)}
+    if name not in points:
+        near = difflib.get_close_matches(name, points, n=1, cutoff=0.4)
+        raise ConfigurationError(
+            f"unknown driver {name!r}" + (f" (did you mean {near[0]!r}?)" if near else ""),
+            remedy="Known drivers: " + ", ".join(sorted(points)),
+        )
+    factory: Callable[[dict[str, Any], Config], Any] = points[name].load()
+    return factory
+
+
+def open_device(role: str, section: DeviceSection | None, config: Config) -> Any:
+    """Open the device that plays a role (random_source, modulator, time_tagger, ...)."""
+    if section is None:
+        raise ConfigurationError(f"devices.{role} is missing")
+    parameters = dict(section.model_extra or {})
+    return driver_factory(section.driver)(parameters, config)
+
+
+def check_devices(config: Config, roles: Sequence[str]) -> list[tuple[str, bool, str]]:
+    """(device, good, finding) for every role: is its driver known? Nothing is opened."""
+    rows = []
+    for role in roles:
+        section = config.devices.get(role)
+        try:
+            if section is None:
+                raise ConfigurationError(f"devices.{role} is missing")
+            driver_factory(section.driver)
+            rows.append((f"device {role}", True, section.driver))
+        except QkdError as error:
+            rows.append((f"device {role}", False, str(error)))
+    return rows
+
+
+def parse_parameters(model: type[Any], parameters: dict[str, Any], driver: str) -> Any:
+    """Validate a driver's parameters; a wrong one is named, with the nearest known."""
+    try:
+        return model.model_validate(parameters)
+    except ValidationError as error:
+        item = error.errors()[0]
+        name = ".".join(map(str, item["loc"]))
+        near = difflib.get_close_matches(name, list(model.model_fields), n=1, cutoff=0.4)
+        hint = f" (did you mean {near[0]!r}?)" if item["type"] == "extra_forbidden" and near else ""
+        raise ConfigurationError(f"driver {driver!r}: parameter {name!r}: {item['msg']}{hint}") from None
