@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from classical_channel.check import Finding, check_channel, private_file
 from common.config import Config
-from common.node.keystore import KeyStore
+from common.node.check import check_key_store
 from hardware.registry import check_devices
 
 DEVICES = ("random_source", "modulator")
@@ -14,7 +14,5 @@ def check(config: Config) -> list[Finding]:
     """(what, good, finding) rows."""
     key_file = config.path(config.keys.key_file)
     rows = [*check_channel(config), private_file(key_file), *check_devices(config, DEVICES)]
-    if key_file.exists():
-        with KeyStore.open(config.path(config.keys.database), key_file) as store:
-            rows.append(("key store", True, f"{store.available_bits()} bits for applications"))
+    rows.append(check_key_store(config))
     return rows

@@ -52,18 +52,22 @@ class Daemon:
     _read: int = 0
 
     @property
+    def log(self) -> Path:
+        """Its log."""
+        return self.directory / self.role / "log"
+
+    @property
+    def _blocks_file(self) -> Path:
+        return self.directory / self.role / "blocks.jsonl"
+
+    @property
     def config(self) -> Path:
         """Its configuration file."""
         return self.directory / f"{self.role}.toml"
 
-    @property
-    def log(self) -> Path:
-        """Its log."""
-        return self.directory / f"{self.role}.log"
-
     def start(self) -> None:
         """Start the process."""
-        output, log = (self.directory / "blocks.jsonl").open("w"), self.log.open("w")
+        output, log = self._blocks_file.open("w"), self.log.open("w")
         with output, log:
             self.process = subprocess.Popen(
                 [sys.executable, "-m", self.role, "run", "--config", str(self.config), "--json"],
@@ -74,7 +78,7 @@ class Daemon:
 
     def poll(self) -> None:
         """Read new blocks; a daemon that ended is a fault, told with the end of its log."""
-        lines = (self.directory / "blocks.jsonl").read_text().splitlines()
+        lines = self._blocks_file.read_text().splitlines()
         self.blocks += [json.loads(line) for line in lines[self._read :]]
         self._read = len(lines)
         assert self.process is not None
@@ -91,7 +95,7 @@ class Daemon:
     def status(self) -> dict[str, Any]:
         """Its status file."""
         with contextlib.suppress(OSError, ValueError):
-            return dict(json.loads((self.directory / "status.json").read_text()))
+            return dict(json.loads((self.directory / self.role / "status.json").read_text()))
         return {}
 
     def stop(self) -> None:
@@ -123,11 +127,10 @@ def prepare(directory: Path, preset: str, protocol: str, block_size: int, seed: 
     p_z_alice = recommended_p_z_alice(link, block_size, protocol)
     common: dict[str, Any] = {
         "link": {"name": preset, "protocol": protocol, "clock_rate_hz": link.clock_rate_hz, "p_z_alice": p_z_alice},
-        "blocks": {"block_size_detections": block_size},
         "channel": {"endpoint": f"tcp://127.0.0.1:{channel}"},
         "keys": {"deliver_simulated": True},
     }
-    seeds = [{} if seed is None else {"seed": seed + i} for i in range(3)]
+    seeds = [{} if seed is None else {"seed": seed + i} for i in range(2)]
     alice = {
         **common,
         "etsi014": {"listen": f"127.0.0.1:{kme_alice}"},
@@ -138,11 +141,12 @@ def prepare(directory: Path, preset: str, protocol: str, block_size: int, seed: 
     }
     bob = {
         **common,
+        "blocks": {"block_size_detections": block_size},
         "etsi014": {"listen": f"127.0.0.1:{kme_bob}"},
         "devices": {"time_tagger": {"driver": "twin-time-tagger", "preset": preset, **light, **seeds[1]}},
     }
-    initialise(directory, alice, bob)
-    return Daemon("alice", directory / "alice"), Daemon("bob", directory / "bob")
+    initialise(directory, {"alice": alice, "bob": bob})
+    return Daemon("alice", directory), Daemon("bob", directory)
 
 
 @contextlib.contextmanager

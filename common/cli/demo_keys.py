@@ -25,7 +25,7 @@ def fetch_and_compare(directory: Path) -> tuple[int, bool]:
     -------
     (number of keys compared, whether every pair is equal). The keys themselves stay in this function.
     """
-    alice, bob = load_config(directory / "alice" / "alice.toml"), load_config(directory / "bob" / "bob.toml")
+    alice, bob = load_config(directory / "alice.toml"), load_config(directory / "bob.toml")
     master, slave = _sae_of(alice), _sae_of(bob)
     compared, equal = 0, True
     for here, there, mine, theirs in ((alice, bob, master, slave), (bob, alice, slave, master)):

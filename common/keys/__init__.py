@@ -1,4 +1,4 @@
-"""The key manager without input or output: which key bits are pending, committed, reserved, delivered, destroyed.
+"""The key manager's rules, without input or output: which bytes become which application's key, and when they are gone.
 
-Imports values only; `common.node.keystore` makes it durable and `common.node.etsi014` serves it.
+May import config, keybits and errors. Start with `inventory.py`; `common/node/keystore.py` keeps what it decides.
 """

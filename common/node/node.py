@@ -116,7 +116,15 @@ class Node:
                 pool.add_segment(block_id, pads, sendable=state == "committed")
         self._transport = transport
         self.shell = Shell(session, channel, transport, pool, self.store, self.lanes, self._on_block, self._on_ready)
-        self.inventory = Inventory(self.store)
+        etsi = self.config.etsi014
+        self.inventory = Inventory(
+            self.store,
+            alice=self.config.role == "alice",
+            saes=etsi.saes,
+            kme_id=etsi.kme_id,
+            peer_kme_id=etsi.peer_kme_id,
+            deliver_simulated=self.config.keys.deliver_simulated,
+        )
         self.delivery = KeyDelivery(self.config, self.inventory, self._reserve_at_peer)
 
     async def run(self) -> None:

@@ -1,0 +1,121 @@
+"""`qkd init`: everything a new link needs: secrets for both ends, demonstration certificates, two configurations."""
+
+from __future__ import annotations
+
+from importlib.resources import files
+from pathlib import Path
+from typing import Any
+
+import click
+import tomlkit
+from rich.console import Console
+
+from common.cli.output import emit, json_option
+from common.config import Config, parse_config
+from common.errors import ConfigurationError
+from common.node import credentials
+
+ROLES = ("alice", "bob")
+Overrides = dict[str, Any]
+
+
+def template(role: str) -> str:
+    """The commented example configuration of a role, as in `deploy/`."""
+    return (files("common.cli") / "templates" / f"{role}.toml").read_text(encoding="utf-8")
+
+
+def initialise(directory: Path, overrides: dict[str, Overrides] | None = None) -> list[Path]:
+    """Make a link's files below ``directory``.
+
+    Parameters
+    ----------
+    directory : gets `alice.toml`, `bob.toml` (existing ones are kept) and what they name below `alice/` and `bob/`.
+    overrides : role -> values that replace the template's; a device table is replaced whole.
+
+    Returns
+    -------
+    Every file that was written.
+
+    Raises
+    ------
+    ConfigurationError
+        A secret exists already: nothing is overwritten, nothing is written.
+    """
+    texts = {role: _text(directory, role, (overrides or {}).get(role, {})) for role in ROLES}
+    configs = {role: parse_config(texts[role], directory.absolute(), f"{role}.toml") for role in ROLES}
+    contents = _secrets(configs)
+    for path in contents:
+        if path.exists():
+            raise ConfigurationError(
+                f"{path} exists: a link's secrets are never overwritten", remedy="Give `qkd init` another folder."
+            )
+    directory.mkdir(parents=True, exist_ok=True)
+    for path, content in contents.items():
+        credentials.write_secret(path, content)
+    new = [role for role in ROLES if not (directory / f"{role}.toml").exists()]
+    for role in new:
+        (directory / f"{role}.toml").write_text(texts[role], encoding="utf-8")
+    return [*[directory / f"{role}.toml" for role in new], *contents]
+
+
+def _text(directory: Path, role: str, overrides: Overrides) -> str:
+    path = directory / f"{role}.toml"
+    document = tomlkit.parse(path.read_text(encoding="utf-8") if path.exists() else template(role))
+    for section, values in overrides.items():
+        for name, value in values.items():
+            document.setdefault(section, tomlkit.table())[name] = value
+    return tomlkit.dumps(document)
+
+
+def _secrets(configs: dict[str, Config]) -> dict[Path, bytes]:
+    """Content of every secret file that the two configurations name."""
+    start, curve = credentials.link_secret(), {role: credentials.curve_keys() for role in ROLES}
+    authority = credentials.make_authority(configs["alice"].link.name)
+    contents: dict[Path, bytes] = {}
+    for role, peer in (ROLES, ROLES[::-1]):
+        config = configs[role]
+        channel, etsi = config.channel, config.etsi014
+        host = etsi.listen.rpartition(":")[0].strip("[]")
+        certificate, key = credentials.make_certificate(authority, etsi.kme_id, _hosts(host))
+        named = {
+            channel.link_secret_file: start,
+            channel.curve_secret_file: curve[role][1],
+            channel.peer_curve_public_file: curve[peer][0],
+            config.keys.key_file: credentials.store_key(),
+            etsi.ca_certificate: credentials.pem(authority.certificate),
+            etsi.certificate: certificate,
+            etsi.private_key: key,
+        }
+        for sae in (sae for sae, kme in etsi.saes.items() if kme == etsi.kme_id):
+            folder = etsi.certificate.parent
+            named[folder / f"{sae}.crt"], named[folder / f"{sae}.key"] = credentials.make_certificate(authority, sae)
+        contents |= {config.path(path): content for path, content in named.items()}
+    return contents
+
+
+def _hosts(listen: str) -> tuple[str, ...]:
+    """Names that the key manager's certificate is good for."""
+    local = ("localhost", "127.0.0.1", "::1")
+    return local if listen in ("", "0.0.0.0", "::", *local) else (listen, *local)
+
+
+@click.command("init")
+@click.argument("directory", type=click.Path(path_type=Path, file_okay=False), default=Path("link"))
+@json_option
+def command(directory: Path, as_json: bool) -> int:
+    """Make link secrets, CURVE keys, demonstration certificates and both configurations below DIRECTORY.
+
+    Existing configurations are kept, existing secrets are never overwritten.
+
+    Example: qkd init link
+    """
+    written = initialise(directory)
+
+    def render(console: Console) -> None:
+        console.print(f"{len(written)} files below {directory}")
+        console.print(f"start, in two terminals, in either order:\n  alice run --config {directory / 'alice.toml'}")
+        console.print(f"  bob run --config {directory / 'bob.toml'}")
+        console.print("on two machines: carry each .toml with its folder by a trusted way, then delete them here")
+
+    emit({"files": [str(path) for path in written]}, as_json, render)
+    return 0

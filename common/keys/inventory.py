@@ -1,0 +1,232 @@
+"""Keys for applications: cut from committed blocks, agreed with the peer, handed out once, destroyed on any doubt.
+
+Both ends hold the same blocks. The end whose application asks first cuts: Alice from the front of the oldest block that
+has room, Bob from the back of the newest, so that they meet only when nothing is left. It tells the peer which bytes
+belong to which key ID before it answers; if the peer refuses or its answer is lost, the bytes are destroyed. A byte is
+either in a block or in one key, never in both (source: ours, DECISIONS 70).
+"""
+
+from __future__ import annotations
+
+import base64
+import json
+import uuid
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+from common.errors import QkdError
+
+#: One message between the key managers names at most so many keys.
+MAX_SLICES = 1 << 12
+
+
+class KeysRefused(QkdError):
+    """No keys for this request, for a reason that the application may be told.
+
+    Parameters
+    ----------
+    message : the reason. unauthorised : the caller may not have these keys at all. later : asking again may help.
+    """
+
+    remedy = "Correct the request, or ask again later."
+
+    def __init__(self, message: str, *, unauthorised: bool = False, later: bool = False) -> None:
+        super().__init__(message)
+        self.unauthorised, self.later = unauthorised, later
+
+
+@dataclass(frozen=True, slots=True)
+class Slice:
+    """Which bytes of which block are a key."""
+
+    key_id: str
+    block_id: int
+    offset: int
+    n_bytes: int
+
+
+@dataclass(frozen=True, slots=True)
+class Owners:
+    """The pair of applications that a key belongs to; the master asked for it."""
+
+    master: str
+    slave: str
+
+
+class Shelf(Protocol):
+    """What the inventory needs of the key store; every call is durable when it returns."""
+
+    def room(self, n_bytes: int, *, from_front: bool, simulated: bool) -> list[tuple[int, int, int]]:
+        """(block_id, front, back) of blocks with at least ``n_bytes`` left, in the order of cutting; some, not all."""
+        ...
+
+    def cut(self, slices: Sequence[Slice], owners: Owners, *, from_front: bool, ours: bool, simulated: bool) -> bool:
+        """Move bytes from blocks to keys, all or none; False when a block has not got them (any more)."""
+        ...
+
+    def release(self, key_ids: Sequence[str]) -> dict[str, bytes]:
+        """Read keys and destroy them in the store, all of them or (unknown ID) KeyError."""
+        ...
+
+    def owners_of(self, key_ids: Sequence[str]) -> dict[str, tuple[Owners, bool]]:
+        """Owners of the keys that are there, and whether our application asked for it."""
+        ...
+
+    def discard(self, key_ids: Sequence[str]) -> None:
+        """Destroy keys; unknown ones are ignored."""
+        ...
+
+    def available_bits(self, *, simulated: bool) -> int:
+        """Bits in committed blocks that are not cut."""
+        ...
+
+
+class Inventory:
+    """The key manager of one end.
+
+    Parameters
+    ----------
+    shelf : the key store.
+    alice : whether this is Alice's end: she cuts from the front.
+    saes : SAE ID -> KME ID; kme_id, peer_kme_id : this end and the other.
+    deliver_simulated : whether keys made with simulated devices may be handed out.
+    new_id : makes a fresh key ID (tests give their own).
+    """
+
+    def __init__(
+        self,
+        shelf: Shelf,
+        *,
+        alice: bool,
+        saes: Mapping[str, str],
+        kme_id: str,
+        peer_kme_id: str,
+        deliver_simulated: bool,
+        new_id: Callable[[], str] = lambda: str(uuid.uuid4()),
+    ) -> None:
+        self._shelf, self._alice, self._new_id = shelf, alice, new_id
+        self._saes, self._here, self._there = dict(saes), kme_id, peer_kme_id
+        self._simulated = deliver_simulated
+
+    # -- the end whose application asks -------------------------------------------------------------------------------
+
+    def check_owners(self, owners: Owners) -> None:
+        """The master must be served here, the slave at the peer."""
+        if self._saes.get(owners.master) != self._here:
+            raise KeysRefused(f"{owners.master!r} is not an application of this node", unauthorised=True)
+        if self._saes.get(owners.slave) != self._there:
+            raise KeysRefused(f"slave SAE {owners.slave!r} is not known at the other end of this link")
+
+    def count(self, n_bytes: int) -> int:
+        """How many keys of this size are in store (an upper bound: a key never spans two blocks)."""
+        return self._shelf.available_bits(simulated=self._simulated) // (8 * n_bytes)
+
+    def reserve(self, owners: Owners, number: int, n_bytes: int) -> tuple[bytes, list[str]]:
+        """Cut ``number`` keys of ``n_bytes``.
+
+        Returns
+        -------
+        (what to tell the peer, key IDs). The keys wait for :meth:`collect` or :meth:`burn`.
+
+        Raises
+        ------
+        KeysRefused
+            Not enough key, or an unknown application.
+        """
+        self.check_owners(owners)
+        slices = self._choose(number, n_bytes)
+        if len(slices) < number or not self._shelf.cut(
+            slices, owners, from_front=self._alice, ours=True, simulated=self._simulated
+        ):
+            raise KeysRefused(f"not enough key: {len(slices)} of {number} keys can be made now", later=True)
+        rows = [[s.key_id, s.block_id, s.offset, s.n_bytes] for s in slices]
+        document = {"reserve": rows, "master": owners.master, "slave": owners.slave}
+        return json.dumps(document).encode(), [s.key_id for s in slices]
+
+    def collect(self, key_ids: Sequence[str], answer: bytes) -> list[tuple[str, str]]:
+        """The peer answered: (key ID, base64 key) of each, which are gone from the store; or the refusal."""
+        reply = _document(answer)
+        if reply.get("ok") is not True:
+            self.burn(key_ids)
+            raise KeysRefused(f"the other end refused: {reply.get('reason', 'no reason given')}", later=True)
+        return _encode(key_ids, self._shelf.release(key_ids))
+
+    def burn(self, key_ids: Sequence[str]) -> None:
+        """The peer's answer is not known: these bytes are nobody's key."""
+        self._shelf.discard(key_ids)
+
+    def _choose(self, number: int, n_bytes: int) -> list[Slice]:
+        slices: list[Slice] = []
+        for block_id, front, back in self._shelf.room(n_bytes, from_front=self._alice, simulated=self._simulated):
+            while len(slices) < number and back - front >= n_bytes:
+                at = front if self._alice else back - n_bytes
+                slices.append(Slice(self._new_id(), block_id, at, n_bytes))
+                front, back = (at + n_bytes, back) if self._alice else (front, at)
+        return slices
+
+    # -- the other end ------------------------------------------------------------------------------------------------
+
+    def accept_from_peer(self, payload: bytes) -> bytes:
+        """The peer's key manager says which bytes are a key; cut the same bytes, or refuse with a reason."""
+        try:
+            document = _document(payload)
+            owners = Owners(str(document["master"]), str(document["slave"]))
+            slices = [_slice(row) for row in document["reserve"]]
+        except (KeyError, TypeError, ValueError):
+            return _refusal("the request cannot be read")
+        if self._saes.get(owners.slave) != self._here:
+            return _refusal(f"slave SAE {owners.slave!r} is not an application of this node")
+        if self._saes.get(owners.master) != self._there:
+            return _refusal(f"master SAE {owners.master!r} is not known here as an application of the other end")
+        if not 0 < len(slices) <= MAX_SLICES or len({s.key_id for s in slices}) < len(slices):
+            return _refusal("no key, too many keys, or a key ID twice")
+        if not self._shelf.cut(slices, owners, from_front=not self._alice, ours=False, simulated=self._simulated):
+            return _refusal("the named bytes are not available here")
+        return b'{"ok": true}'
+
+    def fetch(self, caller: str, master: str, key_ids: Sequence[str]) -> list[tuple[str, str]]:
+        """Keys that the peer's application told ours about: all of them, and gone from the store; or none.
+
+        Raises
+        ------
+        KeysRefused
+            An ID that is not there, or belongs to others.
+        """
+        if self._saes.get(caller) != self._here:
+            raise KeysRefused(f"{caller!r} is not an application of this node", unauthorised=True)
+        if not key_ids or len(set(key_ids)) < len(key_ids):
+            raise KeysRefused("key_IDs is empty or names a key twice")
+        found = self._shelf.owners_of(key_ids)
+        if any(ours or owners != Owners(master, caller) for owners, ours in found.values()):
+            raise KeysRefused("these keys were not made for this application", unauthorised=True)
+        if len(found) < len(key_ids):
+            raise KeysRefused("one or more keys specified are not found on KME")
+        try:
+            return _encode(key_ids, self._shelf.release(key_ids))
+        except KeyError:  # another connection of the same application was faster
+            raise KeysRefused("one or more keys specified are not found on KME") from None
+
+
+def _document(raw: bytes) -> dict[str, Any]:
+    try:
+        document = json.loads(raw)
+    except ValueError:
+        return {}
+    return document if isinstance(document, dict) else {}
+
+
+def _slice(row: Any) -> Slice:
+    key_id, block_id, offset, n_bytes = row
+    numbers = (block_id, offset, n_bytes)
+    if not all(isinstance(x, int) and not isinstance(x, bool) and 0 <= x < 1 << 63 for x in numbers) or n_bytes == 0:
+        raise ValueError("not a slice")
+    return Slice(str(uuid.UUID(key_id)), block_id, offset, n_bytes)
+
+
+def _refusal(reason: str) -> bytes:
+    return json.dumps({"ok": False, "reason": reason}).encode()
+
+
+def _encode(key_ids: Sequence[str], keys: Mapping[str, bytes]) -> list[tuple[str, str]]:
+    return [(key_id, base64.b64encode(keys[key_id]).decode("ascii")) for key_id in key_ids]

@@ -1,0 +1,140 @@
+"""Secrets and demonstration certificates for a link: made once, written with mode 0600, never printed."""
+
+from __future__ import annotations
+
+import datetime
+import ipaddress
+import os
+import secrets
+from dataclasses import dataclass
+from pathlib import Path
+
+from cryptography import x509
+from cryptography.hazmat.primitives import hashes, serialization
+from cryptography.hazmat.primitives.asymmetric import ec, x25519
+from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
+
+from common.errors import ConfigurationError
+
+#: 64 kB: about 2000 tags in each direction before the first produced key must refill the pool.
+LINK_SECRET_BYTES = 1 << 16
+STORE_KEY_BYTES = 32
+VALID_DAYS = 825
+_Z85 = b"0123456789abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ.-:+=^!/*?&<>()[]{}@%$#"
+
+
+@dataclass(frozen=True)
+class Authority:
+    """A certificate authority that exists for one link; its private key is forgotten after `qkd init`."""
+
+    key: ec.EllipticCurvePrivateKey
+    certificate: x509.Certificate
+
+
+def write_secret(path: Path, content: bytes) -> None:
+    """Write a new file that only its owner can read; an existing one is never overwritten."""
+    path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+    try:
+        handle = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
+    except FileExistsError:
+        raise ConfigurationError(
+            f"{path} exists and is not overwritten", remedy="Give `qkd init` another folder, or remove the old secrets."
+        ) from None
+    with os.fdopen(handle, "wb") as file:
+        file.write(content)
+        file.flush()
+        os.fsync(file.fileno())
+
+
+def link_secret() -> bytes:
+    """The pre-shared start key of a link."""
+    return secrets.token_bytes(LINK_SECRET_BYTES)
+
+
+def store_key() -> bytes:
+    """The key that a key store is encrypted under."""
+    return secrets.token_bytes(STORE_KEY_BYTES)
+
+
+def curve_keys() -> tuple[bytes, bytes]:
+    """(public, secret) key pair for ZeroMQ's CURVE, 40 Z85 characters each."""
+    key = x25519.X25519PrivateKey.generate()
+    return z85(key.public_key().public_bytes_raw()), z85(key.private_bytes_raw())
+
+
+def z85(raw: bytes) -> bytes:
+    """Five characters for four bytes (ZeroMQ RFC 32); ``raw`` has a multiple of four bytes."""
+    numbers = [int.from_bytes(raw[at : at + 4], "big") for at in range(0, len(raw), 4)]
+    return bytes(_Z85[number // 85**power % 85] for number in numbers for power in (4, 3, 2, 1, 0))
+
+
+def make_authority(name: str) -> Authority:
+    """A self-signed authority for demonstration certificates."""
+    key = ec.generate_private_key(ec.SECP256R1())
+    subject = _name(f"{name} demonstration CA")
+    usage = x509.KeyUsage(
+        digital_signature=True,
+        content_commitment=False,
+        key_encipherment=False,
+        data_encipherment=False,
+        key_agreement=False,
+        key_cert_sign=True,
+        crl_sign=True,
+        encipher_only=False,
+        decipher_only=False,
+    )
+    builder = (
+        _builder(subject, subject, key.public_key())
+        .add_extension(x509.BasicConstraints(ca=True, path_length=0), critical=True)
+        .add_extension(usage, critical=True)
+        .add_extension(x509.SubjectKeyIdentifier.from_public_key(key.public_key()), critical=False)
+    )
+    return Authority(key, builder.sign(key, hashes.SHA256()))
+
+
+def make_certificate(authority: Authority, common_name: str, hosts: tuple[str, ...] = ()) -> tuple[bytes, bytes]:
+    """(certificate, private key) in PEM, for a key manager (with ``hosts``) or an application (without)."""
+    key = ec.generate_private_key(ec.SECP256R1())
+    names: list[x509.GeneralName] = [_general_name(host) for host in hosts] or [x509.DNSName(common_name)]
+    usages = [ExtendedKeyUsageOID.CLIENT_AUTH, *([ExtendedKeyUsageOID.SERVER_AUTH] if hosts else [])]
+    builder = (
+        _builder(_name(common_name), authority.certificate.subject, key.public_key())
+        .add_extension(x509.BasicConstraints(ca=False, path_length=None), critical=True)
+        .add_extension(x509.SubjectAlternativeName(names), critical=False)
+        .add_extension(x509.ExtendedKeyUsage(usages), critical=False)
+        .add_extension(x509.AuthorityKeyIdentifier.from_issuer_public_key(authority.key.public_key()), critical=False)
+    )
+    certificate = builder.sign(authority.key, hashes.SHA256())
+    private = key.private_bytes(
+        serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption()
+    )
+    return pem(certificate), private
+
+
+def pem(certificate: x509.Certificate) -> bytes:
+    """PEM form."""
+    return certificate.public_bytes(serialization.Encoding.PEM)
+
+
+def _builder(subject: x509.Name, issuer: x509.Name, public: ec.EllipticCurvePublicKey) -> x509.CertificateBuilder:
+    now = datetime.datetime.now(datetime.UTC)
+    return (
+        x509.CertificateBuilder()
+        .subject_name(subject)
+        .issuer_name(issuer)
+        .public_key(public)
+        .serial_number(x509.random_serial_number())
+        .not_valid_before(now - datetime.timedelta(hours=1))
+        .not_valid_after(now + datetime.timedelta(days=VALID_DAYS))
+    )
+
+
+def _name(common_name: str) -> x509.Name:
+    return x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, common_name)])
+
+
+def _general_name(host: str) -> x509.GeneralName:
+    try:
+        return x509.IPAddress(ipaddress.ip_address(host))
+    except ValueError:
+        return x509.DNSName(host)

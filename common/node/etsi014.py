@@ -1,0 +1,247 @@
+"""Key delivery to applications: ETSI GS QKD 014 V1.1.1 over mutual TLS.
+
+An application (SAE) is who its client certificate's common name says. Every answer is JSON; every error carries a
+`message`. A request that could not be settled with the other end is answered 503 and its bytes are destroyed.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+import ssl
+from collections.abc import AsyncIterator, Awaitable, Callable
+from json import JSONDecodeError
+from typing import Any
+
+from aiohttp import web
+
+from common.config import Config
+from common.errors import ConfigurationError, PeerUnreachable, QkdError
+from common.keys.inventory import Inventory, KeysRefused, Owners
+
+log = logging.getLogger("qkd.keys")
+MAX_BODY_BYTES = 1 << 20
+_QUERY_NUMBERS = ("number", "size")
+
+Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
+
+
+class BadRequest(KeysRefused):
+    """The request is not one that the standard allows."""
+
+
+class KeyDelivery:
+    """The key management entity's interface to its applications.
+
+    Parameters
+    ----------
+    config : this node's configuration.
+    inventory : the key manager.
+    reserve_at_peer : asks the other end's key manager; raises PeerUnreachable when its answer stays unknown.
+    """
+
+    def __init__(
+        self, config: Config, inventory: Inventory, reserve_at_peer: Callable[[bytes], Awaitable[bytes]]
+    ) -> None:
+        self._config, self._settings = config, config.etsi014
+        self._inventory, self._reserve_at_peer = inventory, reserve_at_peer
+
+    @contextlib.asynccontextmanager
+    async def serve(self) -> AsyncIterator[None]:
+        """Listen while the context lasts.
+
+        Raises
+        ------
+        ConfigurationError
+            Certificates or the address are not usable.
+        """
+        context = self._tls()
+        host, _, port = self._settings.listen.rpartition(":")
+        app = web.Application(middlewares=[_as_json], client_max_size=MAX_BODY_BYTES)
+        root = "/api/v1/keys/{sae}"
+        app.router.add_get(f"{root}/status", self._status)
+        for path, handler in (("enc_keys", self._enc_keys), ("dec_keys", self._dec_keys)):
+            app.router.add_get(f"{root}/{path}", handler)
+            app.router.add_post(f"{root}/{path}", handler)
+        runner = web.AppRunner(app, access_log=None)
+        await runner.setup()
+        try:
+            try:
+                await web.TCPSite(runner, host.strip("[]") or None, int(port), ssl_context=context).start()
+            except (OSError, ValueError) as error:
+                raise ConfigurationError(
+                    f"etsi014.listen {self._settings.listen!r}: {error}", remedy="Choose a free host:port."
+                ) from None
+            yield
+        finally:
+            await runner.cleanup()
+
+    def _tls(self) -> ssl.SSLContext:
+        context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+        context.minimum_version = ssl.TLSVersion.TLSv1_2
+        context.verify_mode = ssl.CERT_REQUIRED
+        names = [self._settings.certificate, self._settings.private_key, self._settings.ca_certificate]
+        certificate, key, authority = (self._config.path(name) for name in names)
+        try:
+            context.load_cert_chain(certificate, key)
+            context.load_verify_locations(authority)
+        except (OSError, ssl.SSLError) as error:
+            raise ConfigurationError(
+                f"etsi014: certificate {certificate}, key {key} or CA {authority} cannot be used: {error}",
+                remedy="Give the node's certificate, its key and the CA of the applications (`qkd init` makes all).",
+            ) from None
+        return context
+
+    # -- the three calls ----------------------------------------------------------------------------------------------
+
+    async def _status(self, request: web.Request) -> web.Response:
+        caller, other = _caller(request), request.match_info["sae"]
+        self._inventory.check_owners(Owners(caller, other))
+        settings = self._settings
+        most = self._config.keys.max_stored_bits // settings.key_size_bits
+        return web.json_response(
+            {
+                "source_KME_ID": settings.kme_id,
+                "target_KME_ID": settings.peer_kme_id,
+                "master_SAE_ID": caller,
+                "slave_SAE_ID": other,
+                "key_size": settings.key_size_bits,
+                "stored_key_count": min(self._inventory.count(settings.key_size_bits // 8), most),
+                "max_key_count": most,
+                "max_key_per_request": settings.max_key_per_request,
+                "max_key_size": settings.max_key_size_bits,
+                "min_key_size": settings.min_key_size_bits,
+                "max_SAE_ID_count": 0,
+            }
+        )
+
+    async def _enc_keys(self, request: web.Request) -> web.Response:
+        owners = Owners(_caller(request), request.match_info["sae"])
+        self._inventory.check_owners(owners)
+        number, size_bits = self._what(await _arguments(request))
+        told, key_ids = await asyncio.to_thread(self._inventory.reserve, owners, number, size_bits // 8)
+        try:
+            answer = await self._reserve_at_peer(told)
+        except BaseException as error:
+            await asyncio.shield(asyncio.to_thread(self._inventory.burn, key_ids))
+            if isinstance(error, PeerUnreachable):
+                raise KeysRefused(str(error), later=True) from None
+            raise
+        keys = await asyncio.to_thread(self._inventory.collect, key_ids, answer)
+        log.info("%d keys of %d bits to %s, for %s", number, size_bits, owners.master, owners.slave)
+        return _container(keys)
+
+    async def _dec_keys(self, request: web.Request) -> web.Response:
+        caller, master = _caller(request), request.match_info["sae"]
+        key_ids = _key_ids(await _arguments(request))
+        if len(key_ids) > self._settings.max_key_per_request:
+            raise BadRequest(f"at most {self._settings.max_key_per_request} keys per request")
+        keys = await asyncio.to_thread(self._inventory.fetch, caller, master, key_ids)
+        log.info("%d keys to %s, made for %s", len(keys), caller, master)
+        return _container(keys)
+
+    def _what(self, arguments: dict[str, Any]) -> tuple[int, int]:
+        """(number, size in bits) of a key request, within this node's limits."""
+        settings = self._settings
+        number = _integer(arguments, "number", 1)
+        size_bits = _integer(arguments, "size", settings.key_size_bits)
+        if not 1 <= number <= settings.max_key_per_request:
+            raise BadRequest(f"number shall be 1 to {settings.max_key_per_request}")
+        if size_bits % 8:
+            raise BadRequest("size shall be a multiple of 8")
+        if not settings.min_key_size_bits <= size_bits <= settings.max_key_size_bits:
+            raise BadRequest(f"size shall be {settings.min_key_size_bits} to {settings.max_key_size_bits}")
+        if _list(arguments, "additional_slave_SAE_IDs"):
+            raise BadRequest("additional_slave_SAE_IDs: max_SAE_ID_count is 0 here")
+        if _list(arguments, "extension_mandatory"):
+            raise BadRequest("not all extension_mandatory parameters are supported")
+        _list(arguments, "extension_optional")
+        return number, size_bits
+
+
+# -- requests ---------------------------------------------------------------------------------------------------------
+
+
+def _caller(request: web.Request) -> str:
+    """The SAE ID: the common name of the client's certificate, which TLS has verified."""
+    certificate = request.transport.get_extra_info("peercert") if request.transport else None
+    for part in (certificate or {}).get("subject", ()):
+        for name, value in part:
+            if name == "commonName":
+                return str(value)
+    raise KeysRefused("the client certificate has no common name", unauthorised=True)
+
+
+async def _arguments(request: web.Request) -> dict[str, Any]:
+    if request.method == "GET":
+        repeated = [name for name in request.query if len(request.query.getall(name)) > 1]
+        if repeated:
+            raise BadRequest(f"parameter {repeated[0]!r} is given twice")
+        return {name: _number(value) if name in _QUERY_NUMBERS else value for name, value in request.query.items()}
+    if not await request.read():
+        return {}
+    try:
+        body = await request.json()
+    except (JSONDecodeError, UnicodeDecodeError, RecursionError):
+        raise BadRequest("the body is not JSON") from None
+    if not isinstance(body, dict):
+        raise BadRequest("the body is not a JSON object")
+    return body
+
+
+def _number(text: str) -> int:
+    if not (text.isascii() and text.isdigit() and len(text) < 10):
+        raise BadRequest("number and size are integers")
+    return int(text)
+
+
+def _integer(arguments: dict[str, Any], name: str, default: int) -> int:
+    value = arguments.get(name, default)
+    if not isinstance(value, int) or isinstance(value, bool):
+        raise BadRequest(f"{name} is not an integer")
+    return value
+
+
+def _list(arguments: dict[str, Any], name: str) -> list[Any]:
+    value = arguments.get(name, [])
+    if not isinstance(value, list):
+        raise BadRequest(f"{name} is not an array")
+    return value
+
+
+def _key_ids(arguments: dict[str, Any]) -> list[str]:
+    if isinstance(arguments.get("key_ID"), str):
+        return [arguments["key_ID"].lower()]
+    entries = _list(arguments, "key_IDs")
+    if not entries or not all(isinstance(entry, dict) and isinstance(entry.get("key_ID"), str) for entry in entries):
+        raise BadRequest("key_IDs is an array of objects with a key_ID")
+    return [entry["key_ID"].lower() for entry in entries]
+
+
+# -- answers ----------------------------------------------------------------------------------------------------------
+
+
+def _container(keys: list[tuple[str, str]]) -> web.Response:
+    return web.json_response(
+        {"keys": [{"key_ID": key_id, "key": key} for key_id, key in keys]}, headers={"Cache-Control": "no-store"}
+    )
+
+
+@web.middleware
+async def _as_json(request: web.Request, handler: Handler) -> web.StreamResponse:
+    """Every refusal and every fault as the standard's error model."""
+    try:
+        return await handler(request)
+    except KeysRefused as refused:
+        code = 401 if refused.unauthorised else 503 if refused.later else 400
+        return web.json_response({"message": str(refused)}, status=code)
+    except web.HTTPException as error:
+        return web.json_response({"message": error.reason}, status=error.status, headers=_allow(error))
+    except QkdError as error:
+        log.error("key delivery: %s", error)
+        return web.json_response({"message": "the key manager cannot answer now"}, status=503)
+
+
+def _allow(error: web.HTTPException) -> dict[str, str]:
+    return {"Allow": error.headers["Allow"]} if "Allow" in error.headers else {}

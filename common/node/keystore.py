@@ -1,0 +1,405 @@
+"""The key store: SQLite, encrypted at rest, durable before any call returns.
+
+Blocks lie in pages of 16 KiB; a key for an application is cut out of its pages (which are written back without it) into
+a row of its own, and that row is destroyed in the same transaction that reads it. So a byte that was handed out is
+nowhere in the database, whatever moment the process dies.
+
+Every page, key and setting is sealed with AES-256-GCM under a key of its own, derived (HKDF-SHA-256) from the key file
+and the item's name, which is authenticated too: items cannot be exchanged for one another.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import fcntl
+import os
+import sqlite3
+import threading
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+from cryptography.exceptions import InvalidTag
+from cryptography.hazmat.primitives.ciphers.aead import AESGCM
+from cryptography.hazmat.primitives.hashes import SHA256
+from cryptography.hazmat.primitives.kdf.hkdf import HKDF
+
+from common.errors import KeyStoreError, LocalProtocolError
+from common.keybits import KeyBits
+from common.keys.inventory import Owners, Slice
+
+KEY_FILE_BYTES = 32
+PAGE_BYTES = 1 << 14
+NONCE_BYTES = 12
+VERSION = 1
+_ROOM_ROWS = 256
+_PROBE = "probe"
+
+_SCHEMA = """
+CREATE TABLE IF NOT EXISTS settings (name TEXT PRIMARY KEY, sealed BLOB NOT NULL) WITHOUT ROWID;
+CREATE TABLE IF NOT EXISTS blocks (
+    block_id INTEGER PRIMARY KEY,
+    state TEXT NOT NULL CHECK (state IN ('pending', 'decided', 'committed')),
+    n_bytes INTEGER NOT NULL,
+    front INTEGER NOT NULL,
+    back INTEGER NOT NULL CHECK (0 <= front AND front <= back AND back <= n_bytes),
+    simulated INTEGER NOT NULL,
+    record TEXT NOT NULL
+);
+CREATE INDEX IF NOT EXISTS blocks_with_room ON blocks (block_id) WHERE back > front;
+CREATE TABLE IF NOT EXISTS pages (
+    block_id INTEGER NOT NULL REFERENCES blocks ON DELETE CASCADE,
+    number INTEGER NOT NULL,
+    sealed BLOB NOT NULL,
+    PRIMARY KEY (block_id, number)
+) WITHOUT ROWID;
+CREATE TABLE IF NOT EXISTS keys (
+    key_id TEXT PRIMARY KEY,
+    master TEXT NOT NULL,
+    slave TEXT NOT NULL,
+    ours INTEGER NOT NULL,
+    sealed BLOB NOT NULL
+) WITHOUT ROWID;
+"""
+
+
+class KeyStore:
+    """Durable memory of one node; made by :meth:`open`. Every method may be called from any thread."""
+
+    def __init__(self, connection: sqlite3.Connection, master: bytes, lock_file: int | None) -> None:
+        self._db, self._master, self._lock_file = connection, master, lock_file
+        self._lock = threading.RLock()
+        self._available = {False: 0, True: 0}
+
+    @classmethod
+    def open(cls, database: Path, key_file: Path, *, read_only: bool = False) -> KeyStore:
+        """Open or make the store.
+
+        Parameters
+        ----------
+        database : SQLite file, made with mode 0600 if it is not there.
+        key_file : 32 secret bytes.
+        read_only : look beside a running daemon; otherwise this process is the only one.
+
+        Raises
+        ------
+        KeyStoreError
+            No or wrong key file, store in use, damaged, or of another version.
+        """
+        master = _read_key_file(key_file)
+        lock_file = None
+        try:
+            if not read_only:
+                database.parent.mkdir(parents=True, exist_ok=True)
+                lock_file = _lock(database)
+                os.close(os.open(database, os.O_CREAT | os.O_RDWR | os.O_CLOEXEC, 0o600))
+            uri = f"file:{database.absolute()}?mode={'ro' if read_only else 'rw'}"
+            connection = sqlite3.connect(uri, uri=True, isolation_level=None, check_same_thread=False, timeout=10)
+            store = cls(connection, master, lock_file)
+            store._prepare(read_only)
+        except (sqlite3.Error, OSError) as error:
+            _unlock(lock_file)
+            raise KeyStoreError(f"key store {database}: {error}") from None
+        except KeyStoreError:
+            _unlock(lock_file)
+            raise
+        return store
+
+    def _prepare(self, read_only: bool) -> None:
+        self._db.execute("PRAGMA foreign_keys = ON")
+        if not read_only:
+            self._db.execute("PRAGMA journal_mode = WAL")
+            self._db.execute("PRAGMA synchronous = FULL")
+            self._db.execute("PRAGMA secure_delete = ON")
+            version = self._db.execute("PRAGMA user_version").fetchone()[0]
+            if version not in (0, VERSION):
+                raise KeyStoreError(f"the key store has version {version}, this software knows {VERSION}")
+            self._db.executescript(_SCHEMA)
+            self._db.execute(f"PRAGMA user_version = {VERSION}")
+        probe = self.get_setting(_PROBE)
+        if not read_only:
+            if probe is None:
+                self.put_setting(_PROBE, b"")
+            with self._transaction():
+                # Our own requests whose answer was lost with the last process: nobody's keys.
+                self._db.execute("DELETE FROM keys WHERE ours")
+        self._recount()
+
+    def close(self) -> None:
+        """Close the file; may be called twice."""
+        with self._lock:
+            self._db.close()
+            _unlock(self._lock_file)
+            self._lock_file = None
+
+    def __enter__(self) -> KeyStore:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    # -- blocks -------------------------------------------------------------------------------------------------------
+
+    def store_pending(self, block_id: int, key: KeyBits, record: str, simulated: bool) -> None:
+        """Keep a key that is not decided yet; takes it out of ``key``."""
+        raw = key.take()
+        with self._transaction():
+            self._db.execute(
+                "INSERT INTO blocks VALUES (?, 'pending', ?, 0, ?, ?, ?)",
+                (block_id, raw.size, raw.size, simulated, record),
+            )
+            for number in range(-(-raw.size // PAGE_BYTES)):
+                page = raw[number * PAGE_BYTES : (number + 1) * PAGE_BYTES].tobytes()
+                self._db.execute(
+                    "INSERT INTO pages VALUES (?, ?, ?)", (block_id, number, self._seal_page(block_id, number, page))
+                )
+        raw.fill(0)
+
+    def decide(self, block_id: int) -> None:
+        """The key is good and will be committed."""
+        with self._transaction():
+            changed = self._db.execute(
+                "UPDATE blocks SET state = 'decided' WHERE block_id = ? AND state = 'pending'", (block_id,)
+            )
+            if changed.rowcount != 1:
+                raise LocalProtocolError(f"block {block_id} is not pending and cannot be decided")
+        self._recount()
+
+    def commit(self, block_id: int) -> None:
+        """The key may be delivered; repeating is harmless."""
+        with self._transaction():
+            changed = self._db.execute("UPDATE blocks SET state = 'committed' WHERE block_id = ?", (block_id,))
+            if changed.rowcount != 1:
+                raise LocalProtocolError(f"block {block_id} is not in the store and cannot be committed")
+        self._recount()
+
+    def destroy(self, block_id: int) -> None:
+        """Forget a pending key; repeating is harmless."""
+        with self._transaction():
+            self._db.execute("DELETE FROM blocks WHERE block_id = ? AND state = 'pending'", (block_id,))
+
+    def unresolved(self) -> list[tuple[int, str]]:
+        """(block_id, state) of every block that is not committed."""
+        with self._lock:
+            rows = self._db.execute("SELECT block_id, state FROM blocks WHERE state != 'committed' ORDER BY block_id")
+            return [(int(number), str(state)) for number, state in rows]
+
+    def state_of(self, block_id: int) -> str | None:
+        """ "pending", "decided", "committed" or None."""
+        with self._lock:
+            row = self._db.execute("SELECT state FROM blocks WHERE block_id = ?", (block_id,)).fetchone()
+        return None if row is None else str(row[0])
+
+    def blocks(self) -> list[dict[str, object]]:
+        """What operators may see of each block: state, sizes, ledger; no key."""
+        with self._lock:
+            rows = self._db.execute(
+                "SELECT block_id, state, n_bytes, back - front, simulated, record FROM blocks ORDER BY block_id"
+            ).fetchall()
+        names = ("block_id", "state", "n_bytes", "free_bytes", "simulated", "record")
+        return [dict(zip(names, row, strict=True)) for row in rows]
+
+    # -- settings -----------------------------------------------------------------------------------------------------
+
+    def put_setting(self, name: str, value: bytes) -> None:
+        """Keep a small named value."""
+        sealed = self._seal(f"setting/{name}", value)
+        with self._transaction():
+            self._db.execute("INSERT OR REPLACE INTO settings VALUES (?, ?)", (name, sealed))
+
+    def get_setting(self, name: str) -> bytes | None:
+        """Read it back."""
+        with self._lock:
+            row = self._db.execute("SELECT sealed FROM settings WHERE name = ?", (name,)).fetchone()
+        return None if row is None else self._unseal(f"setting/{name}", row[0])
+
+    def delete_setting(self, name: str) -> None:
+        """Forget it."""
+        with self._transaction():
+            self._db.execute("DELETE FROM settings WHERE name = ?", (name,))
+
+    def pads(self) -> list[tuple[int, str, bytes]]:
+        """(block_id, state, authentication key) of every block that brought some, oldest first."""
+        with self._lock:
+            names = [row[0] for row in self._db.execute("SELECT name FROM settings WHERE name GLOB 'pads/*'")]
+        numbers = sorted(int(name.removeprefix("pads/")) for name in names)
+        found = [(number, self.state_of(number), self.get_setting(f"pads/{number}")) for number in numbers]
+        return [(number, state, pads) for number, state, pads in found if state is not None and pads is not None]
+
+    # -- keys for applications (the inventory's shelf) ----------------------------------------------------------------
+
+    def available_bits(self, *, simulated: bool = True) -> int:
+        """Uncut bits of blocks that are decided or committed; with ``simulated`` False, of real light only."""
+        return self._available[False] + (self._available[True] if simulated else 0)
+
+    def room(self, n_bytes: int, *, from_front: bool, simulated: bool) -> list[tuple[int, int, int]]:
+        """(block_id, front, back) of committed blocks with room, in the order of cutting; the first 256."""
+        order = "ASC" if from_front else "DESC"
+        with self._lock:
+            rows = self._db.execute(
+                "SELECT block_id, front, back FROM blocks WHERE back > front AND back - front >= ?"
+                f" AND state = 'committed' AND simulated <= ? ORDER BY block_id {order} LIMIT {_ROOM_ROWS}",
+                (n_bytes, simulated),
+            ).fetchall()
+        return [(int(a), int(b), int(c)) for a, b, c in rows]
+
+    def cut(self, slices: Sequence[Slice], owners: Owners, *, from_front: bool, ours: bool, simulated: bool) -> bool:
+        """Move bytes from blocks to keys, all or none. Bytes that the peer has skipped are destroyed."""
+        with self._transaction() as transaction:
+            for one in slices:
+                if not self._cut_one(one, owners, from_front, ours, simulated):
+                    transaction.undo()
+                    return False
+        self._recount()
+        return True
+
+    def _cut_one(self, one: Slice, owners: Owners, from_front: bool, ours: bool, simulated: bool) -> bool:
+        row = self._db.execute(
+            "SELECT front, back FROM blocks WHERE block_id = ? AND state != 'pending' AND simulated <= ?",
+            (one.block_id, simulated),
+        ).fetchone()
+        end = one.offset + one.n_bytes
+        if row is None or one.offset < row[0] or end > row[1]:
+            return False
+        front, back = (end, row[1]) if from_front else (row[0], one.offset)
+        gone = (row[0], end) if from_front else (one.offset, row[1])
+        secret = self._take_bytes(one, gone, (front, back))
+        self._db.execute("UPDATE blocks SET front = ?, back = ? WHERE block_id = ?", (front, back, one.block_id))
+        try:
+            self._db.execute(
+                "INSERT INTO keys VALUES (?, ?, ?, ?, ?)",
+                (one.key_id, owners.master, owners.slave, ours, self._seal(f"key/{one.key_id}", secret)),
+            )
+        except sqlite3.IntegrityError:
+            return False
+        return True
+
+    def _take_bytes(self, one: Slice, gone: tuple[int, int], kept: tuple[int, int]) -> bytes:
+        """A slice's bytes; those of ``gone`` become zero in their pages, a page with nothing of ``kept`` is deleted."""
+        secret = bytearray()
+        for number in range(gone[0] // PAGE_BYTES, (gone[1] - 1) // PAGE_BYTES + 1):
+            at, where = number * PAGE_BYTES, (one.block_id, number)
+            row = self._db.execute("SELECT sealed FROM pages WHERE block_id = ? AND number = ?", where).fetchone()
+            if row is None:
+                raise KeyStoreError(f"page {number} of block {one.block_id} is missing")
+            page = bytearray(self._unseal(f"block/{one.block_id}/{number}", row[0]))
+            secret += page[max(one.offset - at, 0) : max(one.offset + one.n_bytes - at, 0)]
+            if max(kept[0], at) < min(kept[1], at + len(page)):
+                first, last = max(gone[0] - at, 0), min(gone[1] - at, len(page))
+                page[first:last] = bytes(last - first)
+                sealed = self._seal_page(one.block_id, number, bytes(page))
+                self._db.execute("UPDATE pages SET sealed = ? WHERE block_id = ? AND number = ?", (sealed, *where))
+            else:
+                self._db.execute("DELETE FROM pages WHERE block_id = ? AND number = ?", where)
+        return bytes(secret)
+
+    def owners_of(self, key_ids: Sequence[str]) -> dict[str, tuple[Owners, bool]]:
+        """Owners of the keys that are there, and whether our application asked for it."""
+        found = {}
+        with self._lock:
+            for key_id in key_ids:
+                row = self._db.execute("SELECT master, slave, ours FROM keys WHERE key_id = ?", (key_id,)).fetchone()
+                if row is not None:
+                    found[key_id] = (Owners(row[0], row[1]), bool(row[2]))
+        return found
+
+    def release(self, key_ids: Sequence[str]) -> dict[str, bytes]:
+        """Read keys and destroy them, all or none (KeyError)."""
+        keys = {}
+        with self._transaction():
+            for key_id in key_ids:
+                row = self._db.execute("DELETE FROM keys WHERE key_id = ? RETURNING sealed", (key_id,)).fetchone()
+                if row is None:
+                    raise KeyError(key_id)
+                keys[key_id] = self._unseal(f"key/{key_id}", row[0])
+        return keys
+
+    def discard(self, key_ids: Sequence[str]) -> None:
+        """Destroy keys; unknown ones are ignored."""
+        with self._transaction():
+            self._db.executemany("DELETE FROM keys WHERE key_id = ?", [(key_id,) for key_id in key_ids])
+
+    def waiting_keys(self) -> int:
+        """Number of keys that wait for their slave application."""
+        with self._lock:
+            return int(self._db.execute("SELECT count(*) FROM keys WHERE NOT ours").fetchone()[0])
+
+    # -- inside -------------------------------------------------------------------------------------------------------
+
+    @contextlib.contextmanager
+    def _transaction(self) -> Iterator[_Transaction]:
+        transaction = _Transaction()
+        with self._lock:
+            self._db.execute("BEGIN IMMEDIATE")
+            try:
+                yield transaction
+            except BaseException:
+                self._db.execute("ROLLBACK")
+                raise
+            self._db.execute("ROLLBACK" if transaction.undone else "COMMIT")
+
+    def _recount(self) -> None:
+        with self._lock:
+            rows = self._db.execute(
+                "SELECT simulated, sum(back - front) FROM blocks WHERE back > front AND state != 'pending' GROUP BY 1"
+            )
+            found = {bool(simulated): 8 * int(n_bytes) for simulated, n_bytes in rows}
+            self._available = {real: found.get(real, 0) for real in (False, True)}
+
+    def _seal_page(self, block_id: int, number: int, page: bytes) -> bytes:
+        return self._seal(f"block/{block_id}/{number}", page)
+
+    def _cipher(self, name: str) -> AESGCM:
+        return AESGCM(HKDF(SHA256(), 32, None, b"qkd-node key store 1/" + name.encode()).derive(self._master))
+
+    def _seal(self, name: str, plain: bytes) -> bytes:
+        nonce = os.urandom(NONCE_BYTES)
+        return nonce + self._cipher(name).encrypt(nonce, plain, None)
+
+    def _unseal(self, name: str, sealed: bytes) -> bytes:
+        try:
+            return self._cipher(name).decrypt(sealed[:NONCE_BYTES], sealed[NONCE_BYTES:], None)
+        except InvalidTag:
+            raise KeyStoreError(
+                f"{name.split('/')[0]} cannot be decrypted: the key file is not this store's, or the store is damaged",
+                remedy="Install the key file that was made with this store (`keys.key_file`).",
+            ) from None
+
+
+class _Transaction:
+    """Lets the body of a transaction undo it without an exception."""
+
+    undone = False
+
+    def undo(self) -> None:
+        """Roll back at the end."""
+        self.undone = True
+
+
+def _read_key_file(path: Path) -> bytes:
+    try:
+        master = path.read_bytes()
+    except OSError as error:
+        raise KeyStoreError(
+            f"keys.key_file {path} cannot be read: {error.strerror}", remedy="Make the node's secrets with `qkd init`."
+        ) from None
+    if len(master) != KEY_FILE_BYTES:
+        raise KeyStoreError(f"keys.key_file {path} has {len(master)} bytes instead of {KEY_FILE_BYTES}")
+    return master
+
+
+def _lock(database: Path) -> int:
+    """One daemon a store: two would use one-time pads twice."""
+    handle = os.open(f"{database}.lock", os.O_CREAT | os.O_RDWR | os.O_CLOEXEC, 0o600)
+    try:
+        fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError:
+        os.close(handle)
+        raise KeyStoreError(
+            f"key store {database} is in use by another process", remedy="Stop the other daemon."
+        ) from None
+    return handle
+
+
+def _unlock(handle: int | None) -> None:
+    if handle is not None:
+        os.close(handle)
