@@ -33,8 +33,8 @@ class _OnlyThePeer:
         self._refused = refused
 
     def callback(self, domain: str, key: bytes) -> bool:
-        """Whether this client key is the peer's."""
-        if zmq.utils.z85.encode(key) == self._peer_public:
+        """Whether this client key (Z85) is the peer's."""
+        if key == self._peer_public:
             return True
         self._refused(f"a client with an unknown CURVE key was turned away; if it is your peer, {_REMEDY}")
         return False
@@ -64,6 +64,8 @@ class ZmqTransport:
         self._refused = refused
         self._context = zmq.asyncio.Context()
         self._socket = self._context.socket(zmq.DEALER)
+        # The same socket without futures: an asynchronous send would keep a packet that cannot go now.
+        self._sender: zmq.Socket[bytes] = zmq.Socket.shadow(self._socket.underlying)
         self._auth: AsyncioAuthenticator | None = None
         try:
             self._socket.curve_secretkey = secret
@@ -100,7 +102,7 @@ class ZmqTransport:
     def send(self, packet: bytes) -> None:
         """Send without waiting; without a connection the packet is lost (the stream repeats it)."""
         try:
-            self._socket.send(packet, zmq.NOBLOCK, copy=len(packet) < (1 << 16))
+            self._sender.send(packet, zmq.NOBLOCK, copy=len(packet) < (1 << 16))
         except zmq.Again:
             log.debug("no connection: packet dropped")
 
