@@ -211,10 +211,11 @@ def report(document: dict[str, Any], console: Console) -> None:
             f"{block['secret_bits']}",
             f"{block['bits_per_pulse']:.3e}",
             f"{block['seconds']:.1f}",
+            f"{block['slots'] / document['clock_rate_hz'] / max(block['seconds'], 1e-9):.2f}",
         )
         for block in document["blocks"]
     ]
-    columns = ("block", "n_z", "QBER", "phase error <=", "f_EC", "leak", "secret bits", "bits/pulse", "seconds")
+    columns = ("block", "n_z", "QBER", "phase <=", "f_EC", "leak", "secret", "bits/pulse", "s", "real time")
     console.print(table(f"{document['preset']}, {document['protocol']}, simulated light", columns, rows))
     console.print(f"real-time factor {document['real_time_factor']:.2f} (link seconds per second of this machine)")
     verdict = "[green]equal[/]" if document["keys_equal"] else "[bold red]DIFFERENT[/]"
@@ -266,6 +267,7 @@ def command(
         "protocol": protocol,
         "simulated": True,
         "block_size": block_size,
+        "clock_rate_hz": PRESETS[preset].clock_rate_hz,
         "blocks": [{name: block[name] for name in BLOCK_FIELDS} for block in bob.good[:blocks]],
         "keys_compared": compared,
         "keys_equal": equal,

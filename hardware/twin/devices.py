@@ -1,0 +1,139 @@
+"""The twin behind the Protocols of real devices: a modulator that feeds the simulated fibre, a tagger at its end."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+from pydantic import BaseModel, ConfigDict, Field
+
+from common.config import Config
+from common.datatypes import Symbols, TimeTags
+from common.errors import ConfigurationError
+from common.planning.presets import PRESETS, LinkParameters
+from common.units import PS_PER_S
+from hardware.interfaces import DeviceInfo
+from hardware.registry import parse_parameters
+from hardware.twin.fibre import FibreEntrance, FibreExit, Light
+from hardware.twin.physics import CLOCK_WALK_PER_SQRT_S, Receiver, TaggerClock
+
+_MAX_OFFSET_PPM = 20.0
+_MAX_START_S = 1000.0
+#: Alice's light comes back (or starts anew) after so much darkness, at any phase of Bob's clock.
+_PAUSE_S = 0.02
+
+
+class ModulatorParameters(BaseModel):
+    """Manifest of `twin-modulator`."""
+
+    model_config = ConfigDict(extra="forbid")
+    fibre: str
+
+
+class TaggerParameters(BaseModel):
+    """Manifest of `twin-time-tagger`: a preset, its exceptions, and the tagger's clock."""
+
+    model_config = ConfigDict(extra="forbid")
+    fibre: str
+    preset: str = "field-14.6dB"
+    seed: int | None = Field(None, ge=0)
+    clock_offset_ppm: float | None = Field(None, ge=-50.0, le=50.0)
+    """None: drawn from +-20 ppm."""
+    clock_drift_per_s: float = 0.0
+    clock_walk_per_sqrt_s: float = Field(CLOCK_WALK_PER_SQRT_S, ge=0.0)
+    loss_db: float | None = Field(None, ge=0.0)
+    mean_photon_number: float | None = Field(None, gt=0.0, le=1.0)
+    g2: float | None = Field(None, ge=0.0)
+    misalignment: float | None = Field(None, ge=0.0, le=0.5)
+    dark_rate_cps: float | None = Field(None, ge=0.0)
+    pulse_width_ps: float | None = Field(None, ge=0.0)
+    jitter_ps: float | None = Field(None, ge=0.0)
+    dead_time_ps: int | None = Field(None, ge=0)
+    resolution_ps: float | None = Field(None, gt=0.0)
+
+    def link(self, config: Config) -> LinkParameters:
+        """The preset with this manifest's exceptions and the configuration's rates."""
+        if self.preset not in PRESETS:
+            raise ConfigurationError(f"unknown preset {self.preset!r}", remedy="Known presets: " + ", ".join(PRESETS))
+        preset = PRESETS[self.preset]
+        named = {name: getattr(self, name) for name in type(self).model_fields if hasattr(preset, name)}
+        given = {name: value for name, value in named.items() if value is not None}
+        return replace(preset, **given, clock_rate_hz=config.link.clock_rate_hz, p_z_bob=config.link.p_z_bob)
+
+
+class TwinModulator:
+    """Alice's modulator, source and fibre entrance, simulated.
+
+    Parameters
+    ----------
+    parameters : ``fibre``, the address that Bob's twin connects to.
+    """
+
+    def __init__(self, parameters: dict[str, Any], config: Config) -> None:
+        given = parse_parameters(ModulatorParameters, parameters, "twin-modulator")
+        self.info = DeviceInfo("modulator", "digital twin", simulated=True)
+        self._fibre = FibreEntrance(given.fibre)
+
+    def send(self, symbols: Symbols) -> None:
+        """Send the next slots; waits while Bob is not there or is behind."""
+        self._fibre.send(symbols)
+
+    def close(self) -> None:
+        """No light."""
+        self._fibre.close()
+
+
+class TwinTimeTagger:
+    """Bob's receiver and time tagger, simulated; its time starts with the first light.
+
+    Parameters
+    ----------
+    parameters : see :class:`TaggerParameters`. config : gives slot rate, splitting ratio and intensities.
+    """
+
+    can_wait = True
+
+    def __init__(self, parameters: dict[str, Any], config: Config) -> None:
+        given = parse_parameters(TaggerParameters, parameters, "twin-time-tagger")
+        self.info = DeviceInfo("time tagger", "digital twin", simulated=True)
+        link = given.link(config)
+        seed = np.random.SeedSequence(given.seed)
+        draws = np.random.default_rng(seed.spawn(1)[0])
+        drawn_ppm = float(draws.uniform(-_MAX_OFFSET_PPM, _MAX_OFFSET_PPM))
+        offset_ppm = drawn_ppm if given.clock_offset_ppm is None else given.clock_offset_ppm
+        start_ps = int(draws.uniform(0.0, _MAX_START_S) * PS_PER_S)
+        clock = TaggerClock(start_ps, offset_ppm * 1e-6, given.clock_drift_per_s, given.clock_walk_per_sqrt_s, draws)
+        self._receiver = Receiver(link, config.link.intensities, clock, seed)
+        self._fibre = FibreExit(given.fibre)
+        self._resolution_ps = link.resolution_ps
+        self._draws = draws
+        self._next_slot: int | None = None
+
+    @property
+    def resolution_ps(self) -> float:
+        """Width of a time bin in ps."""
+        return self._resolution_ps
+
+    def read(self, timeout_s: float) -> TimeTags | None:
+        """The clicks of the next slots that Alice sends; without light, darkness."""
+        light = self._fibre.receive(timeout_s)
+        if light is None:
+            if self._next_slot is None:
+                return TimeTags(np.zeros(0, np.int64), np.zeros(0, np.uint8), self._receiver.clock.whole_ps)
+            return TimeTags(*self._receiver.darkness(timeout_s * PS_PER_S))
+        return self._arrived(light)
+
+    def _arrived(self, light: Light) -> TimeTags:
+        pause = None
+        if self._next_slot is not None and light.first_slot != self._next_slot:
+            pause = self._receiver.darkness((_PAUSE_S + float(self._draws.uniform(0.0, 1e-6))) * PS_PER_S)
+        self._next_slot = light.first_slot + 64 * int(light.basis.size)
+        times, channels, until_ps = self._receiver.light(light.basis, light.bit, light.intensity)
+        if pause is not None:
+            times, channels = np.concatenate([pause[0], times]), np.concatenate([pause[1], channels])
+        return TimeTags(times, channels, until_ps)
+
+    def close(self) -> None:
+        """Let go of the fibre."""
+        self._fibre.close()
