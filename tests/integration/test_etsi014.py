@@ -1,0 +1,212 @@
+"""The three calls of ETSI GS QKD 014 over mutual TLS, with a client that nobody here wrote."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import ssl
+import urllib.error
+import urllib.request
+import uuid
+import warnings
+from collections.abc import AsyncIterator, Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pytest
+from etsi_qkd_014_client import QKD014Client
+
+from common.cli.demo import free_ports
+from common.cli.init import initialise
+from common.config import Config, load_config
+from common.errors import PeerUnreachable
+from common.keys.inventory import Inventory
+from common.node.etsi014 import KeyDelivery
+from common.node.keystore import KeyStore
+from tests.stores import add_block
+
+
+@dataclass
+class Kme:
+    config: Config
+    store: KeyStore
+    inventory: Inventory
+
+
+@dataclass
+class Kmes:
+    alice: Kme
+    bob: Kme
+    peer_answers: bool = True
+
+    def secrets(self, role: str) -> Path:
+        return getattr(self, role).config.base_dir / role / "secrets"
+
+
+def open_kme(directory: Path, role: str) -> Kme:
+    config = load_config(directory / f"{role}.toml")
+    store = KeyStore.open(config.path(config.keys.database), config.path(config.keys.key_file))
+    add_block(store, 1, 4096)
+    etsi = config.etsi014
+    made = Inventory(
+        store,
+        alice=role == "alice",
+        saes=etsi.saes,
+        kme_id=etsi.kme_id,
+        peer_kme_id=etsi.peer_kme_id,
+        deliver_simulated=False,
+    )
+    return Kme(config, store, made)
+
+
+@pytest.fixture
+async def kmes(tmp_path: Path) -> AsyncIterator[Kmes]:
+    ports = free_ports(2)
+    listen = {
+        role: {"etsi014": {"listen": f"127.0.0.1:{port}"}} for role, port in zip(("alice", "bob"), ports, strict=True)
+    }
+    initialise(tmp_path, listen)
+    both = Kmes(open_kme(tmp_path, "alice"), open_kme(tmp_path, "bob"))
+
+    def ask(peer: Kme) -> Callable[[bytes], Any]:
+        async def reserve(payload: bytes) -> bytes:
+            if not both.peer_answers:
+                raise PeerUnreachable("the peer's key manager did not answer")
+            return peer.inventory.accept_from_peer(payload)
+
+        return reserve
+
+    alice = KeyDelivery(both.alice.config, both.alice.inventory, ask(both.bob))
+    bob = KeyDelivery(both.bob.config, both.bob.inventory, ask(both.alice))
+    async with alice.serve(), bob.serve():
+        yield both
+    both.alice.store.close()
+    both.bob.store.close()
+
+
+def call(kmes: Kmes, role: str, path: str, body: Any = None, sae: str = "") -> tuple[int, Any]:
+    secrets = kmes.secrets(role)
+    context = ssl.create_default_context(cafile=str(secrets / "ca.crt"))
+    context.load_cert_chain(secrets / f"{sae or 'sae-' + role}.crt", secrets / f"{sae or 'sae-' + role}.key")
+    data = body if isinstance(body, bytes) or body is None else json.dumps(body).encode()
+    listen = getattr(kmes, role).config.etsi014.listen
+    request = urllib.request.Request(f"https://{listen}/api/v1/keys/{path}", data)
+    try:
+        with urllib.request.urlopen(request, context=context, timeout=10) as answer:
+            return answer.status, json.load(answer)
+    except urllib.error.HTTPError as error:
+        with error:
+            return error.code, json.load(error)
+
+
+async def ask(kmes: Kmes, role: str, path: str, body: Any = None) -> tuple[int, Any]:
+    return await asyncio.to_thread(call, kmes, role, path, body)
+
+
+async def test_the_flow_of_a_foreign_client(kmes: Kmes) -> None:
+    def client(role: str) -> QKD014Client:
+        secrets, listen = kmes.secrets(role), getattr(kmes, role).config.etsi014.listen
+        return QKD014Client(
+            listen, str(secrets / f"sae-{role}.crt"), str(secrets / f"sae-{role}.key"), str(secrets / "ca.crt")
+        )
+
+    def flow() -> None:
+        alice, bob = client("alice"), client("bob")
+        code, status = alice.get_status("sae-bob")
+        assert code == 200
+        assert status.stored_key_count == 128
+        assert status.source_kme_id == "kme-alice"
+        code, made = alice.get_key("sae-bob", number=2, size=256)
+        assert code == 200
+        code, fetched = bob.get_key_with_key_IDs("sae-alice", [key.key_id for key in made.keys])
+        assert code == 200
+        assert [key.key for key in made.keys] == [key.key for key in fetched.keys]
+
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        await asyncio.to_thread(flow)
+
+
+async def test_get_and_post_are_equal(kmes: Kmes) -> None:
+    code, made = await ask(kmes, "bob", "sae-alice/enc_keys?number=1&size=128")
+    assert code == 200
+    key_id = made["keys"][0]["key_ID"]
+    code, fetched = await ask(kmes, "alice", f"sae-bob/dec_keys?key_ID={key_id.upper()}")
+    assert (code, fetched) == (200, made)
+    code, again = await ask(kmes, "alice", f"sae-bob/dec_keys?key_ID={key_id}")
+    assert (code, again) == (400, {"message": "one or more keys specified are not found on KME"})
+
+
+async def test_an_extra_field_in_a_key_id_is_fine(kmes: Kmes) -> None:
+    _, made = await ask(kmes, "alice", "sae-bob/enc_keys", b"")
+    ids = [{"key_ID": key["key_ID"], "master_SAE_ID": "sae-alice"} for key in made["keys"]]
+    assert (await ask(kmes, "bob", "sae-alice/dec_keys", {"key_IDs": ids})) == (200, made)
+
+
+@pytest.mark.parametrize(
+    ("path", "body", "message"),
+    [
+        ("sae-bob/enc_keys?size=129", None, "size shall be a multiple of 8"),
+        ("sae-bob/enc_keys?size=8", None, "size shall be 64 to 4096"),
+        ("sae-bob/enc_keys?number=0", None, "number shall be 1 to 128"),
+        ("sae-bob/enc_keys?number=x", None, "number and size are integers"),
+        ("sae-bob/enc_keys?number=1&number=2", None, "parameter 'number' is given twice"),
+        ("sae-bob/enc_keys", {"number": True}, "number is not an integer"),
+        ("sae-bob/enc_keys", {"number": 1.5}, "number is not an integer"),
+        ("sae-bob/enc_keys", b"{", "the body is not JSON"),
+        ("sae-bob/enc_keys", b"[]", "the body is not a JSON object"),
+        (
+            "sae-bob/enc_keys",
+            {"extension_mandatory": [{"x": 1}]},
+            "not all extension_mandatory parameters are supported",
+        ),
+        (
+            "sae-bob/enc_keys",
+            {"additional_slave_SAE_IDs": ["x"]},
+            "additional_slave_SAE_IDs: max_SAE_ID_count is 0 here",
+        ),
+        ("sae-bob/dec_keys", {"key_IDs": []}, "key_IDs is an array of objects with a key_ID"),
+        ("sae-bob/dec_keys", {"key_IDs": [{"key_ID": 5}]}, "key_IDs is an array of objects with a key_ID"),
+        ("nobody/status", None, "slave SAE 'nobody' is not known at the other end of this link"),
+    ],
+)
+async def test_what_is_wrong_is_named(kmes: Kmes, path: str, body: Any, message: str) -> None:
+    assert await ask(kmes, "alice", path, body) == (400, {"message": message})
+
+
+async def test_a_master_may_not_fetch_what_it_made(kmes: Kmes) -> None:
+    _, made = await ask(kmes, "alice", "sae-bob/enc_keys")
+    ids = {"key_IDs": [{"key_ID": key["key_ID"]} for key in made["keys"]]}
+    code, answer = await ask(kmes, "bob", "sae-bob/dec_keys", ids)
+    assert code == 401
+    assert answer["message"]
+
+
+async def test_unknown_ids_and_an_empty_store(kmes: Kmes) -> None:
+    code, _ = await ask(kmes, "bob", "sae-alice/dec_keys", {"key_IDs": [{"key_ID": str(uuid.uuid4())}]})
+    assert code == 400
+    code, answer = await ask(kmes, "alice", "sae-bob/enc_keys", {"number": 9, "size": 4096})
+    assert code == 503
+    assert "not enough key" in answer["message"]
+
+
+async def test_a_silent_peer_costs_the_bytes_not_the_secret(kmes: Kmes) -> None:
+    kmes.peer_answers = False
+    code, answer = await ask(kmes, "alice", "sae-bob/enc_keys")
+    assert code == 503
+    assert "did not answer" in answer["message"]
+    assert kmes.alice.store.available_bits() == 8 * (4096 - 32)
+    kmes.peer_answers = True
+    assert (await ask(kmes, "alice", "sae-bob/enc_keys"))[0] == 200
+
+
+async def test_no_certificate_no_answer(kmes: Kmes) -> None:
+    def bare() -> None:
+        context = ssl.create_default_context(cafile=str(kmes.secrets("alice") / "ca.crt"))
+        listen = kmes.alice.config.etsi014.listen
+        with urllib.request.urlopen(f"https://{listen}/api/v1/keys/sae-bob/status", context=context, timeout=5):
+            pass
+
+    with pytest.raises((OSError, ssl.SSLError)):
+        await asyncio.to_thread(bare)

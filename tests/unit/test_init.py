@@ -1,0 +1,56 @@
+"""`qkd init`: what it makes is complete, private, and never overwritten; `deploy/` is what it writes."""
+
+from __future__ import annotations
+
+import stat
+from pathlib import Path
+
+import pytest
+
+import alice.check
+import bob.check
+from common.cli.init import initialise, template
+from common.config import load_config
+from common.errors import ConfigurationError
+
+ROOT = Path(__file__).parents[2]
+
+
+def test_both_checks_are_content_with_a_fresh_link(tmp_path: Path) -> None:
+    initialise(tmp_path)
+    for check, role in ((alice.check.check, "alice"), (bob.check.check, "bob")):
+        rows = check(load_config(tmp_path / f"{role}.toml", role))
+        assert [row for row in rows if not row[1]] == []
+
+
+@pytest.mark.parametrize("role", ["alice", "bob"])
+def test_deploy_holds_the_template(role: str, tmp_path: Path) -> None:
+    initialise(tmp_path)
+    assert (ROOT / "deploy" / f"{role}.toml").read_text() == template(role) == (tmp_path / f"{role}.toml").read_text()
+
+
+def test_both_ends_agree(tmp_path: Path) -> None:
+    initialise(tmp_path)
+    assert load_config(tmp_path / "alice.toml").digest() == load_config(tmp_path / "bob.toml").digest()
+    first, second = (tmp_path / role / "secrets" / "link.key" for role in ("alice", "bob"))
+    assert first.read_bytes() == second.read_bytes()
+    assert (tmp_path / "alice/secrets/store.key").read_bytes() != (tmp_path / "bob/secrets/store.key").read_bytes()
+
+
+def test_secrets_are_private_and_never_overwritten(tmp_path: Path) -> None:
+    initialise(tmp_path)
+    secrets = list(tmp_path.rglob("secrets/*"))
+    assert len(secrets) == 2 * 9
+    assert {stat.S_IMODE(path.stat().st_mode) for path in secrets} == {0o600}
+    before = {path: path.read_bytes() for path in secrets}
+    with pytest.raises(ConfigurationError, match="never overwritten"):
+        initialise(tmp_path)
+    assert before == {path: path.read_bytes() for path in secrets}
+
+
+def test_an_existing_configuration_is_kept(tmp_path: Path) -> None:
+    text = template("bob").replace("1_000_000", "50_000")
+    (tmp_path / "bob.toml").write_text(text)
+    written = initialise(tmp_path)
+    assert tmp_path / "bob.toml" not in written
+    assert (tmp_path / "bob.toml").read_text() == text
