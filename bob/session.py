@@ -55,6 +55,8 @@ class BobBlock(Block):
         self.announced: dict[int, Detections] = {}
         self.verify: Verify | None = None
         self.propose: Propose | None = None
+        self.length_accepted = False
+        self.amplifying = False
         self.seed_parts: list[bytes] = []
         self.seed_total = 0
         return self
@@ -279,6 +281,7 @@ class BobSession(LinkSession):
         assert message is not None
         if BITS_PER_BYTE * message.secret_bytes > ledger.ell_bits or message.refill_bytes > message.secret_bytes:
             return self.give_up(block, f"{message.secret_bytes} bytes proposed, my bound is {ledger.ell_bits} bits")
+        block.length_accepted = True
         return self._maybe_amplify(block)
 
     def _on_seed(self, block: BobBlock, message: Seed) -> list[Effect]:
@@ -290,10 +293,12 @@ class BobSession(LinkSession):
 
     def _maybe_amplify(self, block: BobBlock) -> list[Effect]:
         message = block.propose
-        if message is None or block.ledger is None or block.verified is None:
+        if message is None or not block.length_accepted or block.amplifying:
             return []
         if not block.seed_parts or len(block.seed_parts) < block.seed_total:
             return []
+        assert block.verified is not None
+        block.amplifying = True
         secret_bits = BITS_PER_BYTE * message.secret_bytes
         wanted = seed_bits(self._config.amplification.family, block.verified.bits.n_bits, secret_bits)
         seed = np.frombuffer(b"".join(block.seed_parts), dtype=np.uint8)
