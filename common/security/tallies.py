@@ -29,6 +29,8 @@ class Tallies:
             return "a tally is negative"
         if self.slots_sent == 0 or sum(self.n_z) == 0:
             return "the tallies are empty"
+        if sum(cells) == 0:
+            return "nothing was detected in the check basis"
         if self.n_z_kept > sum(self.n_z):
             return "more bits are kept than were sifted"
         if sum(self.n_z) + sum(cells) > self.slots_sent:

@@ -1,0 +1,125 @@
+"""Published numbers, an independent calculation of every key length, and proof that a changed proof would be seen."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import replace
+from typing import Any
+
+import pytest
+
+from common.planning.presets import PRESETS, expected_qber, expected_tallies, key_leak, recommended_p_z_alice
+from common.security import bounds, finite_key, three_state
+from common.security.finite_key import EpsilonBudget, Ledger, key_length
+from common.security.tallies import ProtocolSettings, SourceBounds, Tallies
+from tests.independent_ledger import key_length_of
+
+BLOCK = 100_000_000
+SOURCE = SourceBounds(0.292, 0.00698)
+
+
+def ledger_of(preset: str, protocol: str = "three-state", block: int = BLOCK) -> Ledger:
+    link = PRESETS[preset]
+    settings = ProtocolSettings(protocol, recommended_p_z_alice(link, block, protocol), link.p_z_bob)
+    tallies = expected_tallies(link, settings, block)
+    return key_length(tallies, settings, SOURCE, EpsilonBudget(), key_leak(expected_qber(link), tallies.n_z_kept), 128)
+
+
+@pytest.mark.parametrize(
+    ("preset", "rate", "phase_error"), [("lab-0.17dB", 5.90e-2, 0.0375), ("field-14.6dB", 1.37e-3, 0.0770)]
+)
+def test_rates_of_the_paper_s_links(preset: str, rate: float, phase_error: float) -> None:
+    ledger = ledger_of(preset)
+    assert ledger.ell_bits / ledger.tallies.slots_sent == pytest.approx(rate, rel=0.02)
+    assert ledger.phi_upper == pytest.approx(phase_error, rel=0.02)
+
+
+@pytest.mark.parametrize("protocol", ["three-state", "bb84"])
+@pytest.mark.parametrize("preset", sorted(PRESETS))
+@pytest.mark.parametrize("block", [1_000_000, BLOCK])
+def test_an_independent_calculation_agrees(preset: str, protocol: str, block: int) -> None:
+    ledger = ledger_of(preset, protocol, block)
+    assert key_length_of(json.loads(ledger.to_json())) == pytest.approx(ledger.ell_bits, abs=16)
+
+
+@pytest.mark.parametrize(
+    ("module", "name", "wrong"),
+    [
+        (three_state, "sample_upper", lambda k, ratio, eps: bounds.sample_upper(k, ratio, eps) * 0.99),
+        (three_state, "sample_lower", lambda k, ratio, eps: bounds.sample_lower(k, ratio, eps) * 1.01),
+        (three_state, "binomial_upper", lambda n, p, eps: bounds.binomial_upper(n, p / 2, eps)),
+        (finite_key, "ESTIMATION_SHARE", 0.5),
+        (finite_key, "AMPLIFICATION_SHARE", 1.0),
+        (finite_key, "binary_entropy", lambda x: 0.98 * bounds.binary_entropy(x)),
+    ],
+)
+def test_a_changed_proof_is_seen(monkeypatch: pytest.MonkeyPatch, module: Any, name: str, wrong: Any) -> None:
+    monkeypatch.setattr(module, name, wrong)
+    ledger = ledger_of("field-14.6dB", block=1_000_000)
+    assert key_length_of(json.loads(ledger.to_json())) != pytest.approx(ledger.ell_bits, abs=16)
+
+
+GOOD = ledger_of("lab-0.17dB", block=1_000_000)
+EMPTY_X = (((0, 0), (0, 0), (0, 0), (0, 0)),)
+
+
+@pytest.mark.parametrize(
+    "tallies",
+    [
+        Tallies(0, (0,), 0, EMPTY_X),
+        replace(GOOD.tallies, slots_sent=0),
+        replace(GOOD.tallies, slots_sent=-1),
+        replace(GOOD.tallies, n_z_kept=-1),
+        replace(GOOD.tallies, n_z_kept=GOOD.tallies.n_z[0] + 1),
+        replace(GOOD.tallies, n_z=(10**9,)),
+        replace(GOOD.tallies, x_counts=(((0, 0), (0, 0), (0, -5), (0, 0)),)),
+        replace(GOOD.tallies, x_counts=EMPTY_X),
+        replace(GOOD.tallies, slots_sent=10**12),
+    ],
+)
+def test_tallies_that_cannot_be_give_no_key_and_a_reason(tallies: Tallies) -> None:
+    ledger = key_length(tallies, GOOD.settings, SOURCE, EpsilonBudget(), 0, 128)
+    assert ledger.ell_bits == 0
+    assert ledger.refusal
+
+
+@pytest.mark.parametrize("value", [0.0, 1.0, -0.1, float("nan")])
+@pytest.mark.parametrize("field", ["p_z_alice", "p_z_bob"])
+def test_impossible_probabilities(field: str, value: float) -> None:
+    settings = replace(GOOD.settings, **{field: value})
+    assert key_length(GOOD.tallies, settings, SOURCE, EpsilonBudget(), 0, 128).ell_bits == 0
+
+
+@pytest.mark.parametrize(
+    "source",
+    [
+        SourceBounds(0.0, 0.007),
+        SourceBounds(float("nan"), 0.007),
+        SourceBounds(0.3, float("inf")),
+        SourceBounds(0.3, -1.0),
+        SourceBounds(0.3, 0.007, eps=1e-9),
+        SourceBounds(0.3, 22.0),
+    ],
+)
+def test_impossible_sources(source: SourceBounds) -> None:
+    ledger = key_length(GOOD.tallies, GOOD.settings, source, EpsilonBudget(), 0, 128)
+    assert ledger.ell_bits == 0
+    assert ledger.refusal
+
+
+@pytest.mark.parametrize("eps", [0.0, 1.0, -1e-10, float("nan")])
+@pytest.mark.parametrize("field", ["eps_total", "eps_cor", "eps_auth"])
+def test_impossible_budgets(field: str, eps: float) -> None:
+    budget = replace(EpsilonBudget(), **{field: eps})
+    assert key_length(GOOD.tallies, GOOD.settings, SOURCE, budget, 0, 128).ell_bits == 0
+
+
+def test_a_perfect_source_is_allowed() -> None:
+    ledger = key_length(GOOD.tallies, GOOD.settings, SourceBounds(0.292, 0.0), EpsilonBudget(), GOOD.leak_ec_bits, 128)
+    assert ledger.ell_bits > GOOD.ell_bits
+
+
+def test_leaks_are_paid_in_full() -> None:
+    more = key_length(GOOD.tallies, GOOD.settings, SOURCE, EpsilonBudget(), GOOD.leak_ec_bits + 8000, 128)
+    assert more.ell_bits == GOOD.ell_bits - 8000
+    assert key_length(GOOD.tallies, GOOD.settings, SOURCE, EpsilonBudget(), -1, 128).ell_bits == 0
