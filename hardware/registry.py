@@ -36,6 +36,18 @@ def open_device(role: str, section: DeviceSection | None, config: Config) -> Any
     return driver_factory(section.driver)(parameters, config)
 
 
+def doctor() -> list[tuple[str, bool, str]]:
+    """For `qkd doctor`: which drivers are installed, and whether each can be imported."""
+    points = sorted(entry_points(group=GROUP), key=lambda point: point.name)
+    broken = []
+    for point in points:
+        try:
+            point.load()
+        except ImportError as error:
+            broken.append((f"driver {point.name}", False, str(error)))
+    return [("drivers", not broken, ", ".join(point.name for point in points)), *broken]
+
+
 def check_devices(config: Config, roles: Sequence[str]) -> list[tuple[str, bool, str]]:
     """(device, good, finding) for every role: is its driver known? Nothing is opened."""
     rows = []

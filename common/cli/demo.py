@@ -204,8 +204,8 @@ def report(document: dict[str, Any], console: Console) -> None:
         (
             block["block_id"] & 0xFFFFFFFF,
             f"{block['n_z']}",
-            f"{100 * block['qber']:.2f} %",
-            f"{100 * block['phase_error_upper']:.2f} %",
+            f"{100 * block['qber']:.2f}%",
+            f"{100 * block['phase_error_upper']:.2f}%",
             f"{block['f_ec']:.3f}",
             f"{block['leak_ec_bits']}",
             f"{block['secret_bits']}",

@@ -1,0 +1,104 @@
+"""`qkd doctor`: what this machine can do, and what to repair; parts add findings (entry points `qkd_node.doctor`)."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import sys
+import tempfile
+from collections.abc import Callable
+from importlib.metadata import PackageNotFoundError, entry_points, version
+from pathlib import Path
+
+import click
+from rich.console import Console
+
+from common.cli.demo import prepare, running, wait_for_blocks
+from common.cli.output import emit, json_option, machine, progress_console, quiet_option, table
+from common.config import load_config
+from common.node.check import check_key_store
+
+GROUP = "qkd_node.doctor"
+MIN_MEMORY_BYTES = 2 << 30
+WARM_BLOCK = 300_000
+Finding = tuple[str, bool, str]
+
+
+def findings(config_path: Path | None) -> list[Finding]:
+    """(what, good, text) of this machine, of every installed part, and of one node's files."""
+    rows = [_python(), _cores(), _memory(), _packages(), _numba_cache()]
+    for point in sorted(entry_points(group=GROUP), key=lambda point: point.name):
+        look: Callable[[], list[Finding]] = point.load()
+        rows += look()
+    if config_path is not None:
+        config = load_config(config_path)
+        rows.append(("configuration", True, f"{config_path}: {config.role} of link {config.link.name!r}"))
+        rows.append(check_key_store(config))
+    return rows
+
+
+def _python() -> Finding:
+    return ("python", sys.version_info >= (3, 11), sys.version.split()[0])
+
+
+def _cores() -> Finding:
+    cores = len(os.sched_getaffinity(0))
+    return ("cores", cores >= 2, f"{cores}" + ("" if cores >= 2 else ": a node with the twin beside it wants two"))
+
+
+def _memory() -> Finding:
+    total = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+    return ("memory", total >= MIN_MEMORY_BYTES, f"{total / 2**30:.1f} GiB")
+
+
+def _packages() -> Finding:
+    missing = []
+    for name in ("numpy", "scipy", "numba", "pyzmq", "cryptography", "ldpc", "aiohttp", "aiomqtt", "pydantic"):
+        try:
+            version(name)
+        except PackageNotFoundError:
+            missing.append(name)
+    return ("packages", not missing, "missing: " + ", ".join(missing) if missing else "all there")
+
+
+def _numba_cache() -> Finding:
+    folder = Path(os.environ.get("NUMBA_CACHE_DIR", Path(__file__).parents[1] / "kernels"))
+    good = os.access(folder if folder.exists() else folder.parent, os.W_OK)
+    text = "compiled kernels are kept" if good else f"{folder} is read-only: every start compiles; set NUMBA_CACHE_DIR"
+    return ("kernel cache", good, text)
+
+
+def warm(console: Console) -> None:
+    """Compile everything by one small block over the simulated link, both daemons as processes."""
+    directory = Path(tempfile.mkdtemp(prefix="qkd-warm-"))
+    try:
+        alice, bob = prepare(directory, "lab-0.17dB", "three-state", WARM_BLOCK, None)
+        with running(alice, bob):
+            wait_for_blocks(alice, bob, 1, console)
+    finally:
+        shutil.rmtree(directory, ignore_errors=True)
+
+
+@click.command("doctor")
+@click.option("--config", "config_path", type=click.Path(path_type=Path), help="Look at this node's files as well.")
+@click.option("--warm", "compile_ahead", is_flag=True, help="Compile all kernels now, by one block of simulated light.")
+@json_option
+@quiet_option
+def command(config_path: Path | None, compile_ahead: bool, as_json: bool, quiet: bool) -> int:
+    """Say what this machine can do and what to repair.
+
+    Example: qkd doctor --warm
+    """
+    if compile_ahead:
+        warm(progress_console(quiet))
+    rows = findings(config_path)
+    if compile_ahead:
+        rows.append(("kernels", True, "compiled"))
+    document = {
+        "ok": all(good for _, good, _ in rows),
+        "machine": machine(),
+        "checks": [{"name": name, "ok": good, "message": text} for name, good, text in rows],
+    }
+    marks = [(name, "ok" if good else "FAULT", text) for name, good, text in rows]
+    emit(document, as_json, lambda console: console.print(table("doctor", ("what", "", "finding"), marks)))
+    return 0 if document["ok"] else 1
