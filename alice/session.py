@@ -138,7 +138,9 @@ class AliceSession(LinkSession):
         raise RemoteProtocolError(f"{message!r} is not for Alice")
 
     def _late(self, message: BlockMessage) -> list[Effect]:
-        """A message of a block that ended here while it was on its way."""
+        """A message of a block that ended here while it was on its way, or that Bob gave up before he announced it."""
+        if isinstance(message, Refuse):
+            self._last_block = max(self._last_block, message.block_id)
         if message.block_id <= self._last_block:
             return []
         raise RemoteProtocolError(f"{message!r} belongs to no open block")

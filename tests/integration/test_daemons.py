@@ -1,0 +1,86 @@
+"""Two real processes, real ZeroMQ, simulated light: keys whatever the order of starting, and after kill -9."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from common.cli.demo import Daemon, running
+from common.cli.demo_keys import fetch_and_compare
+from tests.independent_ledger import key_length_of
+from tests.integration.nodes import blocks_in_store, first_failure, good_blocks, kill, pair, replace_in, wait_until
+
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(240)]
+
+
+@pytest.fixture
+def link(tmp_path: Path) -> tuple[Daemon, Daemon]:
+    return pair(tmp_path)
+
+
+def stop_cleanly(*daemons: Daemon) -> None:
+    for daemon in daemons:
+        daemon.stop()
+        assert daemon.process is not None
+        assert daemon.process.returncode == 0, daemon.log.read_text()[-1500:]
+
+
+def test_keys_are_made_killed_for_and_made_again(link: tuple[Daemon, Daemon]) -> None:
+    """Bob first; then each is killed in the middle of a block and restarted: nothing committed is lost or differs."""
+    alice, bob = link
+    with running(bob, alice):
+        wait_until(lambda: good_blocks(alice, bob) >= 2, alice, bob)
+        assert fetch_and_compare(alice.directory) == (8, True)
+        for victim in (bob, alice):
+            before = set(blocks_in_store(alice)) & set(blocks_in_store(bob))
+            kill(victim)
+            victim.start()
+            made = len(before)
+            wait_until(lambda made=made: len(blocks_in_store(alice)) >= made + 2, alice, bob)
+            assert before <= set(blocks_in_store(alice)) & set(blocks_in_store(bob))
+        assert fetch_and_compare(alice.directory) == (8, True)
+        stop_cleanly(bob, alice)
+    ours, theirs = blocks_in_store(alice), blocks_in_store(bob)
+    assert set(ours) == set(theirs)
+    for number, block in ours.items():
+        record = block["ledger"]
+        assert record["tallies"] == theirs[number]["ledger"]["tallies"]
+        assert key_length_of(record["ledger"]) == record["ledger"]["ell_bits"] > 0
+        assert record["facts"]["bits_per_pulse"] >= 0.0
+
+
+def expect_refusal(link: tuple[Daemon, Daemon], *words: str) -> None:
+    """At least one end stops with a clear message; neither has a key."""
+    alice, bob = link
+    with running(alice, bob):
+        code, text = first_failure(alice, bob)
+    assert code == 3, text
+    for word in words:
+        assert word in text
+    assert not alice.good
+    assert not bob.good
+    assert blocks_in_store(alice) == blocks_in_store(bob) == {}
+
+
+def test_another_pre_shared_secret(link: tuple[Daemon, Daemon]) -> None:
+    path = link[1].directory / "bob" / "secrets" / "link.key"
+    path.write_bytes(path.read_bytes()[::-1])
+    expect_refusal(link, "tag did not verify", "link secret of the same `qkd init`")
+
+
+def test_another_epsilon_budget(link: tuple[Daemon, Daemon]) -> None:
+    replace_in(link[1], "eps_total = 1e-10", "eps_total = 1e-9")
+    expect_refusal(link, "handshake mismatch in 'security.eps_total'")
+
+
+def test_another_curve_key(link: tuple[Daemon, Daemon]) -> None:
+    """The connection never comes up; both ends say why, nothing is sent."""
+    alice, bob = link
+    path = bob.directory / "bob" / "secrets" / "curve.key"
+    path.write_bytes((alice.directory / "alice" / "secrets" / "curve.key").read_bytes())
+    with running(alice, bob):
+        wait_until(lambda: any("CURVE" in alarm for alarm in bob.status().get("alarms", [])), alice, bob)
+        wait_until(lambda: any("CURVE" in alarm for alarm in alice.status().get("alarms", [])), alice, bob)
+        stop_cleanly(alice, bob)
+    assert blocks_in_store(alice) == blocks_in_store(bob) == {}
