@@ -252,3 +252,18 @@ def test_requests_are_answered_by_the_other_end() -> None:
     pair.alice.carry(pair.alice.session.request(b"abc", then), pair.now_ns)
     pair.run(lambda: bool(answers))
     assert answers == [b"cba"]
+
+
+def test_a_block_given_up_before_it_was_announced_is_nothing() -> None:
+    pair, sky = make_pair()
+    session: Any = pair.bob.session
+    pair.run(lambda: session.ready)
+    pair.bob.carry(session.on_detections(sky.detections(0, 100), pair.now_ns), pair.now_ns)
+    pair.bob.carry(session.void_filling("slip", pair.now_ns), pair.now_ns)
+    pair.settle()
+    feeder = Feeder(pair, sky)
+    feeder.position = 4096
+    pair.run(lambda: len(pair.bob.store.committed()) >= 1)
+    pair.on_step = lambda now_ns: None
+    pair.settle()
+    agree(pair)
