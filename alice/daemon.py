@@ -78,7 +78,7 @@ async def run(config: Config, options: Options) -> None:
     """Run Alice until stopped; the fault that ends the link is raised."""
     async with Node.open(config, options) as node:
         link = open_link(config, node.store, node.channel_refused)
-        node.defer(link.transport.close)
+        node.defer(link.transport.close, on_loop=True)
         source = open_device("random_source", config.devices["random_source"], config)
         node.defer(source.close)
         modulator = open_device("modulator", config.devices["modulator"], config)

@@ -6,6 +6,7 @@ Packets may be lost when a connection breaks: the stream above repairs that.
 
 from __future__ import annotations
 
+import asyncio
 import logging
 from collections.abc import Callable
 from typing import Any
@@ -64,8 +65,10 @@ class ZmqTransport:
         self._refused = refused
         self._context = zmq.asyncio.Context()
         self._socket = self._context.socket(zmq.DEALER)
-        # The same socket without futures: an asynchronous send would keep a packet that cannot go now.
-        self._sender: zmq.Socket[bytes] = zmq.Socket.shadow(self._socket.underlying)
+        # The same socket without futures: an asynchronous send would keep a packet that cannot go now. ZeroMQ's file
+        # descriptor tells of news once; whatever call comes next takes it, so a send must wake the receiver as well.
+        self._plain: zmq.Socket[bytes] = zmq.Socket.shadow(self._socket.underlying)
+        self._news = asyncio.Event()
         self._auth: AsyncioAuthenticator | None = None
         try:
             self._socket.curve_secretkey = secret
@@ -90,6 +93,7 @@ class ZmqTransport:
             self._auth.start()
             self._auth.configure_curve_callback("*", _OnlyThePeer(self._peer_public, self._refused))
             self._socket.curve_server = True
+        asyncio.get_running_loop().add_reader(self._plain.FD, self._on_news)
         try:
             (self._socket.bind if self._bind else self._socket.connect)(self._endpoint)
         except zmq.ZMQError as error:
@@ -102,13 +106,22 @@ class ZmqTransport:
     def send(self, packet: bytes) -> None:
         """Send without waiting; without a connection the packet is lost (the stream repeats it)."""
         try:
-            self._sender.send(packet, zmq.NOBLOCK, copy=len(packet) < (1 << 16))
+            self._plain.send(packet, zmq.NOBLOCK, copy=len(packet) < (1 << 16))
         except zmq.Again:
             log.debug("no connection: packet dropped")
+        self._news.set()
 
     async def receive(self) -> bytes:
         """The next packet."""
-        return bytes(await self._socket.recv())
+        while True:
+            try:
+                return self._plain.recv(zmq.NOBLOCK)
+            except zmq.Again:
+                self._news.clear()
+            await self._news.wait()
+
+    def _on_news(self) -> None:
+        self._news.set()
 
     async def watch(self) -> None:
         """Report failed CURVE handshakes, for ever."""
@@ -118,7 +131,8 @@ class ZmqTransport:
             self._refused(f"CURVE handshake failed (event {int(event['event'])}, {int(value)}): {_REMEDY}")
 
     def close(self) -> None:
-        """Release the sockets."""
+        """Release the sockets; on the event loop that :meth:`start` ran on."""
+        asyncio.get_running_loop().remove_reader(self._plain.FD)
         self._socket.disable_monitor()
         self._monitor.close(linger=0)
         if self._auth is not None:

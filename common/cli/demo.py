@@ -209,7 +209,7 @@ def report(document: dict[str, Any], console: Console) -> None:
             f"{block['f_ec']:.3f}",
             f"{block['leak_ec_bits']}",
             f"{block['secret_bits']}",
-            f"{block['bits_per_pulse']:.3e}",
+            f"{block['bits_per_pulse']:.2e}".replace("e-0", "e-"),
             f"{block['seconds']:.1f}",
             f"{block['slots'] / document['clock_rate_hz'] / max(block['seconds'], 1e-9):.2f}",
         )

@@ -53,7 +53,7 @@ class Node:
         self.board = StatusBoard(config.role, config.link.name, config.link.clock_rate_hz)
         self.lanes = Lanes()
         self._loop = asyncio.get_running_loop()
-        self._deferred: list[Callable[[], Any]] = []
+        self._deferred: list[tuple[Callable[[], Any], bool]] = []
         self._early: list[Callable[[], Any]] = []
         self._stop = stop_event()
         self._pool: Any = None
@@ -74,9 +74,9 @@ class Node:
         finally:
             await node._close()
 
-    def defer(self, close: Callable[[], Any]) -> None:
-        """Call ``close`` at the end, last come first served."""
-        self._deferred.append(close)
+    def defer(self, close: Callable[[], Any], *, on_loop: bool = False) -> None:
+        """Call ``close`` at the end, last come first served; in a thread (it may block) or on the event loop."""
+        self._deferred.append((close, on_loop))
 
     def before_close(self, stop: Callable[[], Any]) -> None:
         """Call ``stop`` as soon as the node is asked to end."""
@@ -158,9 +158,9 @@ class Node:
     async def _close(self) -> None:
         for close in self._early:
             close()
-        for close in reversed(self._deferred):
+        for close, on_loop in reversed(self._deferred):
             try:
-                await asyncio.to_thread(close) if close.__name__ != "term" else close()
+                close() if on_loop else await asyncio.to_thread(close)
             except Exception:
                 log.exception("while closing")
         await asyncio.to_thread(self.lanes.close)
