@@ -14,6 +14,7 @@ from common.config import Config
 from common.node.node import Node, Options, identity
 from hardware.interfaces import Modulator, RandomSource
 from hardware.registry import open_device
+from hardware.slow_control import SlowControl, identities
 
 BATCH_SLOTS = 1 << 20
 REFILL_STEP_BYTES = 1 << 10
@@ -83,6 +84,8 @@ async def run(config: Config, options: Options) -> None:
         node.defer(source.close)
         modulator = open_device("modulator", config.devices["modulator"], config)
         node.defer(modulator.close)
+        slow = SlowControl.open(config)
+        node.defer(slow.close)
         random = LockedRandom(source)
         planes = 2 if config.link.intensities else 0
         ring = SymbolRing(config.blocks.symbol_buffer_slots, intensity_planes=planes)
@@ -96,7 +99,7 @@ async def run(config: Config, options: Options) -> None:
             missing = config.keys.auth_pool_target_bits - link.pool.bits_left
             return -(-max(missing, 0) // 8 // REFILL_STEP_BYTES) * 2 * REFILL_STEP_BYTES
 
-        simulated = source.info.simulated or modulator.info.simulated
+        simulated = source.info.simulated or modulator.info.simulated or slow.simulated
         session = AliceSession(
             config, identity(config, simulated), node.store, ring, random.read, refill_bytes, node.accept_request
         )
@@ -110,6 +113,8 @@ async def run(config: Config, options: Options) -> None:
                 "symbols_kept": ring.to_slot - ring.from_slot,
             }
 
+        devices = identities({"random_source": source, "modulator": modulator} | slow.devices)
+        node.connect_broker(link.instance, devices, slow.readings, slow.verbs())
         node.start(session, link.channel, link.transport, link.pool, details)
         light.start()
         node.before_close(light.stop)

@@ -18,6 +18,7 @@ from common.node.node import Node, Options, identity
 from common.node.runtime import now_ns
 from hardware.interfaces import TimeTagger
 from hardware.registry import open_device
+from hardware.slow_control import SlowControl, identities
 
 READ_TIMEOUT_S = 0.2
 MAX_BACKLOG_BLOCKS = 3
@@ -117,9 +118,10 @@ async def run(config: Config, options: Options) -> None:
         node.defer(link.transport.close, on_loop=True)
         tagger = open_device("time_tagger", config.devices["time_tagger"], config)
         node.defer(tagger.close)
-        session = BobSession(
-            config, identity(config, tagger.info.simulated), node.store, link.instance, node.accept_request
-        )
+        slow = SlowControl.open(config)
+        node.defer(slow.close)
+        simulated = tagger.info.simulated or slow.simulated
+        session = BobSession(config, identity(config, simulated), node.store, link.instance, node.accept_request)
         receiver = Receiver(config.link.clock_rate_hz, random_bits, **config.receiver.model_dump())
 
         def details() -> dict[str, object]:
@@ -134,6 +136,8 @@ async def run(config: Config, options: Options) -> None:
             }
 
         clicks = Clicks(tagger, receiver, node, session, config)
+        devices = identities({"time_tagger": tagger} | slow.devices)
+        node.connect_broker(link.instance, devices, slow.readings, slow.verbs())
         node.start(session, link.channel, link.transport, link.pool, details)
         clicks.start()
         node.before_close(clicks.stop)

@@ -127,6 +127,27 @@ class Etsi014(Section):
     """SAE ID -> KME ID that serves it (this one's or the peer's); the certificate's common name is the SAE ID."""
 
 
+class Mqtt(Section):
+    """Telemetry and slow control over an MQTT broker; its loss never disturbs key production."""
+
+    enabled: bool = False
+    host: str = "127.0.0.1"
+    port: int = Field(1883, ge=1, le=65535)
+    version: Literal["5", "3.1.1"] = "5"
+    """Of the MQTT protocol; correlation data of commands needs 5."""
+    username: str | None = None
+    password_file: Path | None = None
+    ca_certificate: Path | None = None
+    """With it, TLS: the broker's certificate must be signed by this authority."""
+    certificate: Path | None = None
+    private_key: Path | None = None
+    telemetry_interval_s: float = Field(1.0, ge=0.1, le=3600.0)
+    commands: bool = False
+    """Obey operators' commands for slow devices (attenuator, polarisation controller, detector bias)."""
+    min_attenuation_db: float | None = Field(None, ge=0.0)
+    """No command sets the attenuator lower: the calibrated mean photon number holds from here on."""
+
+
 class Blocks(Section):
     """Post-processing blocks; the receiver's values rule."""
 
@@ -172,6 +193,7 @@ class Config(Section):
     channel: Channel = Channel()
     keys: Keys = Keys()
     etsi014: Etsi014 = Etsi014()
+    mqtt: Mqtt = Mqtt()
     devices: dict[str, DeviceSection] = Field(default_factory=dict)
     """Device role (random_source, modulator, time_tagger, ...) -> driver and its parameters."""
     status_file: Path = Path("status.json")

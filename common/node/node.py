@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from dataclasses import dataclass
 from importlib.metadata import version
 from typing import Any
@@ -15,8 +15,10 @@ from common.errors import PeerUnreachable, QkdError
 from common.keys.inventory import Inventory
 from common.node.etsi014 import KeyDelivery
 from common.node.keystore import KeyStore
+from common.node.mqtt import Broker
 from common.node.runtime import ChannelPort, Lanes, Shell, TransportPort, now_ns, stop_event
 from common.node.status import StatusBoard
+from common.node.telemetry import Command, Readings
 from common.postprocessing.ldpc_codes import code_table
 from common.protocol.block import BlockFacts
 from common.protocol.session import Identity, LinkSession
@@ -59,6 +61,7 @@ class Node:
         self._pool: Any = None
         self._channel: Any = None
         self._details: Callable[[], dict[str, object]] = dict
+        self._broker: Broker | None = None
         self._status_path = config.path(config.status_file)
 
     @classmethod
@@ -127,6 +130,23 @@ class Node:
         )
         self.delivery = KeyDelivery(self.config, self.inventory, self._reserve_at_peer)
 
+    def connect_broker(
+        self,
+        session: int,
+        devices: Sequence[Mapping[str, Any]],
+        readings: Callable[[], Readings],
+        verbs: Mapping[tuple[str, str], Command],
+    ) -> None:
+        """Report to the configured MQTT broker, and take its commands for slow devices."""
+        if self.config.mqtt.enabled:
+            birth = {
+                "software": f"qkd-node {version('qkd-node')}",
+                "protocol": self.config.link.protocol,
+                "configuration_sha256": self.config.digest().hex(),
+                "devices": list(devices),
+            }
+            self._broker = Broker(self.config, session, birth, self.board.document, readings, verbs)
+
     async def run(self) -> None:
         """Serve until stopped, or until a fault ends the link (raised)."""
         self._transport.start()
@@ -136,6 +156,8 @@ class Node:
                 if self.config.etsi014.enabled:
                     await stack.enter_async_context(self.delivery.serve())
                 running = [tasks.create_task(self.shell.run()), tasks.create_task(self._report())]
+                if self._broker is not None:
+                    running.append(tasks.create_task(self._broker.run()))
                 await self._stopped(running[0])
                 for stop in self._early:
                     stop()

@@ -1,0 +1,177 @@
+"""The node at an MQTT broker: availability, birth, state, telemetry, alarms, slow control.
+
+The only file that knows MQTT. Key production never waits for the broker: it is told what is there when it can be
+reached and tried again with growing patience when not; its loss costs nothing but telemetry. Uses `aiomqtt`, the
+successor of asyncio-mqtt.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+import ssl
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import aiomqtt
+from paho.mqtt.packettypes import PacketTypes
+from paho.mqtt.properties import Properties
+
+from common.config import Config
+from common.errors import ConfigurationError
+from common.node.runtime import now_ns
+from common.node.telemetry import Command, Commands, Publication, Readings, Reporter
+
+log = logging.getLogger("qkd.mqtt")
+FIRST_PATIENCE_S = 1.0
+MOST_PATIENCE_S = 30.0
+TIMEOUT_S = 5.0
+GOODBYE_S = 1.0
+MAX_QUEUED = 256
+_VERSIONS = {"5": aiomqtt.ProtocolVersion.V5, "3.1.1": aiomqtt.ProtocolVersion.V311}
+
+
+class Broker:
+    """The node's connection to its broker.
+
+    Parameters
+    ----------
+    config : `[mqtt]` and the names of the link.
+    session : this process's start counter.
+    birth : what this run is.
+    status : the node's public state, as `status.json` shows it.
+    readings : values of the slow devices; may block.
+    verbs : what operators may ask of them (only with `mqtt.commands`).
+
+    Raises
+    ------
+    ConfigurationError
+        A certificate, key or password file cannot be read.
+    """
+
+    def __init__(
+        self,
+        config: Config,
+        session: int,
+        birth: Mapping[str, Any],
+        status: Callable[[], Mapping[str, Any]],
+        readings: Callable[[], Readings],
+        verbs: Mapping[tuple[str, str], Command],
+    ) -> None:
+        self._config, self._birth, self._status, self._readings = config.mqtt, birth, status, readings
+        self._reporter = Reporter(config.link.name, config.role, session)
+        self._commands = Commands(self._reporter.prefix, verbs if config.mqtt.commands else {})
+        self._identifier = f"qkd-{config.link.name}-{config.role}"
+        self._tls = _tls_context(config)
+        self._password = _password(config)
+        self._patience_s, self._told = FIRST_PATIENCE_S, ""
+
+    async def run(self) -> None:
+        """For ever; only cancellation ends it."""
+        while True:
+            try:
+                await self._connection()
+            except* (aiomqtt.MqttError, OSError) as group:
+                reason = str(group.exceptions[0])
+                if reason != self._told:
+                    log.warning("broker %s: %s; key production goes on", self._config.host, reason)
+                self._told = reason
+            await asyncio.sleep(self._patience_s)
+            self._patience_s = min(2 * self._patience_s, MOST_PATIENCE_S)
+
+    async def _connection(self) -> None:
+        mqtt, reporter = self._config, self._reporter
+        offline = reporter.availability(False)
+        async with aiomqtt.Client(
+            mqtt.host,
+            mqtt.port,
+            username=mqtt.username,
+            password=self._password,
+            identifier=self._identifier,
+            protocol=_VERSIONS[mqtt.version],
+            will=aiomqtt.Will(offline.topic, offline.payload, offline.qos, offline.retain),
+            tls_context=self._tls,
+            timeout=TIMEOUT_S,
+            max_queued_incoming_messages=MAX_QUEUED,
+            max_queued_outgoing_messages=MAX_QUEUED,
+        ) as client:
+            self._patience_s, self._told = FIRST_PATIENCE_S, ""
+            log.info("broker %s:%d: connected", mqtt.host, mqtt.port)
+            reporter.restart()
+            await client.subscribe(f"{reporter.prefix}/alarm/+", qos=1)
+            if mqtt.commands:
+                await client.subscribe(f"{reporter.prefix}/cmd/#", qos=1)
+            await self._publish(client, reporter.birth(self._birth))
+            await self._publish(client, reporter.availability(True))
+            await self._report(client)
+            try:
+                async with asyncio.TaskGroup() as tasks:
+                    tasks.create_task(self._report_on_time(client))
+                    tasks.create_task(self._listen(client))
+            finally:
+                # A loss of the connection makes this fail at once; the will speaks then.
+                with contextlib.suppress(aiomqtt.MqttError, TimeoutError):
+                    async with asyncio.timeout(GOODBYE_S):
+                        await self._publish(client, offline)
+
+    async def _report(self, client: aiomqtt.Client) -> None:
+        devices = await asyncio.to_thread(self._readings)
+        for publication in self._reporter.update(self._status(), devices, now_ns()):
+            await self._publish(client, publication)
+
+    async def _report_on_time(self, client: aiomqtt.Client) -> None:
+        while True:
+            await asyncio.sleep(self._config.telemetry_interval_s)
+            await self._report(client)
+
+    async def _listen(self, client: aiomqtt.Client) -> None:
+        prefix = self._reporter.prefix
+        async for message in client.messages:
+            topic, payload = message.topic.value, bytes(message.payload or b"")
+            if topic.startswith(f"{prefix}/alarm/"):
+                if message.retain:
+                    for publication in self._reporter.stale_alarm(topic, payload):
+                        await self._publish(client, publication)
+                continue
+            answer = await asyncio.to_thread(
+                self._commands.carry_out, topic, payload, retained=message.retain, alarms=list(self._status()["alarms"])
+            )
+            await self._publish(client, answer, _correlation(message))
+
+    async def _publish(self, client: aiomqtt.Client, what: Publication, properties: Properties | None = None) -> None:
+        await client.publish(what.topic, what.payload, qos=what.qos, retain=what.retain, properties=properties)
+
+
+def _correlation(message: aiomqtt.Message) -> Properties | None:
+    """The asker's correlation data goes back to it; its response topic is not followed, `ack/` is the place."""
+    data = getattr(message.properties, "CorrelationData", None)
+    if data is None:
+        return None
+    properties = Properties(PacketTypes.PUBLISH)  # type: ignore[no-untyped-call]
+    properties.CorrelationData = data
+    return properties
+
+
+def _tls_context(config: Config) -> ssl.SSLContext | None:
+    mqtt = config.mqtt
+    if mqtt.ca_certificate is None:
+        return None
+    try:
+        context = ssl.create_default_context(cafile=config.path(mqtt.ca_certificate))
+        if mqtt.certificate is not None:
+            key = config.path(mqtt.private_key) if mqtt.private_key is not None else None
+            context.load_cert_chain(config.path(mqtt.certificate), key)
+    except (OSError, ssl.SSLError) as error:
+        raise ConfigurationError(f"mqtt: a certificate or key cannot be used: {error}") from None
+    return context
+
+
+def _password(config: Config) -> str | None:
+    if config.mqtt.password_file is None:
+        return None
+    path = config.path(config.mqtt.password_file)
+    try:
+        return path.read_text(encoding="utf-8").strip()
+    except (OSError, UnicodeDecodeError) as error:
+        raise ConfigurationError(f"mqtt.password_file {path} cannot be read: {error}") from None

@@ -1,0 +1,318 @@
+"""The node at real brokers, Mosquitto and an embedded one: will, retained state, commands, loss and return, TLS."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import json
+import os
+import select
+import shutil
+import socket
+import subprocess
+import sys
+from collections.abc import AsyncIterator, Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import aiomqtt
+import pytest
+
+from common.cli.demo import free_ports, running
+from common.config import Config, parse_config
+from common.errors import ConfigurationError
+from common.node import credentials, mqtt
+from common.node.mqtt import Broker
+from tests.integration.nodes import TIMEOUT_S, good_blocks, pair, wait_until
+
+PREFIX = "qkd/v1/link/bob"
+PATIENCE_S = 20.0
+EMBEDDED = """
+import asyncio, sys
+from amqtt.broker import Broker
+async def main():
+    plugins = {"amqtt.plugins.authentication.AnonymousAuthPlugin": {"allow_anonymous": True}}
+    broker = Broker({"listeners": {"default": {"type": "tcp", "bind": "127.0.0.1:" + sys.argv[1]}}, "plugins": plugins})
+    await broker.start()
+    await asyncio.Event().wait()
+asyncio.run(main())
+"""
+CRASH = """
+import asyncio, sys
+from pathlib import Path
+from common.config import parse_config
+from common.node.mqtt import Broker
+config = parse_config(sys.argv[1], Path("."))
+status = lambda: {"state": "locked", "alarms": [], "details": {}}
+asyncio.run(Broker(config, 1, {}, status, dict, {}).run())
+"""
+
+
+class Server:
+    """One broker as a process of its own; it can die and come back on the same port."""
+
+    def __init__(self, command: Callable[[int], list[str]], version: str = "5") -> None:
+        (self.port,) = free_ports(1)
+        self.version = version
+        self._command = command
+        self._process: subprocess.Popen[bytes] | None = None
+
+    def start(self) -> None:
+        self._process = subprocess.Popen(self._command(self.port), stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+        wait_for_port(self.port)
+
+    def stop(self) -> None:
+        if self._process is not None:
+            self._process.kill()
+            self._process.wait()
+
+
+def wait_for_port(port: int) -> None:
+    for _ in range(2000):
+        with contextlib.suppress(OSError), socket.create_connection(("127.0.0.1", port), 1):
+            return
+        select.select([], [], [], 0.01)
+    raise AssertionError("the broker does not listen")
+
+
+def mosquitto_config(directory: Path, port: int, extra: str = "") -> list[str]:
+    path = directory / "mosquitto.conf"
+    path.write_text(f"listener {port} 127.0.0.1\nallow_anonymous true\nuser root\n{extra}")
+    return [mosquitto(), "-c", str(path)]
+
+
+def mosquitto() -> str:
+    found = shutil.which("mosquitto", path=os.environ.get("PATH", "") + ":/usr/sbin:/usr/local/sbin")
+    if found is None:
+        message = "install Mosquitto (Debian: apt-get install mosquitto) to test against it"
+        if os.environ.get("CI") == "true":
+            pytest.fail(message)
+        pytest.skip(message)
+    return found
+
+
+@pytest.fixture(params=["mosquitto", "embedded"])
+def server(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Server]:
+    if request.param == "mosquitto":
+        mosquitto()
+        made = Server(lambda port: mosquitto_config(tmp_path, port))
+    else:
+        made = Server(lambda port: [sys.executable, "-W", "ignore", "-c", EMBEDDED, str(port)], "3.1.1")
+    made.start()
+    yield made
+    made.stop()
+
+
+def config_text(port: int, version: str = "5", extra: str = "") -> str:
+    return (
+        f'role = "bob"\n[mqtt]\nenabled = true\nport = {port}\ncommands = true\ntelemetry_interval_s = 0.1\n'
+        f'min_attenuation_db = 5.0\nversion = "{version}"\n{extra}'
+    )
+
+
+def config(port: int, version: str = "5", extra: str = "", directory: Path = Path()) -> Config:
+    return parse_config(config_text(port, version, extra), directory)
+
+
+class Node:
+    """What a node gives its broker."""
+
+    def __init__(self) -> None:
+        self.alarms: list[str] = []
+        self.asked: list[dict[str, Any]] = []
+
+    def status(self) -> dict[str, Any]:
+        return {"state": "locked", "peer": "up", "qber": 0.025, "alarms": self.alarms, "details": {"slips": 0}}
+
+    def set(self, request: Any) -> dict[str, Any]:
+        self.asked.append(dict(request))
+        return dict(request)
+
+    @contextlib.asynccontextmanager
+    async def at(self, settings: Config) -> AsyncIterator[None]:
+        readings = {"attenuator": {"ok": True, "attenuation_db": 6.0}}
+        broker = Broker(
+            settings, 3, {"software": "x"}, self.status, lambda: readings, {("attenuator", "set"): self.set}
+        )
+        task = asyncio.ensure_future(broker.run())
+        try:
+            yield
+        finally:
+            task.cancel()
+            with contextlib.suppress(asyncio.CancelledError):
+                await task
+
+
+async def next_on(client: aiomqtt.Client, topic: str, wanted: Callable[[bytes], bool] = bool) -> bytes:
+    """The payload of the next message under ``topic`` that fits."""
+    async with asyncio.timeout(PATIENCE_S):
+        async for message in client.messages:
+            payload = bytes(message.payload or b"")
+            if message.topic.matches(f"{PREFIX}/{topic}") and wanted(payload):
+                return payload
+    raise AssertionError
+
+
+async def retained(client: aiomqtt.Client, *topics: str) -> dict[str, bytes]:
+    """What the broker keeps under these topics, in whatever order it comes."""
+    seen: dict[str, bytes] = {}
+    async with asyncio.timeout(PATIENCE_S):
+        async for message in client.messages:
+            if message.retain:
+                seen[message.topic.value.removeprefix(f"{PREFIX}/")] = bytes(message.payload)
+            if set(topics) <= set(seen):
+                return seen
+    raise AssertionError
+
+
+@contextlib.asynccontextmanager
+async def reader(port: int, **tls: Any) -> AsyncIterator[aiomqtt.Client]:
+    async with aiomqtt.Client("127.0.0.1", port, **tls) as client:
+        await client.subscribe(f"{PREFIX}/#", qos=1)
+        yield client
+
+
+async def test_a_late_reader_sees_what_there_is(server: Server) -> None:
+    node = Node()
+    node.alarms = ["peer: silent"]
+    async with node.at(config(server.port, server.version)), reader(server.port) as client:
+        await next_on(client, "tele/rates")
+        async with reader(server.port) as late:
+            seen = await retained(late, "availability", "birth", "state", "dev/attenuator/state", "alarm/peer")
+        assert json.loads(seen["birth"])["session"] == 3
+        assert json.loads(seen["state"])["state"] == "locked"
+        assert json.loads(await next_on(client, "tele/rates"))["qber"] == 0.025
+        node.alarms = []
+        await next_on(client, "alarm/peer", lambda payload: payload == b"")
+    async with reader(server.port) as client:
+        assert await next_on(client, "availability") == b"offline"
+
+
+async def test_a_killed_node_is_offline_by_its_will(server: Server) -> None:
+    process = await asyncio.create_subprocess_exec(
+        sys.executable, "-c", CRASH, config_text(server.port, server.version)
+    )
+    async with reader(server.port) as client:
+        await next_on(client, "availability", b"online".__eq__)
+        process.kill()
+        await process.wait()
+        await next_on(client, "availability", b"offline".__eq__)
+
+
+async def test_commands_are_answered_with_the_askers_correlation(server: Server) -> None:
+    node = Node()
+    async with node.at(config(server.port, server.version)), reader(server.port) as client:
+        await next_on(client, "tele/rates")
+        request = json.dumps({"id": "one", "attenuation_db": 7.0})
+        await client.publish(f"{PREFIX}/cmd/attenuator/set", request, qos=1)
+        answer = json.loads(await next_on(client, "ack/attenuator/set"))
+        assert answer == {"id": "one", "ok": True, "values": {"attenuation_db": 7.0}}
+        node.alarms = ["light: gone"]
+        await client.publish(f"{PREFIX}/cmd/attenuator/set", json.dumps({"id": "two"}), qos=1)
+        assert "alarm" in json.loads(await next_on(client, "ack/attenuator/set"))["reason"]
+        assert len(node.asked) == 1
+
+
+async def test_the_broker_dies_and_returns(server: Server, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(mqtt, "FIRST_PATIENCE_S", 0.05)
+    node = Node()
+    async with node.at(config(server.port, server.version)):
+        async with reader(server.port) as client:
+            await next_on(client, "tele/rates")
+        server.stop()
+        server.start()
+        async with reader(server.port) as client:
+            await next_on(client, "tele/rates")
+        async with reader(server.port) as late:
+            assert (await retained(late, "availability", "state"))["availability"] == b"online"
+
+
+async def test_no_broker_at_all_is_told_once_and_harmless(
+    caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(mqtt, "FIRST_PATIENCE_S", 0.01)
+    monkeypatch.setattr(mqtt, "MOST_PATIENCE_S", 0.01)
+    (port,) = free_ports(1)
+    tries = asyncio.Semaphore(0)
+    connection = Broker._connection
+
+    async def counted(self: Broker) -> None:
+        tries.release()
+        await connection(self)
+
+    monkeypatch.setattr(Broker, "_connection", counted)
+    async with Node().at(config(port)), asyncio.timeout(PATIENCE_S):
+        for _ in range(5):
+            await tries.acquire()
+    assert len([record for record in caplog.records if record.name == "qkd.mqtt"]) == 1
+
+
+def test_keys_are_made_whether_the_broker_lives_or_not(server: Server, tmp_path: Path) -> None:
+    alice, bob = pair(tmp_path / "link")
+    for daemon in (alice, bob):
+        with daemon.config.open("a") as text:
+            text.write(f'\n[mqtt]\nenabled = true\nport = {server.port}\nversion = "{server.version}"\n')
+
+    async def blocks_are_reported() -> None:
+        topic = f"qkd/v1/lab-0.17dB/{bob.role}/tele/key"
+        async with aiomqtt.Client("127.0.0.1", server.port) as client, asyncio.timeout(TIMEOUT_S):
+            await client.subscribe(topic)
+            async for message in client.messages:
+                if json.loads(bytes(message.payload))["blocks_committed"] > 0:
+                    return
+
+    with running(alice, bob):
+        asyncio.run(blocks_are_reported())
+        server.stop()
+        alice.poll()
+        bob.poll()
+        before = good_blocks(alice, bob)
+        wait_until(lambda: good_blocks(alice, bob) >= before + 2, alice, bob)
+
+
+async def test_tls_and_acl_as_in_the_example(tmp_path: Path) -> None:
+    authority = credentials.make_authority("link")
+    (tmp_path / "ca.crt").write_bytes(credentials.pem(authority.certificate))
+    for name in ("broker", "link-bob", "operator", "reader"):
+        hosts = ("127.0.0.1",) if name == "broker" else ()
+        certificate, key = credentials.make_certificate(authority, name, hosts)
+        (tmp_path / f"{name}.crt").write_bytes(certificate)
+        (tmp_path / f"{name}.key").write_bytes(key)
+    example = Path(__file__).parents[2] / "deploy" / "mosquitto.acl"
+    (tmp_path / "acl").write_text(example.read_text())
+    (tmp_path / "acl").chmod(0o600)
+    (port,) = free_ports(1)
+    conf = tmp_path / "mosquitto.conf"
+    conf.write_text(
+        f"listener {port} 127.0.0.1\nuser root\ncafile {tmp_path}/ca.crt\ncertfile {tmp_path}/broker.crt\n"
+        f"keyfile {tmp_path}/broker.key\nrequire_certificate true\nuse_identity_as_username true\n"
+        f"acl_file {tmp_path}/acl\n"
+    )
+    server = Server(lambda port: [mosquitto(), "-c", str(conf)])
+    server.port = port
+    server.start()
+    settings = config(
+        port, "5", 'ca_certificate = "ca.crt"\ncertificate = "link-bob.crt"\nprivate_key = "link-bob.key"\n', tmp_path
+    )
+
+    def tls(name: str) -> dict[str, Any]:
+        files = (str(tmp_path / f"{name}.{kind}") for kind in ("crt", "key"))
+        return {"tls_params": aiomqtt.TLSParameters(str(tmp_path / "ca.crt"), *files)}
+
+    node = Node()
+    try:
+        async with node.at(settings), reader(port, **tls("operator")) as operator:
+            await next_on(operator, "tele/rates")
+            async with aiomqtt.Client("127.0.0.1", port, **tls("reader")) as stranger:
+                await stranger.publish(f"{PREFIX}/cmd/attenuator/set", json.dumps({"id": "x"}), qos=1)
+            await operator.publish(f"{PREFIX}/cmd/attenuator/set", json.dumps({"id": "mine"}), qos=1)
+            assert json.loads(await next_on(operator, "ack/#"))["id"] == "mine"
+        assert len(node.asked) == 1
+    finally:
+        server.stop()
+
+
+def test_files_that_cannot_be_read_are_named() -> None:
+    for extra in ('password_file = "no"\n', 'ca_certificate = "no"\n'):
+        with pytest.raises(ConfigurationError, match="mqtt"):
+            Broker(config(1883, "5", extra), 1, {}, dict, dict, {})
