@@ -247,6 +247,7 @@ async def test_no_broker_at_all_is_told_once_and_harmless(
     assert len([record for record in caplog.records if record.name == "qkd.mqtt"]) == 1
 
 
+@pytest.mark.parametrize("server", ["mosquitto"], indirect=True)
 def test_keys_are_made_whether_the_broker_lives_or_not(server: Server, tmp_path: Path) -> None:
     alice, bob = pair(tmp_path / "link")
     for daemon in (alice, bob):
