@@ -40,6 +40,7 @@ class Channel:
         self._outbox: deque[tuple[bytes, bool]] = deque()
         self._hash_send = TranscriptHash(pool.hash_key_send)
         self._hash_receive = TranscriptHash(pool.hash_key_receive)
+        self._failed = False
         self.tags_sent = 0
         self.tags_verified = 0
         self.eps_auth_spent = 0.0
@@ -112,8 +113,11 @@ class Channel:
         RemoteProtocolError
             Malformed packet.
         AuthenticationError
-            A seal does not verify: nothing since the last good seal may be believed.
+            A seal does not verify: nothing since the last good seal may be believed, and nothing that follows, since
+            the next seal would not cover what this one should have. Every later call raises it again.
         """
+        if self._failed:
+            raise AuthenticationError("an authentication tag did not verify earlier in this session")
         self.bytes_received += len(raw)
         out: list[Opened | Received] = []
         for event in self._stream.receive(raw, now_ns):
@@ -137,9 +141,11 @@ class Channel:
         self._hash_receive.update(body[:1] + message)
         if sealed:
             segment, offset, tag = _SEAL.unpack(body[-_SEAL.size :])
+            self._failed = True
             pad = self._pool.pad_for(segment, offset)
             if not equal_tags(self._hash_receive.finish(pad), tag):
                 raise AuthenticationError("an authentication tag did not verify")
+            self._failed = False
             self.tags_verified += 1
         return Received(message, sealed)
 

@@ -165,7 +165,7 @@ class Shell:
             self._failed.set_exception(error)
 
     async def _receive(self) -> None:
-        while True:
+        while not self._failed.done():
             raw = await self.transport.receive()
             try:
                 for event in self.channel.receive(raw, now_ns()):
@@ -173,6 +173,7 @@ class Shell:
             except QkdError as error:
                 self.fail(error)
             self.pump()
+            await asyncio.sleep(0)  # packets that wait already would keep timers and signals waiting
 
     def _take(self, event: Any) -> None:
         if hasattr(event, "peer_instance"):

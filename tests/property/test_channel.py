@@ -154,3 +154,22 @@ def test_an_empty_pool_stops_loudly() -> None:
     alice.send(b"one more", seal=True)
     with pytest.raises(AuthenticationPoolEmpty):
         alice.packets(10**10)
+
+
+def test_after_a_failed_tag_nothing_is_believed_any_more() -> None:
+    """The seal after a failed one covers only what follows it: accepting it would hide the altered message."""
+    alice, bob, _, _ = ends()
+    connect(alice, bob)
+    for number in range(4):
+        alice.send(b"message %d" % number, seal=number % 2 == 1)
+    packets = alice.packets(0)
+    packets[0] = packets[0][:-1] + bytes([packets[0][-1] ^ 1])
+    got: list[Received] = []
+    refusals = 0
+    for raw in packets:
+        try:
+            got += [event for event in bob.receive(raw, 0) if isinstance(event, Received)]
+        except AuthenticationError:
+            refusals += 1
+    assert refusals == 3
+    assert not any(event.sealed for event in got)
