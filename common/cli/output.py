@@ -41,9 +41,16 @@ def emit(document: Mapping[str, Any], as_json: bool, render: Callable[[Console],
         render(Console())
 
 
-def table(title: str, columns: Sequence[str], rows: Sequence[Sequence[object]]) -> Table:
+def table(title: str, columns: Sequence[str], rows: Sequence[Sequence[object]], *, padding: int = 1) -> Table:
     """A plain table; numbers are formatted by the caller and stand at the right, words at the left."""
-    made = Table(title=title, title_justify="left", box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0), pad_edge=False)
+    made = Table(
+        title=title,
+        title_justify="left",
+        box=box.SIMPLE_HEAD,
+        padding=(0, padding, 0, 0),
+        pad_edge=False,
+        show_edge=False,
+    )
     for index, column in enumerate(columns):
         number = bool(rows) and all(str(row[index])[:1].isdigit() for row in rows)
         made.add_column(column, justify="right" if number else "left", overflow="fold")

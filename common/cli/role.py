@@ -95,6 +95,8 @@ def read_status(config: Config) -> dict[str, Any]:
     try:
         os.kill(int(document["process_id"]), 0)
         document["running"] = document["state"] != "stopped"
+    except PermissionError:  # it runs, as another user
+        document["running"] = document["state"] != "stopped"
     except (OSError, KeyError):
         document["running"] = False
     if not document["running"] and document.get("state") != "stopped":
