@@ -134,5 +134,10 @@ class KeyPool:
             if number and s.next_send >= len(s.send) and s.next_receive >= len(s.receive)
         ]
 
+    def forget(self, segment_id: int) -> None:
+        """Drop a segment and its pointer, once its bytes are gone from the disk: not before, or pads came again."""
+        self._segments.pop(segment_id, None)
+        self._durable.pop(segment_id, None)
+
     def __repr__(self) -> str:
         return f"KeyPool({self.bits_left} bits left to send)"

@@ -19,7 +19,7 @@ from typing import Any, Protocol
 from common.errors import AuthenticationError, QkdError
 from common.protocol.effects import AddPads, BlockDone, Effect, Lane, PeerStopped, Ready, Run, Send
 from common.protocol.messages import decode
-from common.protocol.session import LinkSession, Store
+from common.protocol.session import LinkSession, Store, pads_name
 from common.units import NS_PER_S
 
 log = logging.getLogger("qkd.node")
@@ -59,6 +59,15 @@ class PoolPort(Protocol):
 
     def add_segment(self, segment_id: int, secret: bytes, *, sendable: bool = True) -> None:
         """More pads."""
+        ...
+
+    @property
+    def exhausted_segments(self) -> list[int]:
+        """Segments whose pads are all used."""
+        ...
+
+    def forget(self, segment_id: int) -> None:
+        """A segment is gone from the disk."""
         ...
 
 
@@ -246,9 +255,18 @@ class Shell:
             self._reserving = False
             self.pool.confirm(pointers)
             self._wake.set()
-            return []
+            return [self._forget_pads(number) for number in self.pool.exhausted_segments]
 
         self._submit(Run("store", lambda: self.store.put_setting(POINTERS, value), done))
+
+    def _forget_pads(self, segment_id: int) -> Run:
+        """Used authentication key is deleted: first its bytes, then the pointer that guards them."""
+
+        def done(_: Any) -> list[Effect]:
+            self.pool.forget(segment_id)
+            return []
+
+        return Run("store", lambda: self.store.delete_setting(pads_name(segment_id)), done)
 
     async def _pump_on_time(self) -> None:
         while True:
