@@ -196,6 +196,8 @@ class Node:
         log.info("handshake agreed")
         self.board.alarm("channel", None)
         self.board.simulated = self._session.simulated
+        if self.board.state == "starting":  # Bob's receiver says more than this
+            self.board.state = "running"
         self.board.ready()
 
     def _on_block(self, facts: BlockFacts) -> None:

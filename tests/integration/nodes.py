@@ -6,12 +6,16 @@ import json
 import os
 import signal
 import time
+import uuid
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 from common.cli.demo import Daemon, prepare
+from common.config import load_config
 from common.errors import QkdError
+from common.keys.inventory import Owners, Slice
+from common.node.keystore import KeyStore
 
 BLOCK_SIZE = 300_000
 TIMEOUT_S = 150.0
@@ -73,3 +77,16 @@ def blocks_in_store(daemon: Daemon) -> dict[int, dict[str, Any]]:
     if isinstance(result.exception, QkdError):
         raise result.exception
     return {block["block_id"]: block for block in json.loads(result.stdout)["blocks"] if block["state"] == "committed"}
+
+
+def undelivered_bytes(daemon: Daemon) -> dict[int, bytes]:
+    """What is left of every committed block of a stopped daemon; it is handed out by this."""
+    config = load_config(daemon.config)
+    found: dict[int, bytes] = {}
+    with KeyStore.open(config.path(config.keys.database), config.path(config.keys.key_file)) as store:
+        for block_id, front, back in store.room(1, from_front=True, simulated=True):
+            key_id = str(uuid.uuid4())
+            one = Slice(key_id, block_id, front, back - front)
+            assert store.cut([one], Owners("test", "test"), from_front=True, ours=False, simulated=True)
+            found[block_id] = store.release([key_id])[key_id]
+    return found

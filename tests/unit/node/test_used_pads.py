@@ -28,12 +28,13 @@ def with_used_segment() -> KeyPool:
 async def test_used_pads_are_deleted() -> None:
     store, pool, lanes = DictStore(), with_used_segment(), Lanes(1)
     store.put_setting(pads_name(BLOCK), PADS)
+    gone = asyncio.Event()
+    pool.forget = lambda number: (KeyPool.forget(pool, number), gone.set())[0]  # type: ignore[method-assign]
     unused: Any = None
     shell = Shell(unused, unused, unused, pool, store, lanes, lambda _: None, lambda: None)
     try:
         shell._reserve_pads()
-        while shell.jobs_running:
-            await asyncio.sleep(0)
+        await asyncio.wait_for(gone.wait(), 10)
     finally:
         lanes.close()
     assert store.get_setting(pads_name(BLOCK)) is None
