@@ -1,7 +1,8 @@
-"""Explicit vectors inside numba: 32 lanes of int8 or int16, in LLVM's portable vector operations.
+"""Explicit vectors inside numba: 64 lanes of int8 or int16, in LLVM's portable vector operations.
 
-Plain loops over int8 do not vectorise here (run-time alias checks) and are five to ten times slower. Thirty-two lanes
-are one 256-bit register of int8: the width that AVX2 and AVX-512 run equally well; elsewhere LLVM splits it.
+Plain loops over int8 do not vectorise here (run-time alias checks) and are five to ten times slower. Sixty-four lanes
+are one register of int8 with AVX-512 and two with AVX2, whose independent halves hide the latency of the check's chain;
+elsewhere LLVM splits further.
 """
 
 from __future__ import annotations
@@ -14,7 +15,7 @@ from numba.core import cgutils
 from numba.extending import intrinsic, models, register_model
 
 #: Lanes of a vector. Every lifting size is a multiple of it.
-LANES = 32
+LANES = 64
 
 _INT8 = ir.VectorType(ir.IntType(8), LANES)
 _INT16 = ir.VectorType(ir.IntType(16), LANES)
@@ -126,6 +127,26 @@ def xor8(typing_context: Any, left: Any, right: Any) -> Any:
 
 
 @intrinsic
+def xor16(typing_context: Any, left: Any, right: Any) -> Any:
+    """The same on int16."""
+
+    def generate(context: Any, builder: Any, signature: Any, args: Any) -> Any:
+        return builder.xor(*args)
+
+    return int16_lanes(int16_lanes, int16_lanes), generate
+
+
+@intrinsic
+def widen(typing_context: Any, value: Any) -> Any:
+    """Int8 to int16."""
+
+    def generate(context: Any, builder: Any, signature: Any, args: Any) -> Any:
+        return builder.sext(args[0], _INT16)
+
+    return int16_lanes(int8_lanes), generate
+
+
+@intrinsic
 def splat8(typing_context: Any, value: Any) -> Any:
     """The same int8 in every lane."""
 
@@ -150,17 +171,16 @@ def magnitude8(typing_context: Any, value: Any) -> Any:
 
 @intrinsic
 def boxplus8(typing_context: Any, left: Any, right: Any, knee: Any) -> Any:
-    """``min - g(|left - right|) + g(left + right)``, at least 0, with ``g(d) = max(knee - d // 4, 0)``."""
+    """``min - (g(|left - right|) - g(left + right)) // 4`` for magnitudes, with ``g(d) = max(knee - d, 0)``."""
 
     def generate(context: Any, builder: Any, signature: Any, args: Any) -> Any:
         left, right, knee = args
         low = _call(builder, "umin", _INT8, left, right)
         high = _call(builder, "umax", _INT8, left, right)
-        apart = builder.lshr(builder.sub(high, low), _constant(2, _INT8))
-        total = builder.lshr(builder.add(high, low), _constant(2, _INT8))
-        less = _call(builder, "usub.sat", _INT8, knee, apart)
-        more = _call(builder, "usub.sat", _INT8, knee, total)
-        return _call(builder, "smax", _INT8, builder.add(builder.sub(low, less), more), _constant(0, _INT8))
+        less = _call(builder, "usub.sat", _INT8, knee, builder.sub(high, low))
+        more = _call(builder, "usub.sat", _INT8, knee, builder.add(high, low))
+        # At most 2 * low / 4: the result is never negative.
+        return builder.sub(low, builder.lshr(builder.sub(less, more), _constant(2, _INT8)))
 
     return int8_lanes(int8_lanes, int8_lanes, int8_lanes), generate
 
@@ -183,7 +203,9 @@ def where_equal8(typing_context: Any, left: Any, right: Any, then: Any, otherwis
     """Lane by lane: ``then`` where ``left == right``, else ``otherwise``."""
 
     def generate(context: Any, builder: Any, signature: Any, args: Any) -> Any:
-        return builder.select(builder.icmp_signed("==", args[0], args[1]), args[2], args[3])
+        # By masks, not by a select: LLVM would move the scaling of the two values behind it, into the loop over edges.
+        mask = builder.sext(builder.icmp_signed("==", args[0], args[1]), _INT8)
+        return builder.xor(args[3], builder.and_(mask, builder.xor(args[2], args[3])))
 
     return int8_lanes(int8_lanes, int8_lanes, int8_lanes, int8_lanes), generate
 
@@ -201,16 +223,16 @@ def negate_where8(typing_context: Any, value: Any, sign: Any) -> Any:
 
 
 @intrinsic
-def count_negative8(typing_context: Any, value: Any) -> Any:
-    """Number of negative lanes."""
+def count_negative(typing_context: Any, value: Any) -> Any:
+    """Number of negative lanes (int16)."""
 
     def generate(context: Any, builder: Any, signature: Any, args: Any) -> Any:
         word = ir.IntType(LANES)
-        bits = builder.bitcast(builder.icmp_signed("<", args[0], _constant(0, _INT8)), word)
+        bits = builder.bitcast(builder.icmp_signed("<", args[0], _constant(0, _INT16)), word)
         function = cgutils.get_or_insert_function(builder.module, ir.FunctionType(word, [word]), f"llvm.ctpop.i{LANES}")
-        return builder.zext(builder.call(function, [bits]), ir.IntType(64))
+        return builder.call(function, [bits])
 
-    return types.int64(int8_lanes), generate
+    return types.int64(int16_lanes), generate
 
 
 def _narrow(builder: Any, wide: Any) -> Any:

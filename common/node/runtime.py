@@ -9,14 +9,14 @@ from __future__ import annotations
 import asyncio
 import json
 import logging
-import os
 import signal
 import time
 from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Executor
 from typing import Any, Protocol
 
 from common.errors import AuthenticationError, QkdError
+from common.node.compute import make_executor
 from common.protocol.effects import AddPads, BlockDone, Effect, Lane, PeerStopped, Ready, Run, Send
 from common.protocol.messages import decode
 from common.protocol.session import LinkSession, Store, pads_name
@@ -110,13 +110,12 @@ class Lanes:
     """Worker threads: one each for sift, block and store, a pool for frames."""
 
     def __init__(self, frame_threads: int = 0) -> None:
-        threads = frame_threads or max(1, len(os.sched_getaffinity(0)))
         self._pools = {
-            lane: ThreadPoolExecutor(threads if lane == "frames" else 1, thread_name_prefix=lane)
+            lane: make_executor(frame_threads if lane == "frames" else 1, lane)
             for lane in ("sift", "frames", "block", "store")
         }
 
-    def __getitem__(self, lane: Lane) -> ThreadPoolExecutor:
+    def __getitem__(self, lane: Lane) -> Executor:
         return self._pools[lane]
 
     def close(self) -> None:

@@ -75,7 +75,7 @@ def _cycle(  # type: ignore[no-untyped-def]
 
 
 @njit(cache=True)  # type: ignore[misc]
-def _grow(degrees, rows, lifting, capacity, fixed_row, seed, candidates, cycle_look):  # type: ignore[no-untyped-def]
+def _grow(degrees, rows, lifting, capacity, seed, candidates, cycle_look):  # type: ignore[no-untyped-def]
     """Place every edge; returns ``edge_row, edge_shift`` in column order (empty if a column found no row)."""
     np.random.seed(seed)
     columns, edges = len(degrees), degrees.sum()
@@ -83,7 +83,7 @@ def _grow(degrees, rows, lifting, capacity, fixed_row, seed, candidates, cycle_l
     start = np.zeros(columns + 1, np.int64)
     start[1:] = np.cumsum(degrees)
     row_fill, placed = np.zeros(rows, np.int64), np.zeros(columns, np.int64)
-    width = capacity.max() + 4
+    width = capacity + 4
     row_col, row_shift = np.full((rows, width), -1, np.int64), np.full((rows, width), -1, np.int64)
     seen, queue = np.zeros(rows * lifting, np.int64), np.empty(rows * lifting + 1, np.int64)
     stamp = 0
@@ -94,21 +94,16 @@ def _grow(degrees, rows, lifting, capacity, fixed_row, seed, candidates, cycle_l
             at = start[j] + placed[j]
             for _t in range(candidates):
                 r = -1
-                if fixed_row[j, 0] >= 0:
-                    r = fixed_row[j, placed[j]]
-                else:
-                    for _tries in range(200):
-                        a = np.random.randint(rows)
-                        if row_fill[a] >= capacity[a]:
-                            continue
-                        if np.random.random() < row_fill[a] / capacity[a] and _tries < 60:
-                            continue
-                        used = False
-                        for e in range(start[j], at):
-                            used = used or edge_row[e] == a
-                        if not used:
-                            r = a
-                            break
+                for _tries in range(200):
+                    a = np.random.randint(rows)
+                    if row_fill[a] >= capacity or (np.random.random() < row_fill[a] / capacity and _tries < 60):
+                        continue
+                    used = False
+                    for e in range(start[j], at):
+                        used = used or edge_row[e] == a
+                    if not used:
+                        r = a
+                        break
                 if r < 0:
                     continue
                 s = np.random.randint(lifting)
@@ -132,7 +127,7 @@ def _grow(degrees, rows, lifting, capacity, fixed_row, seed, candidates, cycle_l
                     queue,
                     look,
                 )
-                fill = row_fill[r] / capacity[r]
+                fill = row_fill[r] / capacity
                 if g > best or (g == best and fill < best_fill):
                     best, best_fill, best_row, best_shift = g, fill, r, s
                 if g > look:
@@ -159,38 +154,38 @@ def degree_sequence(edge_fractions: dict[int, float], columns: int, rows: int) -
     return np.minimum(np.repeat(np.array(degrees, np.int64), counts), rows)
 
 
-def grow(degrees: Int, rows: int, lifting: int, merged: int, seed: int, candidates: int = 40) -> BaseGraph:
-    """Draw the shifts of a code.
+def grow(degrees: Int, rows: int, lifting: int, seed: int, candidates: int = 40) -> BaseGraph:
+    """Draw the shifts of a code with checks of (nearly) equal degree.
 
     Parameters
     ----------
-    degrees : *(columns,) int64*, ascending degrees of the payload columns.
+    degrees : *(columns,) int64*, ascending degrees of the columns.
     rows, lifting : size of the base matrix's rows, and of the circulants.
-    merged : number of auxiliary columns of degree 2; column ``columns + i`` joins rows ``2 i`` and ``2 i + 1``.
     seed : of the search; the same seed gives the same code.
     candidates : random (row, shift) pairs tried for each edge.
     """
-    columns = len(degrees)
-    all_degrees = np.concatenate([degrees, np.full(merged, 2, np.int64)])
-    fixed = np.full((columns + merged, 2), -1, np.int64)
-    fixed[columns:, 0] = 2 * np.arange(merged)
-    fixed[columns:, 1] = 2 * np.arange(merged) + 1
-    capacity = np.full(rows, -(-int(degrees.sum()) // rows), np.int64)
-    look = CYCLE_LOOK
+    capacity = -(-int(degrees.sum()) // rows)
     for attempt in range(8):
-        # Auxiliary columns come last, onto rows that are full: one more place each.
-        order = np.arange(columns)
-        edge_row, edge_shift = _grow(
-            all_degrees[order], rows, lifting, capacity + attempt, fixed[order], seed + attempt, candidates, look
-        )
-        if len(edge_row):
+        found = _grow(degrees, rows, lifting, capacity + attempt, seed + attempt, candidates, CYCLE_LOOK)
+        if len(found[0]):
             break
     else:
-        raise ValueError(f"no code found for {columns} columns, {rows} rows, lifting {lifting}")
-    aux_shift = np.random.default_rng(seed).integers(0, lifting, 2 * merged)
-    edge_col = np.concatenate([np.repeat(np.arange(columns), degrees), np.repeat(columns + np.arange(merged), 2)])
-    edge_row = np.concatenate([edge_row, np.arange(2 * merged)])
-    edge_shift = np.concatenate([edge_shift, aux_shift])
-    order = np.lexsort((edge_col, edge_row))
+        raise ValueError(f"no code found for {len(degrees)} columns, {rows} rows, lifting {lifting}")
+    return _in_row_order(lifting, rows, np.repeat(np.arange(len(degrees)), degrees), *found)
+
+
+def _in_row_order(lifting: int, rows: int, edge_column: Int, edge_row: Int, edge_shift: Int) -> BaseGraph:
+    order = np.lexsort((edge_column, edge_row))
     row_start = np.searchsorted(edge_row[order], np.arange(rows + 1)).astype(np.int64)
-    return BaseGraph(lifting, edge_col[order].astype(np.int64), edge_shift[order].astype(np.int64), row_start)
+    return BaseGraph(lifting, edge_column[order].astype(np.int64), edge_shift[order].astype(np.int64), row_start)
+
+
+def split(graph: BaseGraph, pairs: int, seed: int) -> BaseGraph:
+    """Cut the first rows in two halves each, at random: new rows ``2 i`` and ``2 i + 1`` sum to old row ``i``."""
+    rng = np.random.default_rng(seed)
+    rows = len(graph.row_start) - 1
+    edge_row = np.repeat(np.arange(rows) + pairs, np.diff(graph.row_start))
+    for i in range(pairs):
+        low, high = graph.row_start[i], graph.row_start[i + 1]
+        edge_row[low:high] = 2 * i + rng.permutation(high - low) % 2
+    return _in_row_order(graph.lifting, rows + pairs, graph.columns, edge_row, graph.shifts)

@@ -1,14 +1,15 @@
 """The table of error-correcting codes that both ends hold, and its fingerprint for the handshake.
 
-The data file is made by :mod:`common.planning.ldpc_design`; a code is a base matrix at one lifting size. Pairs of rows
-are joined by auxiliary columns: as long as the auxiliary bits are hidden, the two checks act as one, and every hidden
-bit that is revealed later splits one check into two (rate adaption by fixed-order puncturing; Elkouss et al. 2009).
+The data file is made by :mod:`common.planning.ldpc_design`; a code is a base matrix at one lifting size. Its first rows
+come in pairs: at first only the sum of a pair is sent, one check, and every bit revealed later splits one check in two
+(the rate adaption of blind reconciliation, Martinez-Mateo et al. 2012, with a check's halves in the place of punctured
+bits).
 """
 
 from __future__ import annotations
 
 import hashlib
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cache
 from importlib import resources
 
@@ -18,6 +19,8 @@ from numpy.typing import NDArray
 from common.errors import ConfigurationError
 
 DATA_FILE = "ldpc_codes.npz"
+#: Sizes of codewords that are lifted on loading, and by how much: to 2^17 and to 2^20.
+LIFTED = ((1 << 16, 2), (1 << 18, 4))
 
 
 @dataclass(frozen=True, eq=False)
@@ -27,9 +30,8 @@ class Code:
     Parameters
     ----------
     code_id : index into the table.
-    lifting : circulant size, a multiple of 32.
-    payload_columns, rows, merged : base columns that carry key bits, base rows, auxiliary columns (the last ones;
-        column ``payload_columns + i`` joins rows ``2 i`` and ``2 i + 1``).
+    lifting : circulant size, a multiple of 64.
+    payload_columns, rows, merged : base columns, base rows, pairs of rows (``2 i`` and ``2 i + 1``, from the start).
     columns, shifts : *(edges,) int64*, in row order.
     row_start : *(rows + 1,) int64*.
     """
@@ -60,7 +62,7 @@ class Code:
 
 
 class CodeTable:
-    """All codes, in ascending order of lifting and rows."""
+    """All codes, in ascending order of capacity and syndrome."""
 
     def __init__(self, codes: tuple[Code, ...]) -> None:
         self.codes = codes
@@ -75,27 +77,28 @@ class CodeTable:
 
     @staticmethod
     def from_arrays(arrays: dict[str, NDArray[np.int64]]) -> CodeTable:
-        """The table from the arrays of the data file."""
-        codes = []
-        for i, head in enumerate(arrays["heads"].tolist()):
-            lifting, payload_columns, rows, merged, edge, edges, row = head
-            codes.append(
-                Code(
-                    i,
-                    lifting,
-                    payload_columns,
-                    rows,
-                    merged,
-                    arrays["columns"][edge : edge + edges].astype(np.int64),
-                    arrays["shifts"][edge : edge + edges].astype(np.int64),
-                    arrays["row_start"][row : row + rows + 1].astype(np.int64),
-                )
-            )
-        return CodeTable(tuple(codes))
+        """The table from the arrays of the data file, with the lifted sizes."""
+        codes: list[Code] = []
+        columns = np.split(arrays["column_steps"].astype(np.int64), np.cumsum(arrays["heads"][:, 4])[:-1])
+        shifts = np.split(arrays["shifts"].astype(np.int64), np.cumsum(arrays["heads"][:, 4])[:-1])
+        degrees = np.split(arrays["row_degrees"].astype(np.int64), np.cumsum(arrays["heads"][:, 2])[:-1])
+        for i, (lifting, payload_columns, rows, merged, _) in enumerate(arrays["heads"].tolist()):
+            row_start = np.concatenate([[0], np.cumsum(degrees[i])])
+            code = Code(i, lifting, payload_columns, rows, merged, np.cumsum(columns[i]), shifts[i], row_start)
+            codes += [code, *(_lift(code, factor) for size, factor in LIFTED if size == code.capacity_bits)]
+        codes.sort(key=lambda code: (code.capacity_bits, code.syndrome_bits))
+        return CodeTable(tuple(replace(code, code_id=i) for i, code in enumerate(codes)))
+
+
+def _lift(code: Code, factor: int) -> Code:
+    """The same graph with larger circulants: no cycle becomes shorter, most become longer."""
+    # Knuth's multiplicative hash spreads the copies: any fixed scatter does.
+    copies = (np.arange(1, len(code.shifts) + 1) * 2654435761 >> 16) % factor
+    return replace(code, lifting=factor * code.lifting, shifts=code.shifts + code.lifting * copies)
 
 
 def _fingerprint(codes: tuple[Code, ...]) -> str:
-    digest = hashlib.sha256(b"qkd-node codes 1")
+    digest = hashlib.sha256(b"qkd-node codes 3")
     for code in codes:
         head = np.array([code.lifting, code.payload_columns, code.rows, code.merged], dtype="<i8")
         for array in (head, code.columns, code.shifts, code.row_start):

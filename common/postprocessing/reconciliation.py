@@ -1,8 +1,9 @@
 """Error correction of one frame, without input or output: what the reference side sends and the correcting side does.
 
-The reference side sends the syndrome of its bits with part of the checks merged, and a 32-bit check; the correcting
-side looks for its error pattern. If it fails, merged checks are split, at most twice: three rounds in all. Every
-disclosed bit is counted where its bytes are made. Either side may be the reference.
+The reference side sends the syndrome of its bits with part of the checks merged in pairs, and a 32-bit check; the
+correcting side looks for its error pattern. If it fails, merged checks are split: two steps in rounds 2 and 3, and what
+is left in round 4, which fewer than one frame in a thousand needs.
+Every disclosed bit is counted where its bytes are made. Either side may be the reference.
 """
 
 from __future__ import annotations
@@ -19,10 +20,13 @@ from common.errors import LocalProtocolError, RemoteProtocolError
 from common.kernels import ldpc
 from common.kernels.lanes import LANES
 from common.postprocessing.ldpc_codes import Code, CodeTable, code_table
+from common.postprocessing.ldpc_decoder import Decoder, DecoderName, make_decoder
+from common.security.bounds import binary_entropy
 
 __all__ = [
     "CHECK_BITS",
     "MAX_ROUNDS",
+    "RESULT_BITS",
     "CodeTable",
     "CorrectingFrame",
     "Efficiency",
@@ -37,18 +41,20 @@ __all__ = [
 ]
 
 Bits = NDArray[np.uint8]
+Words = NDArray[np.uint32]
+Units = NDArray[np.uint64]
 Efficiency = Literal["efficient", "balanced", "fast"]
 
-MAX_ROUNDS = 3
+MAX_ROUNDS = 4
 CHECK_BITS = 32
-REVEAL_UNIT_BITS = 32
+#: What the correcting side says of a frame after every round (status, error rate) depends on the key: disclosed.
+RESULT_BITS = 24
+REVEAL_UNIT_BITS = LANES
 SHORTEST_FRAME_BITS = 1 << 14
 LONGEST_FRAME_BITS = 1 << 20
 
-#: Posterior of a bit that is known, far above any sum of messages.
-_KNOWN = 4000
-#: Log-likelihood units per nat.
-_UNITS_PER_NAT = 9.0
+#: The third message splits this many times as many checks as the second.
+_THIRD_STEP = 2
 _QBER_RANGE = (0.003, 0.11)
 
 
@@ -59,21 +65,15 @@ class _Setting:
     gap: float
     sigmas: float
     step: float
-    iterations: tuple[int, int, int]
 
 
 _SETTINGS: dict[str, _Setting] = {
-    "efficient": _Setting(1.062, 0.8, 1.8, (50, 50, 120)),
-    "balanced": _Setting(1.075, 1.8, 2.0, (40, 40, 100)),
-    "fast": _Setting(1.10, 2.5, 2.5, (20, 40, 100)),
+    "efficient": _Setting(1.062, 1.5, 1.8),
+    "balanced": _Setting(1.072, 2.0, 2.0),
+    "fast": _Setting(1.095, 2.5, 2.5),
 }
-
-
-def binary_entropy(p: float) -> float:
-    """Entropy of a coin in bits; 0 at the ends."""
-    if p <= 0 or p >= 1:
-        return 0.0
-    return -p * math.log2(p) - (1 - p) * math.log2(1 - p)
+#: Of the decoder, by round.
+_ITERATIONS = (120, 120, 150, 200)
 
 
 def _inverse_entropy(h: float) -> float:
@@ -93,7 +93,7 @@ class FrameSpec:
     code_id : index into the code table.
     payload_bits : key bits in the frame; shorter payloads are filled up with zeros that both ends know.
     first_units, second_units : merged checks that are split in the first message, and after the second, in units of
-        ``REVEAL_UNIT_BITS``; the third message splits all.
+        ``REVEAL_UNIT_BITS``; the third splits twice as many more, the fourth all.
     """
 
     code_id: int
@@ -116,17 +116,19 @@ class FrameSpec:
         return code_table().codes[self.code_id]
 
     def revealed_bits(self, message: int) -> tuple[int, int]:
-        """Half-open range of the merged checks that message 0, 1 or 2 splits."""
-        ends = (0, self.first_units, self.second_units, self.code.merged_bits // REVEAL_UNIT_BITS)
+        """Half-open range of the merged checks that message 0 .. 3 splits."""
+        most = self.code.merged_bits // REVEAL_UNIT_BITS
+        third_units = min(most, self.second_units + _THIRD_STEP * (self.second_units - self.first_units))
+        ends = (0, self.first_units, self.second_units, third_units, most)
         return ends[message] * REVEAL_UNIT_BITS, ends[message + 1] * REVEAL_UNIT_BITS
 
     @property
     def rounds(self) -> int:
         """Messages that carry something: a code without merged checks left has fewer than ``MAX_ROUNDS``."""
-        return 1 + sum(low < high for low, high in (self.revealed_bits(1), self.revealed_bits(2)))
+        return 1 + sum(low < high for low, high in map(self.revealed_bits, range(1, MAX_ROUNDS)))
 
     def disclosed_bits(self, message: int) -> int:
-        """Bits in message 0, 1 or 2."""
+        """Bits in message 0 .. 3."""
         low, high = self.revealed_bits(message)
         base = self.code.syndrome_bits - self.code.merged_bits + CHECK_BITS if message == 0 else 0
         return base + high - low
@@ -141,6 +143,10 @@ def split_block(n_bits: int, frame_length_bits: int) -> list[int]:
     """Payload lengths, as equal as possible, of a block: none longer than 3/2 and, if it can be, none below 2/3."""
     frames = max(1, round(n_bits / frame_length_bits), -(-n_bits // LONGEST_FRAME_BITS))
     return [n_bits // frames + (i < n_bits % frames) for i in range(frames)] if n_bits else []
+
+
+def _size(code: Code) -> int:
+    return code.syndrome_bits
 
 
 def choose_code(qber: float, frame_length_bits: int, efficiency: Efficiency) -> FrameSpec:
@@ -164,8 +170,9 @@ def choose_code(qber: float, frame_length_bits: int, efficiency: Efficiency) -> 
     codes = code_table().codes
     capacity = min(code.capacity_bits for code in codes if code.capacity_bits >= frame_length_bits)
     fitting = [code for code in codes if code.capacity_bits == capacity]
-    enough = [code for code in fitting if code.syndrome_bits >= first + 2.5 * step]
-    code = min(enough, key=lambda code: code.rows) if enough else max(fitting, key=lambda code: code.rows)
+    # The largest code that fits into the first message splits fewest checks there, and has the most left for later.
+    within = [code for code in fitting if code.syndrome_bits - code.merged_bits <= first]
+    code = max(within, key=_size) if within else min(fitting, key=_size)
     most = code.merged_bits // REVEAL_UNIT_BITS
     base = code.syndrome_bits - code.merged_bits
     first_units = min(most, max(0, math.ceil((first - base) / REVEAL_UNIT_BITS)))
@@ -190,41 +197,41 @@ def _flatten(matrix: Bits, spec: FrameSpec) -> Bits:
     return np.packbits(flat, bitorder="little")
 
 
-def _syndrome(bits: Bits, spec: FrameSpec) -> NDArray[np.uint32]:
-    """*(rows, lifting / 32) uint32*: every check of the payload, auxiliary columns left out."""
+def _syndrome(bits: Bits, spec: FrameSpec) -> Words:
+    """*(rows, lifting / 32) uint32*: every check of the payload."""
     code = spec.code
     width = code.lifting // 32
-    words = np.zeros((code.payload_columns + code.merged, 2 * width + 1), "<u4")
+    words = np.zeros((code.payload_columns, 2 * width + 1), "<u4")
     packed = np.packbits(_matrix(bits, spec), axis=1, bitorder="little").view("<u4")
-    words[: code.payload_columns, :width] = packed
-    words[: code.payload_columns, width : 2 * width] = packed
+    words[:, :width] = packed
+    words[:, width : 2 * width] = packed
     out = np.empty((code.rows, width), np.uint32)
     ldpc.syndrome(words.astype(np.uint32, copy=False), code.columns, code.shifts, code.row_start, code.lifting, out)
     return out
 
 
-def _hidden(syndrome: NDArray[np.uint32], code: Code) -> NDArray[np.uint32]:
-    """The bits that split the merged checks: the odd rows of the pairs, in the order of revealing."""
-    shifts = _auxiliary_shifts(code)
-    rows = np.unpackbits(syndrome[1 : 2 * code.merged : 2].astype("<u4").view(np.uint8), axis=1, bitorder="little")
-    at = (np.arange(code.lifting)[None, :] - shifts[1::2, None]) % code.lifting
-    return np.packbits(np.take_along_axis(rows, at, axis=1).reshape(-1), bitorder="little").view("<u4")
+def _merge(syndrome: Words, code: Code) -> Words:
+    """*(rows - merged, lifting / 32) uint32*: each pair's sum, then the other rows."""
+    pairs = 2 * code.merged
+    return np.concatenate([syndrome[0:pairs:2] ^ syndrome[1:pairs:2], syndrome[pairs:]])
 
 
-def _auxiliary_shifts(code: Code) -> NDArray[np.int64]:
-    """*(2 * merged,) int64*: shift of the auxiliary column in each row of the pairs (it is the row's last edge)."""
-    return code.shifts[code.row_start[1 : 2 * code.merged + 1] - 1]
+def _hidden(syndrome: Words, code: Code) -> Units:
+    """*(merged_bits / 64,) uint64*: what splits the pairs, their second rows, in the order of revealing (in turn)."""
+    second = np.ascontiguousarray(syndrome[1 : 2 * code.merged : 2]).view(np.uint64)
+    return np.ascontiguousarray(second.T).reshape(-1)
 
 
-def _merge(syndrome: NDArray[np.uint32], code: Code) -> NDArray[np.uint32]:
-    """*(rows - merged, lifting / 32) uint32*: each pair's sum, aligned on its auxiliary bit, then the other rows."""
-    width = code.lifting // 32
-    even = np.unpackbits(syndrome[0 : 2 * code.merged : 2].astype("<u4").view(np.uint8), axis=1, bitorder="little")
-    shifts = _auxiliary_shifts(code)
-    at = (np.arange(code.lifting)[None, :] - shifts[0::2, None]) % code.lifting
-    aligned = np.packbits(np.take_along_axis(even, at, axis=1), axis=1, bitorder="little").view("<u4")
-    hidden = _hidden(syndrome, code).reshape(code.merged, width)
-    return np.concatenate([aligned ^ hidden, syndrome[2 * code.merged :]])
+def _split(merged: Words, hidden: Units, code: Code) -> Words:
+    """*(rows, lifting / 32) uint32*: the checks as they stand when the first units of ``hidden`` are known."""
+    width, pairs = code.lifting // 32, 2 * code.merged
+    second = np.zeros(code.merged_bits // 64, np.uint64)
+    second[: len(hidden)] = hidden
+    wanted = np.empty((code.rows, width), np.uint32)
+    wanted[1:pairs:2] = np.ascontiguousarray(second.reshape(-1, code.merged).T).view(np.uint32)
+    wanted[0:pairs:2] = merged[: code.merged] ^ wanted[1:pairs:2]
+    wanted[pairs:] = merged[code.merged :]
+    return wanted
 
 
 def _check(bits: Bits, spec: FrameSpec) -> bytes:
@@ -259,7 +266,7 @@ class ReferenceFrame:
         self._made = 0
         syndrome = _syndrome(bits, spec)
         self._merged = _merge(syndrome, spec.code).astype("<u4").tobytes()
-        self._hidden = _hidden(syndrome, spec.code).astype("<u4").tobytes()
+        self._hidden = _hidden(syndrome, spec.code).astype("<u8").tobytes()
         self._check = _check(bits, spec)
 
     def first(self) -> bytes:
@@ -267,7 +274,7 @@ class ReferenceFrame:
         return self._message(0)
 
     def more(self, round: int) -> bytes:
-        """Message of round 2 or 3: the bits that split further checks; each is asked for once, in order."""
+        """Message of round 2, 3 or 4: the bits that split further checks; each is asked for once, in order."""
         return self._message(round - 1)
 
     def _message(self, number: int) -> bytes:
@@ -312,38 +319,57 @@ class CorrectingFrame:
     ----------
     spec : what was agreed.
     bits : *(ceil(payload_bits / 8),) uint8*, packed, unused bits zero; kept until the frame is decoded or failed.
+    decoder : fast, or the slow reference.
     """
 
-    def __init__(self, spec: FrameSpec, bits: Bits) -> None:
+    def __init__(self, spec: FrameSpec, bits: Bits, decoder: DecoderName = "fast") -> None:
         _require(bits, spec)
         self.spec = spec
         self._bits: Bits | None = bits
-        self._decoder: _Decoder | None = None
+        self._name: DecoderName = decoder
+        self._decoder: Decoder | None = None
+        self._difference = np.zeros(0, np.uint32)
+        self._own_hidden = self._hidden = np.zeros(0, np.uint64)
         self._rounds = 0
         self._disclosed = 0
         self._check = b""
 
     def receive(self, round: int, payload: bytes) -> FrameOutcome:
-        """Take the message of round 1, 2 or 3 and decode (milliseconds to tens of them: use a worker thread)."""
-        bits = self._bits
+        """Take the message of round 1 .. 4 and decode (milliseconds to tens of them: use a worker thread)."""
+        bits, spec = self._bits, self.spec
         if bits is None or round != self._rounds + 1:
             raise RemoteProtocolError(f"message of round {round} for a frame that is at round {self._rounds}")
-        expected = self.spec.disclosed_bits(round - 1)
+        expected = spec.disclosed_bits(round - 1)
         if 8 * len(payload) != expected:
             raise RemoteProtocolError(f"message of round {round} has {8 * len(payload)} bits instead of {expected}")
         if self._decoder is None:
-            self._check, syndrome = payload[-CHECK_BITS // 8 :], payload[: -CHECK_BITS // 8]
-            self._decoder = _Decoder(self.spec, bits, syndrome)
-        else:
-            self._decoder.split(payload)
+            self._check, payload = payload[-CHECK_BITS // 8 :], payload[: -CHECK_BITS // 8]
+            payload = self._begin(bits, payload)
+        units = np.frombuffer(payload, "<u8").astype(np.uint64)
+        known = len(self._hidden)
+        self._hidden = np.concatenate([self._hidden, units ^ self._own_hidden[known : known + len(units)]])
+        decoder = self._decoder
+        assert decoder is not None
+        decoder.reveal(len(self._hidden), _split(self._difference, self._hidden, spec.code))
         self._rounds, self._disclosed = round, self._disclosed + expected
-        corrected = self._decoder.run(round)
-        decoded = corrected is not None and _check(corrected, self.spec) == self._check
-        return self._outcome(corrected if decoded else None, bits)
+        pattern = decoder.run(_ITERATIONS[round - 1])
+        corrected = None if pattern is None else bits ^ _flatten(pattern, spec)
+        if corrected is not None and _check(corrected, spec) != self._check:
+            corrected = None
+        return self._outcome(corrected, bits, decoder.iterations)
 
-    def _outcome(self, corrected: Bits | None, bits: Bits) -> FrameOutcome:
-        assert self._decoder is not None
-        iterations = self._decoder.iterations
+    def _begin(self, bits: Bits, payload: bytes) -> bytes:
+        """Take the merged syndrome; what follows it in the message is returned."""
+        code = self.spec.code
+        syndrome = _syndrome(bits, self.spec)
+        self._own_hidden = _hidden(syndrome, code)
+        merged = _merge(syndrome, code)
+        received = np.frombuffer(payload[: 4 * merged.size], "<u4").astype(np.uint32)
+        self._difference = merged ^ received.reshape(merged.shape)
+        self._decoder = make_decoder(self._name, code, self.spec.payload_bits, self.spec.expected_qber)
+        return payload[4 * merged.size :]
+
+    def _outcome(self, corrected: Bits | None, bits: Bits, iterations: int) -> FrameOutcome:
         if corrected is not None:
             errors = int(np.bitwise_count(corrected ^ bits).sum())
             self._bits = self._decoder = None
@@ -354,120 +380,63 @@ class CorrectingFrame:
         return FrameOutcome("failed", None, 0, self._disclosed, self._rounds, iterations)
 
 
-class _Decoder:
-    """The state of the iterative decoder of one frame between rounds (posteriors and messages stay: a warm start)."""
-
-    def __init__(self, spec: FrameSpec, bits: Bits, payload: bytes) -> None:
-        self.spec, self.code, self.iterations = spec, spec.code, 0
-        self._own = bits
-        code = self.code
-        syndrome = _syndrome(bits, spec)
-        self._own_hidden = _hidden(syndrome, code).astype("<u4").tobytes()
-        width = code.lifting // 32
-        received = np.frombuffer(payload, "<u4").astype(np.uint32)
-        body = (code.rows - code.merged) * width
-        difference = _merge(syndrome, code) ^ received[:body].reshape(-1, width)
-        self._start(difference)
-        self._known = 0
-        self.split(received[body:].astype("<u4").tobytes())
-
-    def _start(self, difference: NDArray[np.uint32]) -> None:
-        code, p = self.code, self.spec.expected_qber
-        wanted = np.zeros((code.rows, code.lifting // 32), np.uint32)
-        aligned = np.unpackbits(difference[: code.merged].astype("<u4").view(np.uint8), axis=1, bitorder="little")
-        shifts = _auxiliary_shifts(code)[0::2]
-        at = (np.arange(code.lifting)[None, :] + shifts[:, None]) % code.lifting
-        back = np.packbits(np.take_along_axis(aligned, at, axis=1), axis=1, bitorder="little").view("<u4")
-        wanted[0 : 2 * code.merged : 2] = back
-        wanted[2 * code.merged :] = difference[code.merged :]
-        self._signs = np.empty(code.rows * code.lifting, np.int8)
-        ldpc.expand_signs(wanted, code.lifting, self._signs)
-        ratio = _UNITS_PER_NAT * math.log((1 - p) / p)
-        values = np.zeros((code.payload_columns + code.merged, code.lifting), np.int16)
-        used = -(-self.spec.payload_bits // code.payload_columns)
-        filled = np.full(code.payload_columns * used, _KNOWN, np.int16)
-        filled[: self.spec.payload_bits] = round(ratio)
-        values[: code.payload_columns] = _KNOWN
-        values[: code.payload_columns, :used] = filled.reshape(-1, used)
-        self._posterior = np.empty(len(values) * (code.lifting + ldpc.ROOM), np.int16)
-        ldpc.set_posteriors(values, code.lifting, self._posterior)
-        self._messages = np.zeros(len(code.columns) * code.lifting, np.int8)
-        self._scratch = np.empty(LANES * int(np.diff(code.row_start).max()), np.int16)
-        self._scales, self._caps = _scale_tables()
-        degree = len(code.columns) / code.rows
-        first_cap = 2 * math.atanh((1 - 2 * p) ** (degree - 1)) * _UNITS_PER_NAT
-        self._state = np.array([64, max(1, round(first_cap))], np.int64)
-
-    def split(self, payload: bytes) -> None:
-        """Learn further auxiliary bits."""
-        code = self.code
-        ours = np.frombuffer(self._own_hidden, np.uint8)[self._known // 8 :][: len(payload)]
-        ones = np.unpackbits(ours ^ np.frombuffer(payload, np.uint8), bitorder="little")
-        values = np.where(ones == 1, -_KNOWN, _KNOWN).astype(np.int16)
-        done = 0
-        while done < len(values):
-            column, first = divmod(self._known + done, code.lifting)
-            part = values[done : done + code.lifting - first]
-            ldpc.add_to_posterior(self._posterior, code.payload_columns + column, first, part, code.lifting)
-            done += len(part)
-        self._known += len(values)
-
-    def run(self, round: int) -> Bits | None:
-        """Decode; the corrected payload, or None."""
-        code = self.code
-        limit = _ITERATIONS[round - 1]
-        done = ldpc.decode(
-            self._posterior, self._messages, self._scratch, self._signs, code.columns, code.shifts, code.row_start,
-            code.lifting, self._scales, self._caps, _KNEE, self._state, limit,
-        )  # fmt: skip
-        self.iterations += abs(done)
-        if done < 0:
-            return None
-        errors = np.empty((code.payload_columns, code.lifting), np.uint8)
-        ldpc.hard_decisions(self._posterior, code.lifting, errors)
-        return self._own ^ _flatten(errors, self.spec)
-
-
-_ITERATIONS = (50, 50, 120)
-_KNEE = 4
-
-
-def _scale_tables() -> tuple[NDArray[np.int64], NDArray[np.int64]]:
-    """Scale (64 = 1) and cap of the messages by sqrt(2 * unsatisfied fraction) in 64 bins."""
-    unsatisfied = (np.arange(64) / 63) ** 2 / 2
-    scales = np.clip(np.rint(64 * (0.986 - 0.99 * unsatisfied)), 12, 64)
-    caps = np.clip(np.rint(80 * np.exp(-0.6 * unsatisfied / 0.36)), 1, 127)
-    nearly = unsatisfied < 0.004
-    return np.where(nearly, 64, scales).astype(np.int64), np.where(nearly, 100, caps).astype(np.int64)
-
-
 class QberTracker:
-    """Follows the error rate through decoded frames: an exponential average weighted by bits.
+    """Follows the error rate through decoded frames: a long average, which forgets when the newest bits contradict it.
 
     Parameters
     ----------
     initial_qber : before any frame, a fraction.
-    memory_bits : how far back it looks.
+    memory_bits : how far back it looks while nothing changes.
     """
 
-    def __init__(self, initial_qber: float, memory_bits: int = 1 << 19) -> None:
-        self.memory_bits = memory_bits
-        self._errors = initial_qber * 8192
-        self._bits = 8192.0
+    def __init__(self, initial_qber: float, memory_bits: int = 1 << 22) -> None:
+        self._long = _Average(memory_bits, initial_qber)
+        self._short = _Average(_SHORT_MEMORY_BITS, initial_qber)
+        self._learned = False
 
     @property
     def qber(self) -> float:
         """The present estimate."""
-        return self._errors / self._bits
+        return self._long.mean
+
+    @property
+    def learned(self) -> bool:
+        """Some frame has been decoded (or has failed): the estimate is more than a guess."""
+        return self._learned
 
     def decoded(self, n_bits: int, errors: int) -> None:
         """A frame was decoded."""
-        keep = max(0.0, 1 - n_bits / self.memory_bits)
-        self._errors = keep * self._errors + errors
-        self._bits = keep * self._bits + n_bits
+        self._learned = True
+        self._long.add(n_bits, errors)
+        self._short.add(n_bits, errors)
+        p = self._long.mean
+        deviation = math.sqrt(p * (1 - p) / self._short.bits)
+        if abs(self._short.mean - p) > _SURPRISE * deviation:
+            self._long.bits, self._long.errors = self._short.bits, self._short.errors
 
     def failed(self, spec: FrameSpec) -> None:
         """A frame was not decoded: its error rate was above what everything disclosed could correct."""
         worst = _inverse_entropy(min(0.97, spec.code.syndrome_bits / spec.payload_bits / 1.05))
         if worst > self.qber:
             self.decoded(spec.payload_bits, round(worst * spec.payload_bits))
+
+
+_SHORT_MEMORY_BITS = 1 << 18
+#: Standard deviations of the short average at which the long one starts again.
+_SURPRISE = 3.0
+
+
+class _Average:
+    """Exponential average weighted by bits; starts as if it had seen few."""
+
+    def __init__(self, memory_bits: int, initial: float) -> None:
+        self.memory_bits, self.bits, self.errors = memory_bits, 2048.0, 2048.0 * initial
+
+    @property
+    def mean(self) -> float:
+        return self.errors / self.bits
+
+    def add(self, n_bits: int, errors: int) -> None:
+        keep = max(0.0, 1 - n_bits / self.memory_bits)
+        self.errors = keep * self.errors + errors
+        self.bits = keep * self.bits + n_bits

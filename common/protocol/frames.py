@@ -6,6 +6,7 @@ corrects. Every bit that an end discloses about the key is counted here, at the 
 
 from __future__ import annotations
 
+from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass, field
 
@@ -16,6 +17,7 @@ from common.config import Reconciliation
 from common.errors import RemoteProtocolError
 from common.keybits import KeyBits
 from common.postprocessing.reconciliation import (
+    RESULT_BITS,
     CorrectingFrame,
     FrameOutcome,
     FrameSpec,
@@ -30,9 +32,12 @@ from common.protocol.transitions import Role
 
 MIN_TAIL_BITS = 1024
 """A shorter rest at the end of a block is left out at both ends (nothing about it is ever disclosed)."""
-RESULT_BITS = 16
-"""Status and QBER of a FRAME_RESULT depend on the key: counted as disclosed in full."""
-QBER_STEP = 2.0**-11
+QBER_STEP = 2.0**-16
+MOST_STEPS = 0xFFFF
+FRAMES_UNLEARNED = 1
+"""Frames under way as long as no frame of this link has told the error rate: more would all be sized by a guess."""
+FRAMES_UNDER_WAY = 64
+"""Frames under way later: enough for a round trip of a second at full rate, and a bound on memory."""
 STATUS = {"more": 0, "decoded": 1, "failed": 2}
 Packed = NDArray[np.uint8]
 
@@ -78,6 +83,8 @@ class FrameExchange:
         self._bits = BitAccumulator()
         self._frames: dict[int, Frame] = {}
         self._cut = 0
+        self._waiting: deque[Frame] = deque()
+        self._under_way = 0
         self.closed = False
         self.sifted_bits = 0
 
@@ -123,7 +130,8 @@ class FrameExchange:
             frame.round += 1
             return [self._more(frame, frame.work)]
         self._finish(frame, "decoded" if message.status == STATUS["decoded"] else "failed", message.qber_steps)
-        return []
+        self._under_way -= 1
+        return self._send_waiting()
 
     # -- what the block asks ------------------------------------------------------------------------------------------
 
@@ -200,10 +208,25 @@ class FrameExchange:
         frame = self._frames.setdefault(index, Frame(index, n_bits))
         if frame.n_bits != n_bits:
             raise RemoteProtocolError(f"frame {index} has {n_bits} bits here and {frame.n_bits} at the peer")
-        bits = frame.bits = self._bits.take(n_bits).take()
+        frame.bits = self._bits.take(n_bits).take()
         if not self._is_reference(index):
             return self._correct(frame) if frame.early is not None else []
-        spec = choose_code(self._tracker.qber, n_bits, self._settings.efficiency)
+        self._waiting.append(frame)
+        return self._send_waiting()
+
+    def _send_waiting(self) -> list[Effect]:
+        """Begin reference frames, as many as may be under way."""
+        effects: list[Effect] = []
+        most = FRAMES_UNDER_WAY if self._tracker.learned else FRAMES_UNLEARNED
+        while self._waiting and self._under_way < most:
+            self._under_way += 1
+            effects.append(self._begin(self._waiting.popleft()))
+        return effects
+
+    def _begin(self, frame: Frame) -> Effect:
+        bits = frame.bits
+        assert bits is not None
+        spec = choose_code(self._tracker.qber, frame.n_bits, self._settings.efficiency)
 
         def work() -> tuple[ReferenceFrame, bytes]:
             reference = ReferenceFrame(spec, bits)
@@ -213,7 +236,7 @@ class FrameExchange:
             frame.work, payload = result
             return [self._disclose(frame, spec, payload)]
 
-        return [self._guard(Run("frames", work, done))]
+        return self._guard(Run("frames", work, done))
 
     def _more(self, frame: Frame, work: ReferenceFrame) -> Run:
         number = frame.round
@@ -246,7 +269,7 @@ class FrameExchange:
         frame.disclosed_bits += 8 * len(message.payload)
         if message.round == 1:
             spec = FrameSpec(message.code_id, message.n_bits, message.first_units, message.second_units)
-            frame.work = CorrectingFrame(spec, bits)
+            frame.work = CorrectingFrame(spec, bits, self._settings.decoder)
         work = frame.work
         assert isinstance(work, CorrectingFrame)
         return [
@@ -268,7 +291,7 @@ class FrameExchange:
             if outcome.status == "decoded":
                 frame.bits = outcome.bits
                 frame.errors = outcome.errors
-                steps = min(round(outcome.errors / frame.n_bits / QBER_STEP), 255)
+                steps = min(round(outcome.errors / frame.n_bits / QBER_STEP), MOST_STEPS)
             self._finish(frame, outcome.status, steps)
         return [self._say(FrameResult(self._block_id, frame.index, number, STATUS[outcome.status], steps))]
 

@@ -135,9 +135,9 @@ class Syndrome(BlockMessage):
     payload: bytes
 
 
-@_message(6, "QIBBB")
+@_message(6, "QIBBH")
 class FrameResult(BlockMessage):
-    """Correcting side: status after a round (0 more, 1 decoded, 2 failed) and the frame's QBER in steps of 2^-11."""
+    """Correcting side: status after a round (0 more, 1 decoded, 2 failed) and the frame's QBER in steps of 2^-16."""
 
     block_id: int
     frame: int

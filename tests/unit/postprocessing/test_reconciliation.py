@@ -1,0 +1,338 @@
+"""Codes, decoders, frames: against slow twins, against the package `ldpc`, and against the bytes on the wire."""
+
+from __future__ import annotations
+
+import itertools
+from typing import Any
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from common.errors import InputError, LocalProtocolError, RemoteProtocolError
+from common.kernels import ldpc
+from common.postprocessing import reconciliation
+from common.postprocessing.ldpc_codes import code_table
+from common.postprocessing.ldpc_decoder import LayeredDecoder, ReferenceDecoder
+from common.postprocessing.offline import HIGHEST_QBER, LEAD_FRAME_BITS, reconcile_pair
+from common.postprocessing.reconciliation import (
+    CorrectingFrame,
+    FrameSpec,
+    QberTracker,
+    ReferenceFrame,
+    binary_entropy,
+    choose_code,
+    split_block,
+)
+
+SIZES = (1 << 14, 1 << 16, 1 << 17, 1 << 18, 1 << 20)
+
+
+def keys(rng: np.random.Generator, n_bits: int, errors: np.ndarray | float) -> tuple[np.ndarray, np.ndarray]:
+    alice = rng.integers(0, 2, n_bits, dtype=np.uint8)
+    flips = rng.random(n_bits) < errors
+    return np.packbits(alice, bitorder="little"), np.packbits(alice ^ flips, bitorder="little")
+
+
+def slow_syndrome(bits: np.ndarray, code: Any) -> np.ndarray:
+    """One check at a time, from the definition."""
+    matrix = bits.reshape(code.payload_columns, code.lifting)
+    out = np.zeros((code.rows, code.lifting), np.uint8)
+    for row in range(code.rows):
+        for x in range(code.lifting):
+            for e in range(code.row_start[row], code.row_start[row + 1]):
+                out[row, x] ^= matrix[code.columns[e], (x + code.shifts[e]) % code.lifting]
+    return out
+
+
+def test_the_table_serves_every_size_and_rate() -> None:
+    codes = code_table().codes
+    assert sorted({code.capacity_bits for code in codes}) == list(SIZES)
+    for size in SIZES:
+        rates = [(c.syndrome_bits - c.merged_bits) / size for c in codes if c.capacity_bits == size]
+        assert rates == sorted(rates)
+        assert rates[0] < 1.3 * binary_entropy(0.003)
+        assert rates[-1] > 1.1 * binary_entropy(0.1)
+        assert max(b / a for a, b in itertools.pairwise(rates)) < 1.15
+
+
+def test_no_column_meets_a_check_twice() -> None:
+    """Not even a merged one: two edges of a circulant in one check would be a cycle of length two or four."""
+    for code in code_table().codes:
+        for pair in range(code.merged):
+            columns = code.columns[code.row_start[2 * pair] : code.row_start[2 * pair + 2]]
+            assert len(set(columns.tolist())) == len(columns)
+        for row in range(2 * code.merged, code.rows):
+            columns = code.columns[code.row_start[row] : code.row_start[row + 1]]
+            assert len(set(columns.tolist())) == len(columns)
+        degrees = np.bincount(code.columns, minlength=code.payload_columns)
+        assert degrees.min() >= 2
+
+
+def test_syndrome_equals_its_definition(rng: np.random.Generator) -> None:
+    code = code_table().codes[30]
+    bits = rng.integers(0, 2, code.capacity_bits, dtype=np.uint8)
+    spec = FrameSpec(30, code.capacity_bits, 0, 0)
+    words = reconciliation._syndrome(np.packbits(bits, bitorder="little"), spec)
+    fast = np.unpackbits(words.astype("<u4").view(np.uint8), axis=1, bitorder="little")
+    np.testing.assert_array_equal(fast, slow_syndrome(bits, code))
+
+
+def test_splitting_all_checks_gives_back_the_syndrome(rng: np.random.Generator) -> None:
+    code = code_table().codes[40]
+    syndrome = rng.integers(0, 2**32, (code.rows, code.lifting // 32), dtype=np.uint32)
+    merged, hidden = reconciliation._merge(syndrome, code), reconciliation._hidden(syndrome, code)
+    assert merged.size * 32 == code.syndrome_bits - code.merged_bits
+    assert hidden.size * 64 == code.merged_bits
+    np.testing.assert_array_equal(reconciliation._split(merged, hidden, code), syndrome)
+
+
+def slow_box_plus(left: int, right: int, knee: int) -> int:
+    low, high = min(left, right), max(left, right)
+    return low - (max(knee - (high - low), 0) - max(knee - (high + low), 0)) // 4
+
+
+def slow_iteration(decoder: LayeredDecoder, factor: int, cap: int, knee: int) -> int:
+    """One layered iteration from the definition, lane by lane, on the decoder's own arrays; unsatisfied checks."""
+    code, posterior, messages = decoder.code, decoder._posterior, decoder._messages
+    unsatisfied = 0
+    for first, end, low, high, sign_base in decoder._segments.tolist():
+        for x in range(low, high):
+            places = [
+                int(decoder._bases[e]) + (x + int(code.shifts[e])) % code.lifting
+                for e in range(first, end)
+            ]
+            heard = [int(messages[e * code.lifting + x]) for e in range(first, end)]
+            wide = [int(posterior[p]) - message for p, message in zip(places, heard, strict=True)]
+            odd = int(decoder._signs[sign_base + x] < 0)
+            unsatisfied += (odd + sum(posterior[p] < 0 for p in places)) % 2
+            narrow = [max(-128, min(127, value)) for value in wide]
+            sizes = [min(abs(value), 127) for value in narrow]
+            negative = (odd + sum(value < 0 for value in narrow)) % 2
+            least, rest = 127, 127
+            for size in sizes:
+                rest = slow_box_plus(rest, max(size, least), knee)
+                least = min(least, size)
+            others = min((slow_box_plus(least, rest, knee) * factor + 32) // 64, cap)
+            at_least = min((rest * factor + 32) // 64, cap)
+            for e, place, value, size, own in zip(range(first, end), places, wide, sizes, narrow, strict=True):
+                message = at_least if size == least else others
+                message = -message if (negative + (own < 0)) % 2 else message
+                messages[e * code.lifting + x] = message
+                column = int(code.columns[e])
+                for copy in (-code.lifting, 0, code.lifting):
+                    at = place + copy
+                    start = column * (code.lifting + ldpc.ROOM)
+                    if start <= at < start + code.lifting + ldpc.ROOM:
+                        posterior[at] = value + message
+    return unsatisfied
+
+
+@pytest.mark.parametrize("units", [0, 3, 1000])
+def test_decoder_kernel_equals_its_slow_twin(rng: np.random.Generator, units: int) -> None:
+    code = code_table().codes[45]
+    units = min(units, code.merged_bits // 64)
+    wanted = rng.integers(0, 2**32, (code.rows, code.lifting // 32), dtype=np.uint32)
+    fast, slow = (LayeredDecoder(code, code.capacity_bits - 77, 0.03) for _ in range(2))
+    for decoder in (fast, slow):
+        decoder.reveal(units, wanted)
+    factor, cap = fast._state.tolist()
+    assert fast.run(1) is None
+    slow_iteration(slow, factor, cap, 20)
+    np.testing.assert_array_equal(fast._messages, slow._messages)
+    stride = code.lifting + ldpc.ROOM
+    inside = slice(ldpc.PAD, ldpc.PAD + code.lifting)
+    np.testing.assert_array_equal(
+        fast._posterior.reshape(-1, stride)[:, inside], slow._posterior.reshape(-1, stride)[:, inside]
+    )
+
+
+def test_both_decoders_find_the_same_errors(rng: np.random.Generator) -> None:
+    """The PyPI package `ldpc` is the oracle: floating-point sum-product on the same checks."""
+    n_bits = (1 << 14) - 100
+    spec = choose_code(0.025, n_bits, "fast")
+    alice, bob = keys(rng, n_bits, 0.022)
+    message = ReferenceFrame(spec, alice).first()
+    for name in ("fast", "reference"):
+        outcome = CorrectingFrame(spec, bob, name).receive(1, message)  # type: ignore[arg-type]
+        assert outcome.status == "decoded"
+        np.testing.assert_array_equal(outcome.bits, alice)
+
+
+def test_reference_decoder_sees_merged_and_split_checks(rng: np.random.Generator) -> None:
+    code = code_table().codes[50]
+    bits = rng.integers(0, 2, code.capacity_bits, dtype=np.uint8)
+    spec = FrameSpec(50, code.capacity_bits, 0, 0)
+    syndrome = reconciliation._syndrome(np.packbits(bits, bitorder="little"), spec)
+    for units in (0, 5, code.merged_bits // 64):
+        decoder = ReferenceDecoder(code, code.capacity_bits, 0.02)
+        merged, hidden = reconciliation._merge(syndrome, code), reconciliation._hidden(syndrome, code)
+        decoder.reveal(units, reconciliation._split(merged, hidden[:units], code))
+        parity = np.concatenate([bits[checks].sum(axis=1) % 2 for checks in decoder._checks])
+        np.testing.assert_array_equal(parity, decoder._wanted)
+
+
+@pytest.mark.parametrize("n_bits", [1, 63, 1024, 5000, (1 << 14) + 1, 1 << 16, 100_001])
+@pytest.mark.parametrize("efficiency", ["efficient", "balanced", "fast"])
+def test_frames_decode_to_the_reference_bits(rng: np.random.Generator, n_bits: int, efficiency: Any) -> None:
+    alice, bob = keys(rng, n_bits, 0.02)
+    spec = choose_code(0.02, n_bits, efficiency)
+    reference, correcting = ReferenceFrame(spec, alice), CorrectingFrame(spec, bob)
+    sent = reference.first()
+    wire = 8 * len(sent)
+    outcome = correcting.receive(1, sent)
+    while outcome.status == "more":
+        sent = reference.more(outcome.rounds + 1)
+        wire += 8 * len(sent)
+        outcome = correcting.receive(outcome.rounds + 1, sent)
+    assert outcome.rounds <= spec.rounds <= 4
+    assert wire == reference.disclosed_bits == outcome.disclosed_bits
+    if outcome.status == "decoded":
+        np.testing.assert_array_equal(outcome.bits, alice)
+        assert outcome.errors == int(np.bitwise_count(alice ^ bob).sum())
+
+
+def test_a_frame_beyond_repair_fails_and_says_so(rng: np.random.Generator) -> None:
+    alice, bob = keys(rng, 1 << 14, 0.2)
+    spec = choose_code(0.02, 1 << 14, "fast")
+    reference, correcting = ReferenceFrame(spec, alice), CorrectingFrame(spec, bob)
+    outcome = correcting.receive(1, reference.first())
+    for number in range(2, spec.rounds + 1):
+        assert outcome.status == "more"
+        outcome = correcting.receive(number, reference.more(number))
+    assert outcome.status == "failed"
+    assert outcome.bits is None
+    with pytest.raises(RemoteProtocolError):
+        correcting.receive(5, b"")
+
+
+def test_wrong_messages_are_refused(rng: np.random.Generator) -> None:
+    alice, bob = keys(rng, 1 << 14, 0.02)
+    spec = choose_code(0.02, 1 << 14, "fast")
+    reference = ReferenceFrame(spec, alice)
+    first = reference.first()
+    with pytest.raises(LocalProtocolError):
+        reference.first()
+    with pytest.raises(LocalProtocolError):
+        reference.more(3)
+    with pytest.raises(RemoteProtocolError, match="bits instead of"):
+        CorrectingFrame(spec, bob).receive(1, first[:-1])
+    with pytest.raises(RemoteProtocolError):
+        CorrectingFrame(spec, bob).receive(2, first)
+    with pytest.raises(LocalProtocolError):
+        ReferenceFrame(spec, alice[:-1])
+    with pytest.raises(RemoteProtocolError):
+        FrameSpec(len(code_table()), 100, 0, 0)
+    with pytest.raises(RemoteProtocolError):
+        FrameSpec(0, 1 << 15, 0, 0)
+    with pytest.raises(RemoteProtocolError):
+        FrameSpec(0, 100, 5, 4)
+    with pytest.raises(LocalProtocolError):
+        choose_code(0.02, (1 << 20) + 1, "fast")
+
+
+def test_a_flipped_message_never_gives_a_wrong_key(rng: np.random.Generator) -> None:
+    """The 32-bit check drops a frame that decodes to something else."""
+    alice, bob = keys(rng, 1 << 14, 0.02)
+    spec = choose_code(0.025, 1 << 14, "fast")
+    message = bytearray(ReferenceFrame(spec, alice).first())
+    message[-1] ^= 1
+    assert CorrectingFrame(spec, bob).receive(1, bytes(message)).status == "more"
+
+
+@given(st.integers(0, 10_000_000), st.sampled_from([1 << 12, 1 << 16, 1 << 18, 1 << 20]))
+def test_split_block_is_fair_and_complete(n_bits: int, size: int) -> None:
+    lengths = split_block(n_bits, size)
+    assert sum(lengths) == n_bits
+    if lengths:
+        assert max(lengths) - min(lengths) <= 1
+        assert max(lengths) <= min(1.5 * size + 1, 1 << 20)
+
+
+@given(st.floats(0.0001, 0.3), st.integers(1, 1 << 20), st.sampled_from(["efficient", "balanced", "fast"]))
+def test_every_choice_is_a_valid_frame(qber: float, n_bits: int, efficiency: Any) -> None:
+    spec = choose_code(qber, n_bits, efficiency)
+    assert spec.code.capacity_bits >= n_bits
+    assert sum(spec.disclosed_bits(i) for i in range(4)) == spec.code.syndrome_bits + 32
+
+
+def test_tracker_averages_long_and_forgets_fast() -> None:
+    tracker = QberTracker(0.05)
+    assert not tracker.learned
+    for _ in range(40):
+        tracker.decoded(1 << 16, round(0.02 * (1 << 16)))
+    assert tracker.learned
+    assert tracker.qber == pytest.approx(0.02, rel=0.02)
+    for _ in range(4):
+        tracker.decoded(1 << 16, round(0.03 * (1 << 16)))
+    assert tracker.qber > 0.026
+    before = tracker.qber
+    tracker.failed(choose_code(tracker.qber, 1 << 16, "fast"))
+    assert tracker.qber > before
+
+
+def test_pair_counts_everything(rng: np.random.Generator) -> None:
+    n_bits = (1 << 17) + 4321
+    alice, bob = keys(rng, n_bits, 0.025)
+    result = reconcile_pair(alice, bob, n_bits, frame_length_bits=1 << 15)
+    assert result.frames == 1 + len(split_block(n_bits - LEAD_FRAME_BITS, 1 << 15))
+    assert result.frames_failed == 0
+    assert result.kept == n_bits
+    np.testing.assert_array_equal(result.alice, alice)
+    np.testing.assert_array_equal(result.bob, alice)
+    assert result.f_ec is not None
+    assert 1.0 < result.f_ec < 1.35
+    assert result.f_ec == result.f_ec_kept
+
+
+def test_a_failed_frame_counts_in_full(rng: np.random.Generator) -> None:
+    n_bits = 1 << 16
+    errors = np.full(n_bits, 0.02)
+    errors[1 << 15 :] = 0.15
+    alice, bob = keys(rng, n_bits, errors)
+    result = reconcile_pair(alice, bob, n_bits, frame_length_bits=1 << 15, qber=0.02)
+    assert (result.frames, result.frames_failed) == (2, 1)
+    assert result.kept == 1 << 15
+    assert result.leak_ec_bits == result.leak_kept_bits + (1 << 15)
+    np.testing.assert_array_equal(result.bob, alice[: 1 << 12])
+
+
+@pytest.mark.parametrize("kind", ["asymmetric", "wandering", "bursts"])
+def test_errors_that_are_not_alike(rng: np.random.Generator, kind: str) -> None:
+    """One direction likelier than the other, a drift of 30 %, and a key whose error rate jumps: right, or refused."""
+    n_bits = 75_000 if kind == "bursts" else 1 << 19
+    alice = rng.integers(0, 2, n_bits, dtype=np.uint8)
+    if kind == "asymmetric":
+        chance = np.where(alice == 1, 0.033, 0.019)
+    elif kind == "wandering":
+        chance = 0.026 * (1 + 0.3 * np.sin(np.arange(n_bits) / n_bits * 2 * np.pi))
+    else:
+        chance = np.where(np.arange(n_bits) // 5000 % 3 == 1, 0.08, 0.01)
+    bob = alice ^ (rng.random(n_bits) < chance)
+    packed = [np.packbits(bits, bitorder="little") for bits in (alice, bob)]
+    result = reconcile_pair(packed[0], packed[1], n_bits, frame_length_bits=1 << 16 if kind == "bursts" else 1 << 17)
+    np.testing.assert_array_equal(result.alice, result.bob)
+    assert result.kept <= n_bits
+    if kind != "bursts":
+        assert result.frames_failed == 0
+        assert result.f_ec is not None
+        assert result.f_ec < 1.17
+
+
+def test_bad_pairs_are_refused(rng: np.random.Generator) -> None:
+    alice, bob = keys(rng, 10_000, 0.5)
+    with pytest.raises(InputError, match="differ in") as caught:
+        reconcile_pair(alice, bob, 10_000)
+    assert "inverted" in caught.value.remedy
+    with pytest.raises(InputError, match="empty"):
+        reconcile_pair(alice[:0], bob[:0], 0)
+    with pytest.raises(InputError, match="bytes each"):
+        reconcile_pair(alice, bob[:-1], 10_000)
+    assert HIGHEST_QBER < 0.5
+
+
+def test_outcomes_do_not_show_bits(rng: np.random.Generator) -> None:
+    alice, bob = keys(rng, 4096, 0.02)
+    result = reconcile_pair(alice, bob, 4096, qber=0.02)
+    assert "array" not in repr(result)
