@@ -7,7 +7,7 @@ import math
 import os
 import time
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 import click
 import numpy as np
@@ -16,13 +16,19 @@ from rich.progress import Progress
 
 from common.cli.keyfiles import format_option, read_key, write_secret
 from common.cli.output import emit, json_option, progress_console, quiet_option, table
+from common.config import Amplification
+from common.datatypes import ReconciledKey
 from common.errors import InputError
+from common.keybits import KeyBits
 from common.node.compute import cores, make_executor
-from common.postprocessing.amplification import FAMILIES, seed_bits, universal_hash
+from common.postprocessing.amplification import amplify, seed_bits
 from common.postprocessing.offline import HIGHEST_QBER, PairResult, reconcile_pair
 from common.postprocessing.reconciliation import LONGEST_FRAME_BITS
-from common.postprocessing.verification import POINT_BYTES, leak_verify_bits, verification_tag
+from common.postprocessing.verification import POINT_BYTES, leak_verify_bits, verification_tag, verified_key
 from common.security.bounds import binary_entropy
+
+FAMILIES = get_args(Amplification.model_fields["family"].annotation)
+
 
 @click.command("distil")
 @click.option("--alice", type=click.Path(path_type=Path), required=True, help="Sifted key of the one end.")
@@ -44,7 +50,7 @@ from common.security.bounds import binary_entropy
 @quiet_option
 def command(
     alice: Path, bob: Path, file_format: str, ell: int | None, phase_error: float | None, eps: float, family: Any,
-    out: Path | None,    frame_length: int, efficiency: Any, decoder: Any, qber: float | None, as_json: bool, quiet: bool,
+    out: Path | None, frame_length: int, efficiency: Any, decoder: Any, qber: float | None, as_json: bool, quiet: bool,
 ) -> int:  # fmt: skip
     """Distil a key from two sifted keys in files; nothing is sent anywhere.
 
@@ -128,7 +134,9 @@ def _write(
             seed[-1] &= (1 << needed % 8) - 1
         (out / "seed").write_bytes(seed.tobytes())
         for name, key in (("alice", result.alice), ("bob", result.bob)):
-            write_secret(out / f"{name}.key", universal_hash(family, key, result.kept, seed, length))
+            verified_bits = verified_key(result.reconciled(key))
+            secret = amplify(verified_bits, seed, length, family, simulated=False)
+            write_secret(out / f"{name}.key", secret.bits.take())
             files.append(f"{name}.key")
         files.append("seed")
     (out / "report.json").write_text(json.dumps(document | {"family": family if length else None}, indent=2) + "\n")

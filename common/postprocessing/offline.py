@@ -13,7 +13,9 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from common.datatypes import ReconciledKey
 from common.errors import InputError
+from common.keybits import KeyBits
 from common.postprocessing.ldpc_decoder import DecoderName
 from common.postprocessing.reconciliation import (
     RESULT_BITS,
@@ -82,6 +84,13 @@ class PairResult:
         """The same of the decoded frames alone; None without errors."""
         limit = self.kept * binary_entropy(self.kept_errors / self.kept) if self.kept else 0.0
         return self.leak_kept_bits / limit if limit else None
+
+    def reconciled(self, key: Bits) -> ReconciledKey:
+        """A copy of one end's key as what verification takes."""
+        kept_frames = self.frames - self.frames_failed
+        return ReconciledKey(
+            0, KeyBits(key.copy(), self.kept), self.leak_ec_bits, kept_frames, self.frames_failed, self.kept_errors
+        )
 
 
 def reconcile_pair(
