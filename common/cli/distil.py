@@ -17,9 +17,7 @@ from rich.progress import Progress
 from common.cli.keyfiles import format_option, read_key, write_secret
 from common.cli.output import emit, json_option, progress_console, quiet_option, table
 from common.config import Amplification
-from common.datatypes import ReconciledKey
 from common.errors import InputError
-from common.keybits import KeyBits
 from common.node.compute import cores, make_executor
 from common.postprocessing.amplification import amplify, seed_bits
 from common.postprocessing.offline import HIGHEST_QBER, PairResult, reconcile_pair

@@ -1,14 +1,17 @@
 """Reconciliation of two sifted keys that lie on one machine: the frames of the protocol without the protocol.
 
 The same frames, codes, rounds and accounting as on a link; both ends' work is done here, one frame after the other (or
-a few at a time, as on a link with several under way).
+a few at a time, as on a link with several under way). The whole key is at hand, so its bytes are spread over the
+frames: an error rate that wanders inside the key is the same in every frame.
 """
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterable
 from concurrent.futures import Executor
 from dataclasses import dataclass
+from itertools import pairwise
 
 import numpy as np
 from numpy.typing import NDArray
@@ -22,6 +25,7 @@ from common.postprocessing.reconciliation import (
     CorrectingFrame,
     Efficiency,
     FrameOutcome,
+    FrameSpec,
     QberTracker,
     ReferenceFrame,
     choose_code,
@@ -33,9 +37,13 @@ Bits = NDArray[np.uint8]
 
 #: Above this no code of the table has enough checks.
 HIGHEST_QBER = 0.11
-#: A short first frame, sized by a guess, tells the error rate to the others.
-LEAD_FRAME_BITS = 1 << 12
+#: Short first frames, each at most an eighth of what is left, tell the error rate to the others; the first is sized by
+#: a guess.
+LEAD_FRAMES_BITS = (1 << 12, 1 << 14)
 LEAD_QBER = 0.05
+_LEAD_SHARE = 8
+#: An error rate that the caller gives counts as if so many bits had shown it.
+_TRUSTED_BITS = 1 << 20
 
 
 @dataclass(frozen=True, repr=False)
@@ -111,7 +119,7 @@ def reconcile_pair(
     Parameters
     ----------
     alice, bob : *(ceil(n_bits / 8),) uint8*, packed, bit i is bit ``i % 8`` of byte ``i // 8``, unused bits zero.
-    qber : expected error rate; without it a short first frame finds out.
+    qber : expected error rate; without it short first frames find out.
     executor, under_way : frames at work at the same time.
     progress : is told the bits of every finished frame.
 
@@ -131,30 +139,53 @@ def reconcile_pair(
             f" {100 * HIGHEST_QBER:.0f} %",
             remedy="Check that both files are of the same run, in the same order, bit for bit, and none is inverted.",
         )
-    tracker = QberTracker(LEAD_QBER if qber is None else qber)
-    lead = LEAD_FRAME_BITS if qber is None and n_bits >= 8 * LEAD_FRAME_BITS else 0
-    lengths = ([lead] if lead else []) + _whole_bytes(n_bits - lead, frame_length_bits)
-    done: list[tuple[int, FrameOutcome]] = []
+    tracker = QberTracker(LEAD_QBER) if qber is None else QberTracker(qber, _TRUSTED_BITS)
+    leads = _leads(n_bits) if qber is None else []
+    lengths = leads + _whole_bytes(n_bits - sum(leads), frame_length_bits)
     starts = np.concatenate([[0], np.cumsum(lengths)]).tolist()
+    places = _spread(n_bits)
+    done: list[tuple[int, FrameOutcome]] = []
     first = 0
     while first < len(lengths):
-        last = first + 1 if lead and first == 0 else min(first + under_way, len(lengths))
-        estimate = tracker.qber
+        last = first + 1 if first < len(leads) else min(first + under_way, len(lengths))
+        size_of = [choose_code(tracker.qber, length, efficiency, tracker.uncertainty) for length in lengths[first:last]]
 
-        def work(i: int, estimate: float = estimate) -> FrameOutcome:
-            low, high = starts[i] // 8, (starts[i + 1] + 7) // 8
-            return _correct(alice[low:high], bob[low:high], lengths[i], estimate, efficiency, decoder)
+        def work(i: int, specs: list[FrameSpec] = size_of, first: int = first) -> FrameOutcome:
+            at = places[starts[i] // 8 : (starts[i + 1] + 7) // 8]
+            return _correct(alice[at], bob[at], specs[i - first], decoder)
 
         run: Iterable[FrameOutcome] = (executor.map if executor else map)(work, range(first, last))
-        for i, outcome in zip(range(first, last), run, strict=True):
-            done.append((lengths[i], outcome))
+        for spec, outcome in zip(size_of, run, strict=True):
+            done.append((spec.payload_bits, outcome))
             if outcome.status == "decoded":
-                tracker.decoded(lengths[i], outcome.errors)
+                tracker.decoded(spec.payload_bits, outcome.errors)
             else:
-                tracker.failed(choose_code(estimate, lengths[i], efficiency))
-            progress(lengths[i])
+                tracker.failed(spec)
+            progress(spec.payload_bits)
         first = last
-    return _summary(alice, n_bits, errors, starts, done)
+    return _summary(alice, n_bits, errors, [places[a // 8 : (b + 7) // 8] for a, b in pairwise(starts)], done)
+
+
+def _leads(n_bits: int) -> list[int]:
+    """Lengths of the first frames of a key of unknown error rate."""
+    leads: list[int] = []
+    for length in LEAD_FRAMES_BITS:
+        if _LEAD_SHARE * length <= n_bits - sum(leads):
+            leads.append(length)
+    return leads
+
+
+def _spread(n_bits: int) -> NDArray[np.int64]:
+    """*(ceil(n_bits / 8),) int64*: places of the bytes in the order of the frames; a last broken byte stays last.
+
+    Steps of the golden ratio: every stretch of the order is spread evenly over the key.
+    """
+    whole = n_bits // 8
+    step = max(1, round(whole * (math.sqrt(5) - 1) / 2))
+    while math.gcd(step, whole) > 1:
+        step += 1
+    places = np.arange(whole, dtype=np.int64) * step % max(whole, 1)
+    return np.append(places, whole) if n_bits % 8 else places
 
 
 def _whole_bytes(n_bits: int, frame_length_bits: int) -> list[int]:
@@ -164,10 +195,7 @@ def _whole_bytes(n_bits: int, frame_length_bits: int) -> list[int]:
     return np.diff([0, *ends]).tolist() if n_bits else []
 
 
-def _correct(
-    alice: Bits, bob: Bits, n_bits: int, qber: float, efficiency: Efficiency, decoder: DecoderName
-) -> FrameOutcome:
-    spec = choose_code(qber, n_bits, efficiency)
+def _correct(alice: Bits, bob: Bits, spec: FrameSpec, decoder: DecoderName) -> FrameOutcome:
     reference, correcting = ReferenceFrame(spec, alice), CorrectingFrame(spec, bob, decoder)
     outcome = correcting.receive(1, reference.first())
     while outcome.status == "more":
@@ -177,27 +205,30 @@ def _correct(
 
 
 def _summary(
-    alice: Bits, n_bits: int, errors: int, starts: list[int], done: list[tuple[int, FrameOutcome]]
+    alice: Bits, n_bits: int, errors: int, places: list[NDArray[np.int64]], done: list[tuple[int, FrameOutcome]]
 ) -> PairResult:
-    kept = [(i, length, out) for i, (length, out) in enumerate(done) if out.bits is not None]
-    disclosed = [out.disclosed_bits + RESULT_BITS * out.rounds for _, out in done]
-    leak_kept = sum(disclosed[i] for i, _, _ in kept)
-    failed = sum(max(disclosed[i], length) for i, (length, out) in enumerate(done) if out.bits is None)
-    ours = [alice[starts[i] // 8 : (starts[i + 1] + 7) // 8] for i, _, _ in kept]
-    theirs = [out.bits for _, _, out in kept if out.bits is not None]
-    empty = np.zeros(0, np.uint8)
+    kept, corrected = np.zeros(alice.size, np.bool_), np.zeros(alice.size, np.uint8)
+    leak_kept = leak_failed = 0
+    for at, (length, outcome) in zip(places, done, strict=True):
+        disclosed = outcome.disclosed_bits + RESULT_BITS * outcome.rounds
+        if outcome.bits is None:
+            leak_failed += max(disclosed, length)
+        else:
+            kept[at], corrected[at] = True, outcome.bits
+            leak_kept += disclosed
+    decoded = [(length, outcome) for length, outcome in done if outcome.bits is not None]
     return PairResult(
         n_bits=n_bits,
         errors=errors,
-        kept=sum(length for _, length, _ in kept),
-        alice=np.concatenate(ours) if ours else empty,
-        bob=np.concatenate(theirs) if theirs else empty,
-        kept_errors=sum(out.errors for _, _, out in kept),
-        leak_ec_bits=leak_kept + failed,
+        kept=sum(length for length, _ in decoded),
+        alice=alice[kept],
+        bob=corrected[kept],
+        kept_errors=sum(outcome.errors for _, outcome in decoded),
+        leak_ec_bits=leak_kept + leak_failed,
         leak_kept_bits=leak_kept,
         frames=len(done),
-        frames_failed=len(done) - len(kept),
-        rounds=sum(out.rounds for _, out in done),
-        rounds_max=max(out.rounds for _, out in done),
-        iterations=sum(out.iterations for _, out in done),
+        frames_failed=len(done) - len(decoded),
+        rounds=sum(outcome.rounds for _, outcome in done),
+        rounds_max=max(outcome.rounds for _, outcome in done),
+        iterations=sum(outcome.iterations for _, outcome in done),
     )
