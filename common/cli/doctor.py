@@ -16,6 +16,8 @@ from rich.console import Console
 from common.cli.demo import prepare, running, wait_for_blocks
 from common.cli.output import emit, json_option, machine, progress_console, quiet_option, table
 from common.config import load_config
+from common.errors import ConfigurationError
+from common.kernels.clmul import OVERRIDE, active_path
 from common.node.check import check_key_store
 
 GROUP = "qkd_node.doctor"
@@ -26,7 +28,7 @@ Finding = tuple[str, bool, str]
 
 def findings(config_path: Path | None) -> list[Finding]:
     """(what, good, text) of this machine, of every installed part, and of one node's files."""
-    rows = [_python(), _cores(), _memory(), _packages(), _numba_cache()]
+    rows = [_python(), _cores(), _memory(), _packages(), _numba_cache(), _amplification()]
     for point in sorted(entry_points(group=GROUP), key=lambda point: point.name):
         look: Callable[[], list[Finding]] = point.load()
         rows += look()
@@ -66,6 +68,20 @@ def _numba_cache() -> Finding:
     good = os.access(folder if folder.exists() else folder.parent, os.W_OK)
     text = "compiled kernels are kept" if good else f"{folder} is read-only: every start compiles; set NUMBA_CACHE_DIR"
     return ("kernel cache", good, text)
+
+
+def _amplification() -> Finding:
+    speeds = {
+        "clmul512": "carry-less multiplication, 512 bits wide",
+        "clmul128": "carry-less multiplication, 128 bits wide",
+        "fft": "floating-point transforms: exact, but a hundred times slower than with carry-less multiplication",
+    }
+    try:
+        path = active_path()
+    except ConfigurationError as error:
+        return ("amplification", False, f"{error}; {error.remedy}")
+    forced = f" (by {OVERRIDE})" if os.environ.get(OVERRIDE) else ""
+    return ("amplification", True, f"{path}{forced}: {speeds[path]}")
 
 
 def warm(console: Console) -> None:

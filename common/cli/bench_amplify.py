@@ -1,0 +1,169 @@
+"""`qkd bench amplify`: speed and memory of every hash family and path, with peers in the same run."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from collections.abc import Callable
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Any
+
+import click
+import numpy as np
+import scipy.fft
+from numpy.typing import NDArray
+from rich.console import Console
+
+from common.cli.benchmark import Row, document, one_core, plot_option, rates, save_plot
+from common.cli.output import emit, json_option, progress_console, quiet_option, table
+from common.kernels.clmul import Path as HashPath
+from common.kernels.clmul import available_paths
+from common.node.compute import cores, make_executor
+from common.postprocessing.amplification import FAMILIES, Engine, seed_bits, universal_hash
+
+SIZES = (10**5, 10**6, 10**7, 10**8)
+#: The slow path and the peers stop here.
+SLOW_LIMIT = 10**7
+UNIT = "Mbit/s of input"
+
+Bits = NDArray[np.uint8]
+
+
+@click.command("amplify")
+@click.option("--bits", "sizes", type=click.IntRange(1000), multiple=True, help="Input length; repeatable.")
+@click.option("--family", "families", type=click.Choice(FAMILIES), multiple=True, help="Repeatable; default all.")
+@click.option("--runs", type=click.IntRange(1), default=5, show_default=True)
+@click.option("--seed", type=int, default=1, show_default=True)
+@click.option("--peer/--no-peer", default=True, show_default=True, help="Measure scipy (and others if installed).")
+@plot_option
+@json_option
+@quiet_option
+def command(
+    sizes: tuple[int, ...], families: tuple[Any, ...], runs: int, seed: int, peer: bool, plot_path: Path | None,
+    as_json: bool, quiet: bool,
+) -> int:  # fmt: skip
+    """Measure privacy amplification from n to n/2 bits, packed in and out.
+
+    Example: qkd bench amplify --bits 1000000 --plot amplify.png
+    """
+    console = progress_console(quiet)
+    rng = np.random.default_rng(seed)
+    rows: list[Row] = []
+    for n in sizes or SIZES:
+        with one_core():
+            peers = _peers(rng, n, console) if peer and n <= SLOW_LIMIT else []
+            for path in available_paths():
+                for family in families or FAMILIES:
+                    if path != "fft" or n <= SLOW_LIMIT:
+                        console.print(f"{n} bits, {family}, {path}", style="dim")
+                        rows.append(_measure(rng, n, family, Engine(path), runs if path != "fft" else 1))
+            fastest = next((row for row in peers if row.name == "scipy.fft"), None)
+            for row in rows:
+                if fastest and row.parameters["n"] == n:
+                    row.peer, row.ratio = fastest.name, row.median / fastest.median
+            rows += peers
+        if cores() > 1:
+            with make_executor() as executor:
+                engine = Engine(available_paths()[0], executor, cores())
+                for family in families or FAMILIES:
+                    rows.append(_measure(rng, n, family, engine, runs))
+    rows.append(_memory(max(sizes or SIZES)))
+    if plot_path is not None:
+        save_plot(plot_path, lambda figure: _draw(figure, rows))
+    emit(document(rows), as_json, lambda printer: _render(printer, rows))
+    return 0
+
+
+def _packed(rng: np.random.Generator, n_bits: int) -> Bits:
+    packed = rng.integers(0, 256, (n_bits + 7) // 8, dtype=np.uint8)
+    if n_bits % 8:
+        packed[-1] &= (1 << n_bits % 8) - 1
+    return packed
+
+
+def _measure(rng: np.random.Generator, n: int, family: Any, engine: Engine, runs: int) -> Row:
+    m = n // 2
+    key, seed = _packed(rng, n), _packed(rng, seed_bits(family, n, m))
+    values = rates(lambda: universal_hash(family, key, n, seed, m, engine), n / 1e6, runs)
+    return Row("amplify", {"n": n, "m": m, "family": family, "path": engine.path, "threads": engine.parts}, values, UNIT)
+
+
+def _peers(rng: np.random.Generator, n: int, console: Console) -> list[Row]:
+    """The usual way, one floating-point transform of everything; and what else is installed."""
+    m = n // 2
+    x, s = (rng.integers(0, 2, size, dtype=np.uint8) for size in (n, n + m - 1))
+    length = scipy.fft.next_fast_len(n + m - 1, real=True)
+
+    def by_scipy() -> object:
+        # Circular: only what is not read wraps round.
+        product = scipy.fft.irfft(scipy.fft.rfft(x.astype(float), length) * scipy.fft.rfft(s.astype(float), length), length)
+        return np.rint(product[n - 1 : n - 1 + m]).astype(np.int64) & 1
+
+    works: list[tuple[str, Callable[[], object]]] = [("scipy.fft", by_scipy)]
+    if find_spec("randextract") is not None:
+        works.append(("randextract", _randextract(x, s, n, m)))
+    if find_spec("cryptomite") is not None and n <= 10**6:
+        works.append(("cryptomite", _cryptomite(x, s, n, m)))
+    found = []
+    for name, work in works:
+        console.print(f"{n} bits, {name}", style="dim")
+        found.append(Row(name, {"n": n, "m": m, "family": "toeplitz", "path": name, "threads": 1}, rates(work, n / 1e6, 1), UNIT))
+    return found
+
+
+def _randextract(x: Bits, s: Bits, n: int, m: int) -> Callable[[], object]:
+    import galois
+    from randextract import RandomnessExtractor
+
+    field = galois.GF2
+    extractor = RandomnessExtractor.create(extractor_type="toeplitz", input_length=n, output_length=m)
+    return lambda: extractor.extract(field(x), field(s))
+
+
+def _cryptomite(x: Bits, s: Bits, n: int, m: int) -> Callable[[], object]:
+    import cryptomite
+
+    extractor = cryptomite.Toeplitz(n, m)
+    return lambda: extractor.extract(x.tolist(), s.tolist())
+
+
+def _memory(n: int) -> Row:
+    """Peak memory of a fresh process beyond its inputs and outputs."""
+    code = (
+        "import resource, sys, numpy as np\n"
+        "from common.postprocessing.amplification import seed_bits, universal_hash\n"
+        f"n = {n}; m = n // 2; peak = lambda: resource.getrusage(resource.RUSAGE_SELF).ru_maxrss\n"
+        "hash = lambda n, m: universal_hash('toeplitz', np.zeros((n + 7) // 8, np.uint8), n,"
+        " np.zeros((seed_bits('toeplitz', n, m) + 7) // 8, np.uint8), m)\n"
+        "hash(1000, 500); before = peak(); hash(n, m)\n"
+        "print((peak() - before) * 1024 - (n + n + m + m) // 8)\n"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    value = max(0.0, float(done.stdout) / 1e9)
+    return Row("memory beyond input, seed and output", {"n": n, "m": n // 2, "family": "toeplitz"}, [value], "GB")
+
+
+def _render(console: Console, rows: list[Row]) -> None:
+    cells = [
+        (f"{row.parameters['n']:.0e}", row.parameters["family"], row.parameters.get("path", ""),
+         row.parameters.get("threads", ""), f"{row.median:.4g} ({min(row.values):.4g}-{max(row.values):.4g})", row.unit,
+         f"{row.ratio:.0f}" if row.ratio else "")
+        for row in rows
+    ]  # fmt: skip
+    names = ("n", "family", "path", "threads", "median (min-max)", "unit", "x scipy")
+    console.print(table("privacy amplification, m = n/2", names, cells))
+
+
+def _draw(figure: Any, rows: list[Row]) -> None:
+    axes = figure.subplots()
+    speeds = [row for row in rows if row.unit == UNIT]
+    keys = dict.fromkeys((r.parameters["family"], r.parameters["path"], r.parameters["threads"]) for r in speeds)
+    for family, path, threads in keys:
+        of = [r for r in speeds if (r.parameters["family"], r.parameters["path"], r.parameters["threads"]) == (family, path, threads)]
+        axes.loglog([r.parameters["n"] for r in of], [r.median for r in of], "o-", label=f"{family}, {path}, {threads} thread(s)")
+    axes.set(xlabel="input bits", ylabel="Mbit/s of input")
+    axes.grid(alpha=0.3)
+    axes.legend(fontsize=7)
+
+

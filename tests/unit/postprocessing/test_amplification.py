@@ -1,0 +1,210 @@
+"""Universal hashing: every family on every path against the definition, bit for bit."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import pytest
+import scipy.fft
+
+from common.errors import ConfigurationError, InputError
+from common.kernels import additive_fft, clmul
+from common.kernels.additive_fft import Multiplier
+from common.kernels.clmul import OVERRIDE, active_path, available_paths, cantor_basis, field_product
+from common.kernels.toeplitz import FAMILIES, Engine, field_degree, is_field_degree, seed_bits, universal_hash
+from common.node.compute import make_executor
+
+PATHS = available_paths()
+FAST_PATHS = [path for path in PATHS if path != "fft"]
+SHAPES = [
+    (0, 0), (1, 0), (1, 1), (2, 1), (63, 63), (64, 1), (64, 64), (65, 64), (65, 32), (127, 65), (128, 127), (129, 3),
+    (1000, 999), (1001, 0), (4099, 2050), (5000, 17),
+]  # fmt: skip
+
+
+def pack(bits: np.ndarray) -> np.ndarray:
+    return np.packbits(bits.astype(np.uint8), bitorder="little")
+
+
+def unpack(packed: np.ndarray, n: int) -> np.ndarray:
+    return np.unpackbits(packed, count=n, bitorder="little")
+
+
+def by_definition(family: str, x: np.ndarray, s: np.ndarray, m: int) -> np.ndarray:
+    """Bit by bit, from the families' definitions."""
+    n = len(x)
+    if family == "toeplitz":
+        matrix = [[s[n - 1 + j - i] for i in range(n)] for j in range(m)]
+        return np.array(matrix, np.int64).reshape(m, n) @ x.astype(np.int64) % 2
+    if family == "modified-toeplitz":
+        rest = n - m
+        matrix = [[s[rest - 1 + j - i] for i in range(rest)] for j in range(m)]
+        return (x[:m] + np.array(matrix, np.int64).reshape(m, rest) @ x[m:].astype(np.int64)) % 2
+    if m == 0 or m == n:
+        return x[:m].astype(np.int64)
+    k = field_degree(n, m)
+    product = np.zeros(2 * k + 1, np.int64)
+    for i in np.flatnonzero(s):
+        product[i : i + n - m] ^= x[m:]
+    for power in range(2 * k, k, -1):
+        product[power - k - 1] ^= product[power]
+    if product[k]:
+        product[:k] ^= 1
+    return (x[:m] + product[:m]) % 2
+
+
+@pytest.mark.parametrize("path", PATHS)
+@pytest.mark.parametrize("family", FAMILIES)
+@pytest.mark.parametrize(("n", "m"), SHAPES)
+def test_every_family_and_path_equals_the_definition(
+    rng: np.random.Generator, path: Any, family: Any, n: int, m: int
+) -> None:
+    x, s = rng.integers(0, 2, n), rng.integers(0, 2, seed_bits(family, n, m))
+    out = universal_hash(family, pack(x), n, pack(s), m, Engine(path))
+    assert out.size == (m + 7) // 8
+    np.testing.assert_array_equal(unpack(out, m), by_definition(family, x, s, m))
+
+
+def carryless(left: int, right: int) -> int:
+    product = 0
+    while right:
+        low = right & -right
+        product ^= left * low
+        right ^= low
+    return product
+
+
+@pytest.mark.parametrize("path", FAST_PATHS)
+@pytest.mark.parametrize(
+    ("left", "right"), [(1, 1), (3, 700), (600, 500), (5, 1019), (9, 2040), (2, 40_000), (5, 66_000), (3, 200_000)]
+)
+def test_products_equal_the_definition(rng: np.random.Generator, path: str, left: int, right: int) -> None:
+    """Sizes on both sides of every change of plan: rows, strips, truncation."""
+    a, b = (rng.integers(0, 2**64, size, dtype=np.uint64) for size in (left, right))
+    got = Multiplier(left + right, path)(a, b, 0, left + right)
+    want = carryless(int.from_bytes(b.tobytes(), "little"), int.from_bytes(a.tobytes(), "little"))
+    assert int.from_bytes(got.tobytes(), "little") == want
+
+
+@pytest.mark.parametrize("path", FAST_PATHS)
+def test_two_threads_give_the_same_bits(rng: np.random.Generator, path: Any) -> None:
+    n, m = 9_000_001, 4_000_003
+    x, s = pack(rng.integers(0, 2, n)), pack(rng.integers(0, 2, n + m - 1))
+    one = universal_hash("toeplitz", x, n, s, m, Engine(path))
+    with make_executor(2) as executor:
+        two = universal_hash("toeplitz", x, n, s, m, Engine(path, executor, 2))
+    np.testing.assert_array_equal(one, two)
+
+
+@pytest.mark.parametrize("path", FAST_PATHS)
+def test_ten_million_bits_equal_scipy(rng: np.random.Generator, path: Any) -> None:
+    n, m = 10_000_000, 5_000_000
+    x, s = rng.integers(0, 2, n, dtype=np.uint8), rng.integers(0, 2, n + m - 1, dtype=np.uint8)
+    size = scipy.fft.next_fast_len(n + m - 1, real=True)
+    product = scipy.fft.irfft(scipy.fft.rfft(x.astype(float), size) * scipy.fft.rfft(s.astype(float), size), size)
+    want = np.rint(product[n - 1 : n - 1 + m]).astype(np.int64) & 1
+    got = universal_hash("toeplitz", pack(x), n, pack(s), m, Engine(path))
+    np.testing.assert_array_equal(unpack(got, m), want)
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_slow_path_over_many_tiles(rng: np.random.Generator, family: Any) -> None:
+    """The portable path agrees with the fast one where it works on tiles."""
+    n, m = 3_300_001, 1_200_007
+    x, s = pack(rng.integers(0, 2, n)), pack(rng.integers(0, 2, seed_bits(family, n, m)))
+    slow = universal_hash(family, x, n, s, m, Engine("fft"))
+    for path in FAST_PATHS:
+        np.testing.assert_array_equal(universal_hash(family, x, n, s, m, Engine(path)), slow)
+
+
+def test_hashes_are_linear_and_universal(rng: np.random.Generator) -> None:
+    """Every pair of inputs meets for at most 2^-m of all seeds: counted over all seeds of small shapes."""
+    for family in FAMILIES:
+        for n, m in ((4, 2), (5, 3), (6, 2)):
+            size = seed_bits(family, n, m)
+            meet = np.zeros(1 << n, np.int64)
+            for seed in range(1 << size):
+                s = np.array([seed >> i & 1 for i in range(size)])
+                for difference in range(1, 1 << n):
+                    x = np.array([difference >> i & 1 for i in range(n)])
+                    meet[difference] += not by_definition(family, x, s, m).any()
+            assert meet.max() <= (1 << size) / (1 << m), family
+
+
+def test_field_degrees() -> None:
+    """1 + z + ... + z^k is irreducible exactly for these k (OEIS A071642 is k for the primes with root 2)."""
+    assert [k for k in range(2, 70) if is_field_degree(k)] == [2, 4, 10, 12, 18, 28, 36, 52, 58, 60, 66]
+    k = field_degree(10**8, 5 * 10**7)
+    assert 0 <= k - 5 * 10**7 < 1000
+    assert is_field_degree(k)
+
+
+def test_field_and_basis() -> None:
+    basis = cantor_basis(24)
+    assert basis[0] == 1
+    for low, high in zip(basis, basis[1:], strict=False):
+        assert field_product(high, high) ^ high == low
+    assert field_product(1 << 127, 2) == 0x87
+    for bits in range(2, 9):
+        steps = additive_fft.conversion(bits)
+        for to, begin, count in steps.tolist():
+            assert abs(to - begin) >= count, "a step that overlaps itself cannot be undone"
+
+
+@pytest.mark.parametrize("log_size", [1, 3, 5])
+def test_truncated_inverse_undoes_evaluation(rng: np.random.Generator, log_size: int) -> None:
+    """In slow field arithmetic: from any number of values, with zero coefficients after them."""
+    size = 1 << log_size
+    for known in range(1, size + 1):
+        coefficients = [int.from_bytes(rng.bytes(16), "little") if i < known else 0 for i in range(size)]
+        values = evaluate(coefficients, 0)
+        work = values[:known] + [0] * (size - known)
+        for kind, to, begin, count, factor in additive_fft.truncated_inverse(log_size, known).tolist():
+            for i in range(count):
+                value = work[begin + i]
+                work[to + i] ^= field_product(value, additive_fft.point(factor)) if kind else value
+        assert work == coefficients
+
+
+def evaluate(coefficients: list[int], block: int) -> list[int]:
+    if len(coefficients) == 1:
+        return coefficients
+    half = len(coefficients) // 2
+    factor = additive_fft.point(2 * block)
+    low = [a ^ field_product(b, factor) for a, b in zip(coefficients[:half], coefficients[half:], strict=True)]
+    high = [a ^ b for a, b in zip(low, coefficients[half:], strict=True)]
+    return evaluate(low, 2 * block) + evaluate(high, 2 * block + 1)
+
+
+def test_wrong_inputs_are_named() -> None:
+    key, seed = np.zeros(2, np.uint8), np.zeros(3, np.uint8)
+    universal_hash("toeplitz", key, 16, seed, 8)
+    for arguments, words in (
+        (("toeplitz", key, 16, seed, 17), "cannot be hashed"),
+        (("toeplitz", key, 16, seed[:2], 8), "the seed has 2 bytes"),
+        (("toeplitz", key, 17, seed, 8), "the input has 2 bytes"),
+        (("toeplitz", key.astype(np.int16), 16, seed, 8), "int16"),
+        (("toeplitz", key, 16, seed.reshape(1, 3), 8), "2 dimensions"),
+        (("toeplitz", key, 15, seed | 255, 8), "ones beyond"),
+        (("powers", key, 16, seed, 8), "not known"),
+    ):
+        with pytest.raises(InputError, match=words):
+            universal_hash(*arguments)  # type: ignore[arg-type]
+
+
+def test_the_path_can_be_forced(monkeypatch: pytest.MonkeyPatch) -> None:
+    for path in PATHS:
+        monkeypatch.setenv(OVERRIDE, path)
+        assert active_path() == path
+    monkeypatch.setenv(OVERRIDE, "gpu")
+    with pytest.raises(ConfigurationError, match="no such path"):
+        active_path()
+    monkeypatch.delenv(OVERRIDE)
+    monkeypatch.setattr(clmul, "_features", lambda: {"sse2": True, "pclmul": True})
+    assert available_paths() == ("clmul128", "fft")
+    monkeypatch.setattr(clmul, "_features", dict)
+    assert active_path() == "fft"
+    monkeypatch.setenv(OVERRIDE, "clmul512")
+    with pytest.raises(ConfigurationError, match="cannot run it"):
+        active_path()
