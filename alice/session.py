@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from common.config import Config
 from common.datatypes import SecretKey
 from common.errors import RemoteProtocolError
-from common.postprocessing.amplification import seed_bits
+from common.postprocessing.amplification import draw_seed, seed_bits
 from common.postprocessing.reconciliation import QberTracker
 from common.postprocessing.sifting import alice_sift, decode_announcement
 from common.postprocessing.verification import verification_tag, verified_key
@@ -262,7 +262,7 @@ class AliceSession(LinkSession):
         n_seed = seed_bits(self._config.amplification.family, block.verified.bits.n_bits, BITS_PER_BYTE * secret_bytes)
 
         def work() -> NDArray[np.uint8]:
-            return self._random_bytes((n_seed + 7) // 8)
+            return draw_seed(n_seed, self._random_bytes)
 
         return [*effects, self._guard(block, Run("block", work, lambda seed: self._announce_seed(block, seed)))]
 

@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from common.config import Config
 from common.datatypes import Detections, SecretKey
 from common.errors import RemoteProtocolError
-from common.postprocessing.amplification import seed_bits
+from common.postprocessing.amplification import seed_bits, seed_fault
 from common.postprocessing.reconciliation import QberTracker
 from common.postprocessing.sifting import bob_sift, encode_announcement
 from common.postprocessing.verification import verification_tag, verified_key
@@ -302,8 +302,8 @@ class BobSession(LinkSession):
         secret_bits = BITS_PER_BYTE * message.secret_bytes
         wanted = seed_bits(self._config.amplification.family, block.verified.bits.n_bits, secret_bits)
         seed = np.frombuffer(b"".join(block.seed_parts), dtype=np.uint8)
-        if seed.size != (wanted + 7) // 8:
-            raise RemoteProtocolError(f"the seed has {seed.size} bytes, {(wanted + 7) // 8} are needed")
+        if (fault := seed_fault(seed, wanted)) is not None:
+            raise RemoteProtocolError(fault)
 
         def work() -> SecretKey:
             return block.amplify(seed, message.secret_bytes, self.simulated)

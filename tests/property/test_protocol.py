@@ -15,7 +15,9 @@ from bob.session import BobSession
 from common.config import Config, parse_config
 from common.datatypes import Detections
 from common.errors import HandshakeMismatch, RemoteProtocolError
+from common.postprocessing.amplification import FAMILIES
 from common.preamble import PREAMBLE_SLOTS
+from common.protocol.messages import Seed
 from common.protocol.session import Identity
 from common.protocol.transitions import Role
 from common.security.finite_key import key_length
@@ -82,9 +84,10 @@ def short_blocks_give_key(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("common.postprocessing.estimation.key_length", generous)
 
 
-def make_pair(seed: int = 1, bob_extra: str = "", refill: int = 64) -> tuple[Pair, Sky]:
+def make_pair(seed: int = 1, bob_extra: str = "", refill: int = 64, family: str = "toeplitz") -> tuple[Pair, Sky]:
     sky = Sky(seed)
     rng = np.random.default_rng(seed)
+    amplification = f'[amplification]\nfamily = "{family}"\n'
 
     def accept(payload: bytes) -> bytes:
         return payload[::-1]
@@ -93,7 +96,7 @@ def make_pair(seed: int = 1, bob_extra: str = "", refill: int = 64) -> tuple[Pai
         return Identity(Role(settings.role), "test", settings.agreed(), True)
 
     def alice(end: End, instance: int) -> AliceSession:
-        settings = config("alice")
+        settings = config("alice", amplification)
 
         def random_bytes(n: int) -> Any:
             return rng.integers(0, 256, n, dtype=np.uint8)
@@ -101,7 +104,7 @@ def make_pair(seed: int = 1, bob_extra: str = "", refill: int = 64) -> tuple[Pai
         return AliceSession(settings, identity(settings), end.store, sky, random_bytes, lambda: refill, accept)
 
     def bob(end: End, instance: int) -> BobSession:
-        settings = config("bob", bob_extra)
+        settings = config("bob", bob_extra + amplification)
         return BobSession(settings, identity(settings), end.store, instance, accept)
 
     return Pair(End("alice", alice), End("bob", bob)), sky
@@ -136,14 +139,24 @@ def finish(pair: Pair, blocks: int) -> None:
     agree(pair)
 
 
-def test_blocks_commit_with_equal_keys() -> None:
-    pair, sky = make_pair()
+@pytest.mark.parametrize("family", FAMILIES)
+def test_blocks_commit_with_equal_keys(family: str) -> None:
+    pair, sky = make_pair(family=family)
     Feeder(pair, sky)
     finish(pair, 2)
     facts = pair.bob.done[0]
     assert 0.01 < facts.qber < 0.03
     assert facts.leak_ec_bits == pair.alice.done[0].leak_ec_bits
     assert facts.slots == 20480
+
+
+def test_a_seed_has_one_encoding(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Ones beyond the seed's bits are Alice's fault, and Bob says so before he touches the key."""
+    monkeypatch.setattr("alice.session.Seed", lambda *fields: Seed(*fields[:3], fields[3][:-1] + b"\xff"))
+    pair, sky = make_pair()
+    Feeder(pair, sky)
+    with pytest.raises(RemoteProtocolError, match="ones beyond its"):
+        finish(pair, 1)
 
 
 @settings(max_examples=25)
