@@ -1,14 +1,13 @@
-"""Carry-less multiplication on vectors of 128-bit elements of GF(2^128), four or one at a time.
+"""Carry-less multiplication on vectors of elements of GF(2^64), eight or two at a time.
 
-The field is F2[x] / (x^128 + x^7 + x^2 + x + 1). Every kernel takes a *tag* whose type names the width: ``FOUR`` (512 bits,
-``vpclmulqdq``) or ``ONE`` (128 bits, ``pclmulqdq``); numba compiles and caches one version for each. LLVM aborts the
+The field is F2[x] / (x^64 + x^4 + x^3 + x + 1). Every kernel takes a *tag* whose type names the width: ``WIDE`` (512 bits,
+``vpclmulqdq``) or ``NARROW`` (128 bits, ``pclmulqdq``); numba compiles and caches one version for each. LLVM aborts the
 process if told to multiply so on a processor that cannot, so :func:`active_path` reads the features first.
 """
 
 from __future__ import annotations
 
 import os
-from functools import cache
 from typing import Any, Literal
 
 import numpy as np
@@ -24,24 +23,28 @@ PATHS: tuple[Path, ...] = ("clmul512", "clmul128", "fft")
 #: Overrides the choice: one of ``PATHS``.
 OVERRIDE = "QKD_CLMUL"
 #: Tags: the type, not the value, names the width.
-ONE, FOUR = np.uint8(1), np.uint16(4)
-POLYNOMIAL = (1 << 128) | 0x87
+NARROW, WIDE = np.uint8(2), np.uint16(8)
 
 _NEEDS = {"clmul512": ("pclmul", "vpclmulqdq", "avx512f"), "clmul128": ("pclmul", "sse2"), "fft": ()}
 
 
-def _features() -> dict[str, bool]:
-    """What numba compiles for: the host's features, or what its own settings say instead."""
-    if config.CPU_NAME == "generic" and not config.CPU_FEATURES:
-        return {}
-    if config.CPU_FEATURES:
-        return {name[1:]: name[0] == "+" for name in str(config.CPU_FEATURES).split(",") if name[:1] in "+-"}
-    return dict(binding.get_host_cpu_features())
+def compiled_for() -> dict[str, bool]:
+    """Features that numba compiles for: its own settings (``NUMBA_CPU_NAME``, ``NUMBA_CPU_FEATURES``) or the host's."""
+    if config.CPU_FEATURES is not None:
+        names = str(config.CPU_FEATURES).split(",")
+        said = {name[1:]: name[0] == "+" for name in names if name[:1] in ("+", "-")}
+    elif config.CPU_NAME == "generic":
+        said = {}
+    else:
+        return dict(binding.get_host_cpu_features())
+    # What is compiled for runs here: a feature must be both named and present.
+    host = binding.get_host_cpu_features()
+    return {name: on and bool(host.get(name, False)) for name, on in said.items()}
 
 
 def available_paths() -> tuple[Path, ...]:
     """The paths that this processor can run, fastest first; ``fft`` always can."""
-    features = _features()
+    features = compiled_for()
     return tuple(path for path in PATHS if all(features.get(name, False) for name in _NEEDS[path]))
 
 
@@ -69,21 +72,17 @@ def active_path() -> Path:
 class _Vector(types.Type):
     def __init__(self, lanes: int) -> None:
         self.lanes = lanes
-        super().__init__(name=f"gf128x{lanes}")
+        super().__init__(name=f"gf64x{lanes}")
 
 
 _I8, _I32, _I64 = ir.IntType(8), ir.IntType(32), ir.IntType(64)
-_BY_TAG = {types.uint8: _Vector(1), types.uint16: _Vector(4)}
+_BY_TAG = {types.uint8: _Vector(2), types.uint16: _Vector(8)}
 
 
 @register_model(_Vector)
 class _VectorModel(models.PrimitiveModel):
     def __init__(self, manager: Any, front_end: Any) -> None:
-        super().__init__(manager, front_end, _llvm(front_end))
-
-
-def _llvm(vector: Any) -> Any:
-    return ir.VectorType(_I64, 2 * vector.lanes)
+        super().__init__(manager, front_end, ir.VectorType(_I64, front_end.lanes))
 
 
 def _pointer(context: Any, builder: Any, array_type: Any, array: Any, index: Any, kind: Any) -> Any:
@@ -108,22 +107,25 @@ def lanes(typing_context: Any, tag: Any) -> Any:
 
 @intrinsic
 def load(typing_context: Any, tag: Any, array: Any, index: Any) -> Any:
-    """A vector from words ``index ..`` of a uint64 array."""
+    """A vector of the words from ``index`` on of a uint64 array, or of a uint32 array, widened."""
     vector = _BY_TAG[tag]
 
     def generate(context: Any, builder: Any, signature: Any, args: Any) -> Any:
-        at = _pointer(context, builder, signature.args[1], args[1], args[2], _llvm(vector))
-        return builder.load(at, align=8)
+        array_type = signature.args[1]
+        bits = array_type.dtype.bitwidth
+        at = _pointer(context, builder, array_type, args[1], args[2], ir.VectorType(ir.IntType(bits), vector.lanes))
+        value = builder.load(at, align=bits // 8)
+        return value if bits == 64 else builder.zext(value, ir.VectorType(_I64, vector.lanes))
 
     return vector(tag, array, types.intp), generate
 
 
 @intrinsic
 def store(typing_context: Any, array: Any, index: Any, value: Any) -> Any:
-    """Write a vector."""
+    """Write a vector to a uint64 array."""
 
     def generate(context: Any, builder: Any, signature: Any, args: Any) -> Any:
-        at = _pointer(context, builder, signature.args[0], args[0], args[1], _llvm(signature.args[2]))
+        at = _pointer(context, builder, signature.args[0], args[0], args[1], args[2].type)
         builder.store(args[2], at, align=8)
         return context.get_dummy_value()
 
@@ -131,16 +133,15 @@ def store(typing_context: Any, array: Any, index: Any, value: Any) -> Any:
 
 
 @intrinsic
-def spread(typing_context: Any, tag: Any, array: Any, index: Any) -> Any:
-    """One element, words ``index`` and ``index + 1``, in every lane."""
+def spread(typing_context: Any, tag: Any, word: Any) -> Any:
+    """One word in every lane."""
     vector = _BY_TAG[tag]
 
     def generate(context: Any, builder: Any, signature: Any, args: Any) -> Any:
-        pair = ir.VectorType(_I64, 2)
-        value = builder.load(_pointer(context, builder, signature.args[1], args[1], args[2], pair), align=8)
-        return _shuffle(builder, value, value, [0, 1] * vector.lanes)
+        single = builder.bitcast(args[1], ir.VectorType(_I64, 1))
+        return _shuffle(builder, single, single, [0] * vector.lanes)
 
-    return vector(tag, array, types.intp), generate
+    return vector(tag, types.uint64), generate
 
 
 @intrinsic
@@ -153,121 +154,88 @@ def xor(typing_context: Any, left: Any, right: Any) -> Any:
     return left(left, right), generate
 
 
-def _multiply(builder: Any, left: Any, right: Any, halves: int) -> Any:
-    """64 x 64 -> 128 bits in each lane; bit 0 (4) of ``halves`` takes the upper half of ``left`` (``right``)."""
-    kind = left.type
-    name = "llvm.x86.pclmulqdq" + (".512" if kind.count == 8 else "")
-    function = cgutils.get_or_insert_function(builder.module, ir.FunctionType(kind, [kind, kind, _I8]), name)
-    return builder.call(function, [left, right, ir.Constant(_I8, halves)])
-
-
-def _up(builder: Any, value: Any) -> Any:
-    """Times x^64, what overflows dropped: the lower halves move up, zeros follow."""
-    zero = ir.Constant(value.type, [0] * value.type.count)
-    half = value.type.count
-    return _shuffle(builder, zero, value, [p for i in range(0, half, 2) for p in (i, half + i)])
-
-
-def _down(builder: Any, value: Any) -> Any:
-    """The upper halves, as lower ones."""
-    zero = ir.Constant(value.type, [0] * value.type.count)
-    half = value.type.count
-    return _shuffle(builder, value, zero, [p for i in range(0, half, 2) for p in (i + 1, half + i + 1)])
-
-
-def _fold(builder: Any) -> Any:
-    return lambda kind: ir.Constant(kind, [0x87, 0] * (kind.count // 2))
-
-
 @intrinsic
-def multiply_by(typing_context: Any, value: Any, factor: Any, raised: Any) -> Any:
-    """``value * factor`` with ``raised = factor * x^64`` at hand: five carry-less multiplications.
+def multiply(typing_context: Any, left: Any, right: Any) -> Any:
+    """``left * right``, lane by lane: two carry-less multiplications for each pair of lanes, folded together.
 
-    ``value = u + v x^64`` gives ``u factor + v raised``; of that only the part above x^128 is folded, at once.
+    With the product ``low + high x^64`` (``high`` of degree at most 62) and ``x^64 = (1 + x)(1 + x^3)``, ``high`` times
+    that overflows by the three bits ``o = (high >> 60) + (high >> 61)``, which fold in the same way: so ``high + o``, times
+    ``(1 + x)(1 + x^3)`` without what overflows, is added to ``low``.
     """
 
     def generate(context: Any, builder: Any, signature: Any, args: Any) -> Any:
-        value, factor, raised = args
-        low = builder.xor(_multiply(builder, value, factor, 0x00), _multiply(builder, value, raised, 0x01))
-        middle = builder.xor(_multiply(builder, value, factor, 0x10), _multiply(builder, value, raised, 0x11))
-        folded = _multiply(builder, middle, _fold(builder)(value.type), 0x01)
-        return builder.xor(builder.xor(low, _up(builder, middle)), folded)
+        kind = args[0].type
+        name = "llvm.x86.pclmulqdq" + (".512" if kind.count == 8 else "")
+        function = cgutils.get_or_insert_function(builder.module, ir.FunctionType(kind, [kind, kind, _I8]), name)
+        even, odd = (builder.call(function, [*args, ir.Constant(_I8, which)]) for which in (0x00, 0x11))
 
-    return value(value, factor, raised), generate
+        def by(value: Any, count: int) -> Any:
+            return builder.shl(value, ir.Constant(kind, [count] * kind.count))
 
+        def down(value: Any, count: int) -> Any:
+            return builder.lshr(value, ir.Constant(kind, [count] * kind.count))
 
-@intrinsic
-def multiply(typing_context: Any, left: Any, right: Any) -> Any:
-    """``left * right``: schoolbook on halves, then two folds."""
-
-    def generate(context: Any, builder: Any, signature: Any, args: Any) -> Any:
-        left, right = args
-        fold = _fold(builder)(left.type)
-        low, high = _multiply(builder, left, right, 0x00), _multiply(builder, left, right, 0x11)
-        middle = builder.xor(_multiply(builder, left, right, 0x01), _multiply(builder, left, right, 0x10))
-        low = builder.xor(low, _up(builder, middle))
-        high = builder.xor(high, _down(builder, middle))
-        # high = h0 + h1 x^64 stands at x^128: first h1, whose fold reaches into h0's place.
-        first = _multiply(builder, high, fold, 0x01)
-        low = builder.xor(low, _up(builder, first))
-        high = builder.xor(high, _down(builder, first))
-        return builder.xor(low, _multiply(builder, high, fold, 0x00))
+        pairs = range(0, kind.count, 2)
+        low = _shuffle(builder, even, odd, [p for i in pairs for p in (i, kind.count + i)])
+        high = _shuffle(builder, even, odd, [p for i in pairs for p in (i + 1, kind.count + i + 1)])
+        high = builder.xor(high, builder.xor(down(high, 60), down(high, 61)))
+        high = builder.xor(high, by(high, 1))
+        return builder.xor(builder.xor(low, high), by(high, 3))
 
     return left(left, right), generate
 
 
-def _lane_shuffle(places: list[int]) -> Any:
-    """Shuffle of 128-bit lanes of two vectors of four."""
-    words = [2 * p + half for p in places for half in (0, 1)]
+@intrinsic
+def transpose(typing_context: Any, tag: Any, source: Any, at: Any, apart: Any, out: Any, to: Any, out_apart: Any) -> Any:
+    """As many vectors as there are lanes, ``apart`` words from each other, transposed: lanes become vectors."""
+    vector = _BY_TAG[tag]
 
-    @intrinsic
-    def shuffle(typing_context: Any, left: Any, right: Any) -> Any:
-        def generate(context: Any, builder: Any, signature: Any, args: Any) -> Any:
-            # A kernel for single elements never comes here, but is compiled.
-            return _shuffle(builder, *args, words) if args[0].type.count == 8 else args[0]
+    def generate(context: Any, builder: Any, signature: Any, args: Any) -> Any:
+        kind, count = ir.VectorType(_I64, vector.lanes), vector.lanes
 
-        return left(left, right), generate
+        def pointer(which: int, number: int) -> Any:
+            index = builder.add(args[which + 1], builder.mul(args[which + 2], ir.Constant(_I64, number)))
+            return _pointer(context, builder, signature.args[which], args[which], index, kind)
 
-    return shuffle
+        rows = [builder.load(pointer(1, i), align=8) for i in range(count)]
+        distance = 1
+        while distance < count:
+            for i in range(count):
+                if not i & distance:
+                    left, right = rows[i], rows[i + distance]
+                    keep = [j if not j & distance else count + j - distance for j in range(count)]
+                    pass_on = [j + distance if not j & distance else count + j for j in range(count)]
+                    rows[i] = _shuffle(builder, left, right, keep)
+                    rows[i + distance] = _shuffle(builder, left, right, pass_on)
+            distance *= 2
+        for i in range(count):
+            builder.store(rows[i], pointer(4, i), align=8)
+        return context.get_dummy_value()
 
-
-lower_lanes = _lane_shuffle([0, 1, 4, 5])
-upper_lanes = _lane_shuffle([2, 3, 6, 7])
-even_lanes = _lane_shuffle([0, 2, 4, 6])
-odd_lanes = _lane_shuffle([1, 3, 5, 7])
-
-
-def field_product(left: int, right: int) -> int:
-    """``left * right`` in the field, from the definition (slow; for tables and tests)."""
-    result = 0
-    while right:
-        if right & 1:
-            result ^= left
-        right >>= 1
-        left <<= 1
-        if left >> 128:
-            left ^= POLYNOMIAL
-    return result
+    return types.void(tag, source, types.intp, types.intp, out, types.intp, types.intp), generate
 
 
-@cache
-def cantor_basis(count: int) -> tuple[int, ...]:
-    """``b_0 = 1`` and ``b_i^2 + b_i = b_(i-1)``: solved by linear algebra over F2. Source: Cantor 1989."""
-    pivots: dict[int, tuple[int, int]] = {}
-    for i in range(128):
-        source = 1 << i
-        image = field_product(source, source) ^ source
-        while image:
-            top = image.bit_length() - 1
-            if top not in pivots:
-                pivots[top] = (image, source)
-                break
-            image, source = image ^ pivots[top][0], source ^ pivots[top][1]
-    basis = [1]
-    while len(basis) < count:
-        rest, solution = basis[-1], 0
-        while rest:
-            image, source = pivots[rest.bit_length() - 1]
-            rest, solution = rest ^ image, solution ^ source
-        basis.append(solution)
-    return tuple(basis)
+@intrinsic
+def add_range(typing_context: Any, array: Any, to: Any, begin: Any, count: Any) -> Any:
+    """``array[to : to + count] ^= array[begin : begin + count]``, ranges apart; any unsigned words, any alignment."""
+
+    def generate(context: Any, builder: Any, signature: Any, args: Any) -> Any:
+        array_type = signature.args[0]
+        bits = array_type.dtype.bitwidth
+        step = 256 // bits
+
+        def add(index: Any, kind: Any) -> None:
+            target, source = (
+                _pointer(context, builder, array_type, args[0], builder.add(args[which], index), kind) for which in (1, 2)
+            )
+            total = builder.xor(builder.load(target, align=bits // 8), builder.load(source, align=bits // 8))
+            builder.store(total, target, align=bits // 8)
+
+        whole = builder.and_(args[3], ir.Constant(_I64, -step))
+        with cgutils.for_range_slice(builder, ir.Constant(_I64, 0), whole, ir.Constant(_I64, step), _I64) as (i, _):
+            add(i, ir.VectorType(ir.IntType(bits), step))
+        with cgutils.for_range_slice(builder, whole, args[3], ir.Constant(_I64, 1), _I64) as (i, _):
+            add(i, ir.IntType(bits))
+        return context.get_dummy_value()
+
+    return types.void(array, types.intp, types.intp, types.intp), generate

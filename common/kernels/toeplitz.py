@@ -1,4 +1,4 @@
-"""Three exactly universal hash families on packed bits, by one product in GF(2)[x] each.
+"""Three exactly universal hash families on packed bits, by one middle product in GF(2)[x] each.
 
 *Toeplitz*: ``y_j = XOR_i x_i s_(n-1+j-i)``. With polynomials ``x(z)`` and ``s(z)`` this is coefficient ``n - 1 + j`` of their
 product: a window of it.
@@ -7,43 +7,83 @@ product: a window of it.
 ``n - 1`` bits. Source: Hayashi and Tsurumaru 2016.
 
 *GF(2^k)*: ``y`` = first ``m`` bits of ``x1 + a x2`` with ``x1 = x[:m]``, ``x2 = x[m:]``. The field is
-``F2[z] / (1 + z + ... + z^k)``, a field if ``k + 1`` is prime and 2 generates its residues; ``k`` is the least such number with
-``k >= m`` and ``k >= n - m``. Two inputs that differ in ``x2`` meet with probability ``2^-m``, since ``a x2`` is uniform; two
-that differ in ``x1`` alone never do, since ``x1`` is not longer than what is kept. With ``m = k`` this is the family of
-Hayashi and Tsurumaru 2016. Reduction is by ``z^(k+1) = 1`` and then by the all-one polynomial: two exclusive-ors.
+``F2[z] / (1 + z + ... + z^k)``, a field if ``k + 1`` is prime and 2 generates its residues; ``k`` is the least such number
+with ``k >= m`` and ``k >= n - m``. Two inputs that differ in ``x2`` meet with probability ``2^-m``, since ``a x2`` is uniform;
+two that differ in ``x1`` alone never do, since ``x1`` is not longer than what is kept. With ``m = k`` this is the family of
+Hayashi and Tsurumaru 2016. As ``z^(k+1) = 1``, multiplication by ``a`` is cyclic, so a Toeplitz hash whose seed is ``a`` and a
+zero, over and over; then the coefficient of ``z^k = 1 + ... + z^(k-1)`` is added to every other.
 
 Without carry-less multiplication the windows come from floating-point transforms of tiles of 2^20 bits. They are exact:
-by Higham, *Accuracy and Stability of Numerical Algorithms*, theorem 24.2, each of the three transforms of length 2^21
-has a relative error in the 2-norm of at most 21 * 7 * 2^-53 < 2e-14, so every coefficient of a tile is off by at most
-6e-14 * 2^10 * 2^10.5 < 1e-7 (and sums of a thousand tiles by 1e-4), far below the 1/2 at which rounding would go wrong.
+by Higham, *Accuracy and Stability of Numerical Algorithms*, theorem 24.2, a transform of length 2^21 has a relative error
+in the 2-norm of at most e = 2e-14 (21 levels of at most 7 units of 2^-53). With tiles of norm at most 2^10 and 2^10.5 the
+two transforms forth move a coefficient of their product by at most 2 e 2^20.5 < 1e-7. The product of T pairs of tiles
+added up has norm at most T 2^30.5, so the transform back adds at most e T 2^30.5 < 3.1e-5 T. T <= 2^10 is enforced:
+together below 0.04, where rounding goes wrong only from 1/2 on.
 """
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from concurrent.futures import Executor
 from dataclasses import dataclass
 from typing import Literal
 
 import numpy as np
 import scipy.fft
+from numba import njit
 from numpy.typing import NDArray
 
 from common.errors import InputError
-from common.kernels.additive_fft import MAX_LOG, Multiplier
+from common.kernels.additive_fft import COEFFICIENT_BITS, Coefficients, MiddleProduct
 from common.kernels.clmul import Path, active_path
 
 Bits = NDArray[np.uint8]
-Words = NDArray[np.uint64]
 Family = Literal["toeplitz", "modified-toeplitz", "gf2m"]
 FAMILIES: tuple[Family, ...] = ("toeplitz", "modified-toeplitz", "gf2m")
 
 _TILE = 1 << 20
 _GROUP = 8
+_MOST_TILES = 1 << 10
+
+_compile: Callable[..., Callable[..., Callable[..., object]]] = njit
+
+
+@_compile(cache=True, nogil=True, boundscheck=False, error_model="numpy")
+def _copy_bits(source, first, out, at, count):  # type: ignore[no-untyped-def]
+    """Add bits ``first .. first + count - 1`` of packed bytes to bits ``at ..`` of others, eight at a time."""
+    shift = (first - at) & 7
+    begin, end = at >> 3, (at + count + 7) >> 3
+    # Byte b of the result holds what stands in the source from bit 8 b + first - at on.
+    offset = (first - at - shift) >> 3
+    for b in range(begin, end):
+        j = b + offset
+        low = source[j] if 0 <= j < source.size else 0
+        high = source[j + 1] if 0 <= j + 1 < source.size else 0
+        value = (low >> shift | high << 8 - shift) & 255
+        if b == begin:
+            value &= 255 << (at & 7)
+        if b == end - 1 and (at + count) & 7:
+            value &= (1 << ((at + count) & 7)) - 1
+        out[b] ^= value
+
+
+def cut(packed: Bits, first: int, count: int) -> Bits:
+    """Bits of a packed string as a string of their own, unused bits zero."""
+    out = np.zeros((count + 7) // 8, np.uint8)
+    _copy_bits(packed, first, out, 0, count)
+    return out
+
+
+def _coefficients(packed: Bits) -> Coefficients:
+    """Packed bytes as coefficients, padded with zeros."""
+    out = np.zeros(-(-len(packed) // 4), "<u4")
+    out.view(np.uint8)[: len(packed)] = packed
+    return out.astype(np.uint32, copy=False)
 
 
 @dataclass(frozen=True)
 class Engine:
-    """How products are made: the path, and where to run.
+    """How windows of products are made: the path, and where to run.
 
     Parameters
     ----------
@@ -55,65 +95,31 @@ class Engine:
     executor: Executor | None = None
     parts: int = 1
 
-    def window(self, left: Words, right: Words, first_bit: int, n_bits: int) -> Words:
-        """Bits ``first_bit .. first_bit + n_bits - 1`` of a product, *(ceil(n_bits / 64),) uint64*, unused bits zero."""
-        if n_bits == 0:
-            return np.zeros(0, np.uint64)
+    def window(self, x: Bits, n: int, s: Bits, m: int) -> Bits:
+        """``y_j = XOR_i x_i s_(n-1+j-i)``, *(ceil(m / 8),) uint8*, of n bits by n + m - 1 bits, both at least one."""
         path = self.path or active_path()
         if path == "fft":
-            return _window_by_fft(left, right, first_bit, n_bits)
-        total = len(left) + len(right)
-        if total > 1 << MAX_LOG:
-            raise InputError(
-                f"a hash over {64 * total} bits of input and seed is beyond {64 << MAX_LOG}",
-                remedy="Use blocks of at most 4e8 bits.",
-            )
-        first, shift = divmod(first_bit, 64)
-        count = min((n_bits + 63) // 64 + 1, total - first)
-        words = Multiplier(total, path, self.executor, self.parts)(left, right, first, count)
-        return _shifted(words, shift, n_bits)
+            return _window_by_fft(x, n, s, m)
+        # Coefficient c of the product of the factors, cut into coefficients, reaches into bits 32 c .. 32 c + 62. The
+        # window begins in coefficient n_x - 1, so one before is needed: s is preceded by a zero.
+        n_x = -(-n // COEFFICIENT_BITS)
+        n_y = (n + m - 2) // COEFFICIENT_BITS + 3 - n_x
+        padded = np.zeros(n_x + n_y - 1, np.uint32)
+        padded[1:] = _coefficients(s)
+        y = MiddleProduct(n_x, n_y, path, self.executor, self.parts)(_coefficients(x)[::-1], padded)
+        halves = (y[1:] & 0xFFFFFFFF).astype("<u4")
+        halves ^= (y[:-1] >> COEFFICIENT_BITS).astype("<u4")
+        return cut(halves.view(np.uint8), (n - 1) % COEFFICIENT_BITS, m)
 
 
-def _shifted(words: Words, shift: int, n_bits: int) -> Words:
-    size = (n_bits + 63) // 64
-    out = words[:size] >> np.uint64(shift)
-    if shift:
-        upper = words[1 : size + 1] << np.uint64(64 - shift)
-        out[: len(upper)] |= upper
-    if n_bits % 64:
-        out[-1] &= np.uint64((1 << n_bits % 64) - 1)
-    return out
-
-
-def to_words(packed: Bits) -> Words:
-    """Packed bytes as words, padded with zeros."""
-    words = np.zeros((len(packed) + 7) // 8, "<u8")
-    words.view(np.uint8)[: len(packed)] = packed
-    return words.astype(np.uint64, copy=False)
-
-
-def to_bytes(words: Words, n_bits: int) -> Bits:
-    """Words as ``ceil(n_bits / 8)`` packed bytes."""
-    return words.astype("<u8", copy=False).view(np.uint8)[: (n_bits + 7) // 8].copy()
-
-
-def _cut(words: Words, first_bit: int, n_bits: int) -> Words:
-    """Bits of a packed string as words of their own."""
-    first, shift = divmod(first_bit, 64)
-    if n_bits == 0:
-        return np.zeros(0, np.uint64)
-    return _shifted(words[first : first + (n_bits + 63) // 64 + 1], shift, n_bits)
-
-
-def _window_by_fft(left: Words, right: Words, first_bit: int, n_bits: int) -> Words:
-    """The same by floating-point transforms, tile by tile; the shorter factor is cut into tiles."""
-    if len(left) > len(right):
-        left, right = right, left
-    a = np.unpackbits(left.astype("<u8").view(np.uint8), bitorder="little")
-    b = np.unpackbits(right.astype("<u8").view(np.uint8), bitorder="little")
+def _window_by_fft(x: Bits, n: int, s: Bits, m: int) -> Bits:
+    """The same by floating-point transforms, tile by tile."""
+    a, b = np.unpackbits(x, count=n, bitorder="little"), np.unpackbits(s, count=n + m - 1, bitorder="little")
     size = 2 * _TILE
-    tiles = -(-len(a) // _TILE)
-    out = np.zeros(-(-n_bits // 64) * 64, np.uint8)
+    tiles = -(-n // _TILE)
+    if tiles > _MOST_TILES:
+        raise InputError(f"{n} bits are beyond {_TILE * _MOST_TILES}", remedy="Use smaller blocks.")
+    out = np.zeros(m, np.uint8)
 
     def spectrum(of: Bits, begin: int, length: int) -> NDArray[np.complex128]:
         part = np.zeros(size)
@@ -122,24 +128,25 @@ def _window_by_fft(left: Words, right: Words, first_bit: int, n_bits: int) -> Wo
             part[low - begin : high - begin] = of[low:high]
         return scipy.fft.rfft(part)
 
-    for group in range(0, n_bits, _GROUP * _TILE):
-        begins = range(group, min(group + _GROUP * _TILE, n_bits), _TILE)
+    for group in range(0, m, _GROUP * _TILE):
+        begins = range(group, min(group + _GROUP * _TILE, m), _TILE)
         sums = [np.zeros(size // 2 + 1, np.complex128) for _ in begins]
         seen: dict[int, NDArray[np.complex128]] = {}
         for i in range(tiles):
             tile = spectrum(a, i * _TILE, _TILE)
             for j, begin in enumerate(begins):
-                # Output begin + k needs b from begin + k + first - (tile's last bit) on.
-                at = first_bit + begin - i * _TILE - (_TILE - 1)
+                # Output begin + k needs s from n - 1 + begin + k - (tile's last bit) on.
+                at = n - 1 + begin - i * _TILE - (_TILE - 1)
                 if at not in seen:
                     seen[at] = spectrum(b, at, size)
                 sums[j] += tile * seen[at]
-            seen = {at: kept for at, kept in seen.items() if at < first_bit + begins[-1] - i * _TILE - (_TILE - 1)}
+            # The next tile reads the same places but the last, and one new one.
+            seen.pop(n - 1 + begins[-1] - i * _TILE - (_TILE - 1))
         for j, begin in enumerate(begins):
-            count = min(_TILE, n_bits - begin)
+            count = min(_TILE, m - begin)
             values = scipy.fft.irfft(sums[j], size)[_TILE - 1 : _TILE - 1 + count]
             out[begin : begin + count] = np.rint(values).astype(np.int64) & 1
-    return np.packbits(out, bitorder="little").view("<u8").astype(np.uint64)
+    return np.packbits(out, bitorder="little")
 
 
 def is_field_degree(k: int) -> bool:
@@ -223,8 +230,8 @@ def universal_hash(family: str, bits: Bits, n: int, seed: Bits, m: int, engine: 
 
     Parameters
     ----------
-    bits, seed : *(ceil(n / 8),)* and *(ceil(seed_bits(family, n, m) / 8),) uint8*, packed, bit i is bit ``i % 8`` of byte
-        ``i // 8``, unused bits zero.
+    bits, seed : *(ceil(n / 8),)* and *(ceil(seed_bits(family, n, m) / 8),) uint8*, packed, bit i is bit ``i % 8`` of
+        byte ``i // 8``, unused bits zero.
     m : 0 .. n.
 
     Returns
@@ -239,26 +246,30 @@ def universal_hash(family: str, bits: Bits, n: int, seed: Bits, m: int, engine: 
     engine = engine or Engine()
     if m == 0:
         return np.zeros(0, np.uint8)
-    x, s = to_words(bits), to_words(seed)
     if known == "toeplitz":
-        return to_bytes(engine.window(s, x, n - 1, m), m)
-    head = _cut(x, 0, m)
+        return engine.window(bits, n, seed, m)
+    head = cut(bits, 0, m)
     if n == m:
-        return to_bytes(head, m)
-    rest = _cut(x, m, n - m)
+        return head
+    rest = cut(bits, m, n - m)
     if known == "modified-toeplitz":
-        return to_bytes(head ^ engine.window(s, rest, n - m - 1, m), m)
-    return to_bytes(head ^ _times_in_field(s, rest, field_degree(n, m), m, engine), m)
+        head ^= engine.window(rest, n - m, seed, m)
+    else:
+        head ^= _times_in_field(engine, rest, n - m, seed, m, field_degree(n, m))
+    rest.fill(0)
+    return head
 
 
-def _times_in_field(a: Words, x: Words, k: int, m: int, engine: Engine) -> Words:
+def _times_in_field(engine: Engine, x: Bits, n: int, a: Bits, m: int, k: int) -> Bits:
     """First m bits of ``a x`` modulo ``1 + z + ... + z^k``."""
-    size = 64 * (len(a) + len(x))
-    product = engine.window(a, x, 0, size)
-    low = _cut(product, 0, k + 1)
-    high = _cut(product, k + 1, max(0, size - k - 1))[: len(low)]
-    low[: len(high)] ^= high
-    # z^(k+1) = 1 folded; the coefficient of z^k is that of every power, as z^k = 1 + ... + z^(k-1).
-    if int(low[k // 64]) >> (k % 64) & 1:
-        low = ~low
-    return _cut(low, 0, m)
+    # With period k + 1: a's last n places (the last of all is the zero), then its first m. The window's first bit is the
+    # coefficient of z^-1 = z^k.
+    cycle = np.zeros((n + m + 7) // 8, np.uint8)
+    _copy_bits(a, k + 1 - n, cycle, 0, n)
+    _copy_bits(a, 0, cycle, n, m)
+    window = engine.window(x, n, cycle, m + 1)
+    out = cut(window, 1, m)
+    if window[0] & 1:
+        out ^= 255
+        out[-1] &= 255 >> -m % 8
+    return out

@@ -9,9 +9,10 @@ import pytest
 import scipy.fft
 
 from common.errors import ConfigurationError, InputError
-from common.kernels import additive_fft, clmul
-from common.kernels.additive_fft import Multiplier
-from common.kernels.clmul import OVERRIDE, active_path, available_paths, cantor_basis, field_product
+from common.kernels import additive_basis, clmul
+from common.kernels.additive_basis import cantor_basis, field_product
+from common.kernels.additive_fft import MiddleProduct
+from common.kernels.clmul import OVERRIDE, active_path, available_paths
 from common.kernels.toeplitz import FAMILIES, Engine, field_degree, is_field_degree, seed_bits, universal_hash
 from common.node.compute import make_executor
 
