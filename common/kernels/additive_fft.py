@@ -45,7 +45,22 @@ from common.kernels.additive_basis import (
     tables,
     top_steps,
 )
-from common.kernels.clmul import NARROW, WIDE, add_range, lanes, load, multiply, spread, store, transpose, xor
+from common.kernels.clmul import (
+    NARROW,
+    WIDE,
+    add_range,
+    even_products,
+    in_registers,
+    lanes,
+    load,
+    multiply,
+    odd_products,
+    reduce,
+    spread,
+    store,
+    transpose,
+    xor,
+)
 
 Elements = NDArray[np.uint64]
 Coefficients = NDArray[np.uint32]
@@ -95,6 +110,40 @@ def _add_units(array, ranges, unit):  # type: ignore[no-untyped-def]
         add_range(array, ranges[k, 0] * unit, ranges[k, 1] * unit, ranges[k, 2] * unit)
 
 
+#: Ways through a change of basis: C of the input, its transposed inverse of the seed, its transpose of the result.
+FORTH_X, FORTH_S, BACK_Y = range(3)
+_sixteen, _sixteen_s, _sixteen_y = (
+    in_registers(list(ranges), 16)
+    for ranges in (conversion(4), exchanged(conversion(4)), reversed(exchanged(conversion(4))))
+)
+
+
+@_kernel
+def _convert_one(tag, array, at, apart, way):  # type: ignore[no-untyped-def]
+    if way == FORTH_X:
+        _sixteen(tag, array, at, apart)
+    elif way == FORTH_S:
+        _sixteen_s(tag, array, at, apart)
+    else:
+        _sixteen_y(tag, array, at, apart)
+
+
+@_kernel
+def convert(tag, array, unit, ranges, way):  # type: ignore[no-untyped-def]
+    """Change of basis of 256 units: digits of 16, then both digits in registers; for the result backwards."""
+    if way != BACK_Y:
+        _add_units(array, ranges, unit)
+        for i in range(0, 16 * unit, lanes(tag)):
+            _convert_one(tag, array, i, 16 * unit, way)
+    for digit in range(16):
+        for i in range(0, unit, lanes(tag)):
+            _convert_one(tag, array, 16 * digit * unit + i, unit, way)
+    if way == BACK_Y:
+        for i in range(0, 16 * unit, lanes(tag)):
+            _convert_one(tag, array, i, 16 * unit, way)
+        _add_units(array, ranges, unit)
+
+
 @_kernel
 def _factor(table, index):  # type: ignore[no-untyped-def]
     """``w_index``."""
@@ -111,38 +160,60 @@ def _set_bases(tag, table, block, apart, bits, bases):  # type: ignore[no-untype
 
 @_kernel
 def forth(tag, array, bits, unit, table, bases, exchange):  # type: ignore[no-untyped-def]
-    """``2^bits`` units of words, novel coefficients to values; with ``exchange`` the transposed inverse."""
-    for below in range(bits):
-        half = unit << bits - 1 - below
-        base = load(tag, bases, below * lanes(tag))
+    """``2^bits`` units of words, novel coefficients to values; with ``exchange`` the transposed inverse.
+
+    Two levels at a time (``bits`` is even), factors ``t``, then ``u`` and ``v``. The product ``t c`` is needed in two sums: it is
+    reduced within them.
+    """
+    two = spread(tag, table[0, 2])
+    for below in range(0, bits, 2):
+        quarter = unit << bits - 2 - below
+        base, next_base = load(tag, bases, below * lanes(tag)), load(tag, bases, (below + 1) * lanes(tag))
         for s in range(1 << below):
-            factor = xor(base, spread(tag, table[0, 2 * s]))
-            low = 2 * half * s
-            high = low + half
+            t = xor(base, spread(tag, table[0, 2 * s]))
+            u = xor(next_base, spread(tag, table[0, 4 * s]))
+            v = xor(u, two)
+            begin, step = 4 * quarter * s, quarter
             if exchange:
-                low, high = high, low
-            for i in range(0, half, lanes(tag)):
-                b = load(tag, array, high + i)
-                a = xor(load(tag, array, low + i), multiply(b, factor))
-                store(array, low + i, a)
-                store(array, high + i, xor(a, b))
+                begin, step, u, v = begin + 3 * quarter, -quarter, v, u
+            for i in range(begin, begin + quarter, lanes(tag)):
+                a, b = load(tag, array, i), load(tag, array, i + step)
+                c, d = load(tag, array, i + 2 * step), load(tag, array, i + 3 * step)
+                b = xor(b, multiply(d, t))
+                d = xor(d, b)
+                even, odd = even_products(c, t), odd_products(c, t)
+                c = xor(c, a)
+                a = xor(a, reduce(xor(even, even_products(b, u)), xor(odd, odd_products(b, u))))
+                c = xor(c, reduce(xor(even, even_products(d, v)), xor(odd, odd_products(d, v))))
+                store(array, i, a)
+                store(array, i + step, xor(a, b))
+                store(array, i + 2 * step, c)
+                store(array, i + 3 * step, xor(c, d))
 
 
 @_kernel
 def back(tag, array, bits, unit, table, bases):  # type: ignore[no-untyped-def]
     """The transpose of :func:`forth` without ``exchange``."""
-    for below in range(bits - 1, -1, -1):
-        half = unit << bits - 1 - below
-        base = load(tag, bases, below * lanes(tag))
+    two = spread(tag, table[0, 2])
+    for below in range(bits - 2, -1, -2):
+        step = unit << bits - 2 - below
+        base, next_base = load(tag, bases, below * lanes(tag)), load(tag, bases, (below + 1) * lanes(tag))
         for s in range(1 << below):
-            factor = xor(base, spread(tag, table[0, 2 * s]))
-            low = 2 * half * s
-            high = low + half
-            for i in range(0, half, lanes(tag)):
-                b = load(tag, array, high + i)
-                a = xor(load(tag, array, low + i), b)
-                store(array, low + i, a)
-                store(array, high + i, xor(b, multiply(a, factor)))
+            t = xor(base, spread(tag, table[0, 2 * s]))
+            u = xor(next_base, spread(tag, table[0, 4 * s]))
+            v = xor(u, two)
+            for i in range(4 * step * s, 4 * step * s + step, lanes(tag)):
+                a, b = load(tag, array, i), load(tag, array, i + step)
+                c, d = load(tag, array, i + 2 * step), load(tag, array, i + 3 * step)
+                a, c = xor(a, b), xor(c, d)
+                even, odd = even_products(c, v), odd_products(c, v)
+                b = xor(xor(b, d), reduce(xor(even, even_products(a, u)), xor(odd, odd_products(a, u))))
+                d = xor(d, reduce(xor(even, even_products(b, t)), xor(odd, odd_products(b, t))))
+                a = xor(a, c)
+                store(array, i, a)
+                store(array, i + step, b)
+                store(array, i + 2 * step, xor(c, multiply(a, t)))
+                store(array, i + 3 * step, d)
 
 
 @_kernel
@@ -197,21 +268,21 @@ def _copy_strip(tag, source, at, apart, out, to, out_apart):  # type: ignore[no-
 
 
 @_kernel
-def _row_forth(tag, array, begin, convert, table, bases, buffer, exchange):  # type: ignore[no-untyped-def]
+def _row_forth(tag, array, begin, ranges, table, bases, buffer, exchange):  # type: ignore[no-untyped-def]
     """Change of basis and evaluation, the upper eight levels of a row of 2^16, in strips of columns."""
     for at in range(begin, begin + _BLOCK, _ROW_STRIP):
         _copy_strip(tag, array, at, _BLOCK, buffer, 0, _ROW_STRIP)
-        _add_units(buffer, convert, _ROW_STRIP)
+        convert(tag, buffer, _ROW_STRIP, ranges, FORTH_S if exchange else FORTH_X)
         forth(tag, buffer, 8, _ROW_STRIP, table, bases, exchange)
         _copy_strip(tag, buffer, 0, _ROW_STRIP, array, at, _BLOCK)
 
 
 @_kernel
-def _row_back(tag, array, begin, convert, table, bases, buffer):  # type: ignore[no-untyped-def]
+def _row_back(tag, array, begin, ranges, table, bases, buffer):  # type: ignore[no-untyped-def]
     for at in range(begin, begin + _BLOCK, _ROW_STRIP):
         _copy_strip(tag, array, at, _BLOCK, buffer, 0, _ROW_STRIP)
         back(tag, buffer, 8, _ROW_STRIP, table, bases)
-        _add_units(buffer, convert, _ROW_STRIP)
+        convert(tag, buffer, _ROW_STRIP, ranges, BACK_Y)
         _copy_strip(tag, buffer, 0, _ROW_STRIP, array, at, _BLOCK)
 
 
@@ -223,7 +294,7 @@ def _gather(tag, array, begin, buffer):  # type: ignore[no-untyped-def]
 
 
 @_kernel
-def rows_multiply(tag, x, s, columns, convert, convert_s, convert_y, table, first, end):  # type: ignore[no-untyped-def]
+def rows_multiply(tag, x, s, columns, ranges, ranges_s, ranges_y, table, first, end):  # type: ignore[no-untyped-def]
     """Rows ``first .. end - 1`` (short rows: as many at once as there are lanes): ``s`` becomes ``E^T D E'^T s``, with
     the change of basis of the lower 16 levels but for what rows do before."""
     count = lanes(tag)
@@ -236,25 +307,25 @@ def rows_multiply(tag, x, s, columns, convert, convert_s, convert_y, table, firs
         begin = row * columns
         if blocks > 1:
             _set_bases(tag, table, row, 0, 8, row_bases)
-            _row_forth(tag, x, begin, convert, table, row_bases, strip, False)
-            _row_forth(tag, s, begin, convert_s, table, row_bases, strip, True)
+            _row_forth(tag, x, begin, ranges, table, row_bases, strip, False)
+            _row_forth(tag, s, begin, ranges_s, table, row_bases, strip, True)
         for block in range(0, blocks * together, count):
             at = begin + _BLOCK * block
             _set_bases(tag, table, row * blocks + block, 1, 8, bases)
             _gather(tag, x, at, one)
-            _add_units(one, convert, count)
+            convert(tag, one, count, ranges, FORTH_X)
             forth(tag, one, 8, count, table, bases, False)
             _gather(tag, s, at, other)
-            _add_units(other, convert_s, count)
+            convert(tag, other, count, ranges_s, FORTH_S)
             forth(tag, other, 8, count, table, bases, True)
             for i in range(0, count * _BLOCK, count):
                 store(other, i, multiply(load(tag, one, i), load(tag, other, i)))
             back(tag, other, 8, count, table, bases)
-            _add_units(other, convert_y, count)
+            convert(tag, other, count, ranges_y, BACK_Y)
             for i in range(0, _BLOCK, count):
                 transpose(tag, other, i * count, count, s, at + i, _BLOCK)
         if blocks > 1:
-            _row_back(tag, s, begin, convert_y, table, row_bases, strip)
+            _row_back(tag, s, begin, ranges_y, table, row_bases, strip)
     for buffer in (strip, one, other):
         buffer[:] = 0
 
@@ -329,13 +400,13 @@ class MiddleProduct:
             coefficients[len(given) :] = 0
             self._change_basis(coefficients, rows, exchange)
             self._strips(coefficients, rows, out, self._rows, steps)
-        convert = conversion(8)
-        bases = [_array(made) for made in (convert, exchanged(convert), exchanged(convert)[::-1])]
+        digits = [step for group in expansion(8, 4) for step in group]
+        ranges = [_array(made) for made in (digits, exchanged(digits), exchanged(digits)[::-1])]
         together = int(self._tag) if self._log_columns == 8 else 1
         self._spread(
             self._rows // together,
             lambda low, high: rows_multiply(
-                self._tag, wide_x, wide_s, columns, *bases, tables(), low * together, high * together
+                self._tag, wide_x, wide_s, columns, *ranges, tables(), low * together, high * together
             ),
         )
         out = wide_x[: self._rows_y * columns]

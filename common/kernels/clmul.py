@@ -12,7 +12,7 @@ from typing import Any, Literal
 
 import numpy as np
 from llvmlite import binding, ir
-from numba import types
+from numba import njit, types
 from numba.core import cgutils, config
 from numba.extending import intrinsic, models, register_model
 
@@ -154,22 +154,38 @@ def xor(typing_context: Any, left: Any, right: Any) -> Any:
     return left(left, right), generate
 
 
-@intrinsic
-def multiply(typing_context: Any, left: Any, right: Any) -> Any:
-    """``left * right``, lane by lane: two carry-less multiplications for each pair of lanes, folded together.
+def _half_product(which: int) -> Any:
+    @intrinsic
+    def product(typing_context: Any, left: Any, right: Any) -> Any:
+        def generate(context: Any, builder: Any, signature: Any, args: Any) -> Any:
+            kind = args[0].type
+            name = "llvm.x86.pclmulqdq" + (".512" if kind.count == 8 else "")
+            function = cgutils.get_or_insert_function(builder.module, ir.FunctionType(kind, [kind, kind, _I8]), name)
+            return builder.call(function, [*args, ir.Constant(_I8, which)])
 
-    With the product ``low + high x^64`` (``high`` of degree at most 62) and ``x^64 = (1 + x)(1 + x^3)``, ``high`` times
-    that overflows by the three bits ``o = (high >> 60) + (high >> 61)``, which fold in the same way: so ``high + o``, times
+        return left(left, right), generate
+
+    return product
+
+
+#: Products of 127 bits of the even (odd) lanes, each in a pair of lanes.
+even_products, odd_products = _half_product(0x00), _half_product(0x11)
+
+
+@intrinsic
+def reduce(typing_context: Any, even: Any, odd: Any) -> Any:
+    """Products of even and of odd lanes, or sums of such, to elements.
+
+    With a product ``low + high x^64`` (``high`` of degree at most 62) and ``x^64 = (1 + x)(1 + x^3)``, ``high`` times that
+    overflows by the three bits ``o = (high >> 60) + (high >> 61)``, which fold in the same way: so ``high + o``, times
     ``(1 + x)(1 + x^3)`` without what overflows, is added to ``low``.
     """
 
     def generate(context: Any, builder: Any, signature: Any, args: Any) -> Any:
-        kind = args[0].type
-        name = "llvm.x86.pclmulqdq" + (".512" if kind.count == 8 else "")
-        function = cgutils.get_or_insert_function(builder.module, ir.FunctionType(kind, [kind, kind, _I8]), name)
-        even, odd = (builder.call(function, [*args, ir.Constant(_I8, which)]) for which in (0x00, 0x11))
+        even, odd = args
+        kind = even.type
 
-        def by(value: Any, count: int) -> Any:
+        def up(value: Any, count: int) -> Any:
             return builder.shl(value, ir.Constant(kind, [count] * kind.count))
 
         def down(value: Any, count: int) -> Any:
@@ -179,10 +195,43 @@ def multiply(typing_context: Any, left: Any, right: Any) -> Any:
         low = _shuffle(builder, even, odd, [p for i in pairs for p in (i, kind.count + i)])
         high = _shuffle(builder, even, odd, [p for i in pairs for p in (i + 1, kind.count + i + 1)])
         high = builder.xor(high, builder.xor(down(high, 60), down(high, 61)))
-        high = builder.xor(high, by(high, 1))
-        return builder.xor(builder.xor(low, high), by(high, 3))
+        high = builder.xor(high, up(high, 1))
+        return builder.xor(builder.xor(low, high), up(high, 3))
 
-    return left(left, right), generate
+    return even(even, odd), generate
+
+
+@njit(inline="always")  # type: ignore[untyped-decorator]
+def multiply(left, right):  # type: ignore[no-untyped-def]
+    """``left * right`` in the field, lane by lane."""
+    return reduce(even_products(left, right), odd_products(left, right))
+
+
+def in_registers(ranges: list[tuple[int, int, int]], size: int) -> Any:
+    """A function ``(tag, array, at, apart)`` that adds ranges among ``size`` vectors ``apart`` words from each other."""
+
+    @intrinsic
+    def add(typing_context: Any, tag: Any, array: Any, at: Any, apart: Any) -> Any:
+        vector = _BY_TAG[tag]
+
+        def generate(context: Any, builder: Any, signature: Any, args: Any) -> Any:
+            kind = ir.VectorType(_I64, vector.lanes)
+
+            def pointer(number: int) -> Any:
+                index = builder.add(args[2], builder.mul(args[3], ir.Constant(_I64, number)))
+                return _pointer(context, builder, signature.args[1], args[1], index, kind)
+
+            held = [builder.load(pointer(i), align=8) for i in range(size)]
+            for to, begin, count in ranges:
+                for i in range(count):
+                    held[to + i] = builder.xor(held[to + i], held[begin + i])
+            for i in range(size):
+                builder.store(held[i], pointer(i), align=8)
+            return context.get_dummy_value()
+
+        return types.void(tag, array, types.intp, types.intp), generate
+
+    return add
 
 
 @intrinsic
