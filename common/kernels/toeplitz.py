@@ -55,16 +55,23 @@ def _copy_bits(source, first, out, at, count):  # type: ignore[no-untyped-def]
     begin, end = at >> 3, (at + count + 7) >> 3
     # Byte b of the result holds what stands in the source from bit 8 b + first - at on.
     offset = (first - at - shift) >> 3
+    low, high = max(begin + 1, -offset), min(end - 1, source.size - 1 - offset)
+    high = max(low, high)
+    lower, upper, inner = source[low + offset : high + offset], source[low + offset + 1 :], out[low:high]
+    for i in range(inner.size):
+        inner[i] ^= np.uint8(lower[i] >> shift | upper[i] << 8 - shift)
     for b in range(begin, end):
+        if low <= b < high:
+            continue
         j = b + offset
-        low = source[j] if 0 <= j < source.size else 0
-        high = source[j + 1] if 0 <= j + 1 < source.size else 0
-        value = (low >> shift | high << 8 - shift) & 255
+        here = np.int64(source[j]) if 0 <= j < source.size else 0
+        after = np.int64(source[j + 1]) if 0 <= j + 1 < source.size else 0
+        value = here >> shift | after << 8 - shift
         if b == begin:
             value &= 255 << (at & 7)
         if b == end - 1 and (at + count) & 7:
             value &= (1 << ((at + count) & 7)) - 1
-        out[b] ^= value
+        out[b] ^= np.uint8(value & 255)
 
 
 def cut(packed: Bits, first: int, count: int) -> Bits:
@@ -107,7 +114,7 @@ class Engine:
         padded = np.zeros(n_x + n_y - 1, np.uint32)
         padded[1:] = _coefficients(s)
         y = MiddleProduct(n_x, n_y, path, self.executor, self.parts)(_coefficients(x)[::-1], padded)
-        halves = (y[1:] & 0xFFFFFFFF).astype("<u4")
+        halves = y[1:].astype("<u4")
         halves ^= (y[:-1] >> COEFFICIENT_BITS).astype("<u4")
         return cut(halves.view(np.uint8), (n - 1) % COEFFICIENT_BITS, m)
 

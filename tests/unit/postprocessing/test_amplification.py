@@ -2,26 +2,46 @@
 
 from __future__ import annotations
 
+from itertools import pairwise
 from typing import Any
 
 import numpy as np
 import pytest
 import scipy.fft
+from numba import njit
 
 from common.errors import ConfigurationError, InputError
 from common.kernels import additive_basis, clmul
 from common.kernels.additive_basis import cantor_basis, field_product
 from common.kernels.additive_fft import MiddleProduct
-from common.kernels.clmul import OVERRIDE, active_path, available_paths
+from common.kernels.clmul import (
+    NARROW,
+    OVERRIDE,
+    WIDE,
+    active_path,
+    available_paths,
+    compiled_for,
+    lanes,
+    load,
+    multiply,
+    store,
+)
 from common.kernels.toeplitz import FAMILIES, Engine, field_degree, is_field_degree, seed_bits, universal_hash
 from common.node.compute import make_executor
 
 PATHS = available_paths()
 FAST_PATHS = [path for path in PATHS if path != "fft"]
+TAGS = [WIDE if path == "clmul512" else NARROW for path in FAST_PATHS]
 SHAPES = [
     (0, 0), (1, 0), (1, 1), (2, 1), (63, 63), (64, 1), (64, 64), (65, 64), (65, 32), (127, 65), (128, 127), (129, 3),
     (1000, 999), (1001, 0), (4099, 2050), (5000, 17),
 ]  # fmt: skip
+
+
+@njit
+def multiply_all(tag, a, b):  # type: ignore[no-untyped-def]
+    for i in range(0, a.size, lanes(tag)):
+        store(a, i, multiply(load(tag, a, i), load(tag, b, i)))
 
 
 def pack(bits: np.ndarray) -> np.ndarray:
@@ -67,25 +87,22 @@ def test_every_family_and_path_equals_the_definition(
     np.testing.assert_array_equal(unpack(out, m), by_definition(family, x, s, m))
 
 
-def carryless(left: int, right: int) -> int:
-    product = 0
-    while right:
-        low = right & -right
-        product ^= left * low
-        right ^= low
-    return product
-
-
 @pytest.mark.parametrize("path", FAST_PATHS)
 @pytest.mark.parametrize(
-    ("left", "right"), [(1, 1), (3, 700), (600, 500), (5, 1019), (9, 2040), (2, 40_000), (5, 66_000), (3, 200_000)]
+    ("n_x", "n_y"), [(1, 1), (3, 700), (600, 500), (5, 1019), (1030, 9), (90_000, 3), (7, 300_000), (140_001, 200_000)]
 )
-def test_products_equal_the_definition(rng: np.random.Generator, path: str, left: int, right: int) -> None:
-    """Sizes on both sides of every change of plan: rows, strips, truncation."""
-    a, b = (rng.integers(0, 2**64, size, dtype=np.uint64) for size in (left, right))
-    got = Multiplier(left + right, path)(a, b, 0, left + right)
-    want = carryless(int.from_bytes(b.tobytes(), "little"), int.from_bytes(a.tobytes(), "little"))
-    assert int.from_bytes(got.tobytes(), "little") == want
+def test_middle_products_equal_the_definition(rng: np.random.Generator, path: str, n_x: int, n_y: int) -> None:
+    """Sizes on both sides of every change of plan: short rows, long rows, how many."""
+    x, s = (rng.integers(0, 1 << 32, size, dtype=np.uint32) for size in (n_x, n_x + n_y - 1))
+    # Long products are too slow by the definition: the input has few ones then, but everywhere.
+    if n_x > 2000:
+        x[~np.isin(np.arange(n_x), [0, 1, n_x // 3, n_x - 1, *rng.integers(0, n_x, 8)])] = 0
+    want = np.zeros(n_y, np.uint64)
+    for i in np.flatnonzero(x):
+        for bit in range(32):
+            if x[i] >> bit & 1:
+                want ^= s[i : i + n_y].astype(np.uint64) << np.uint64(bit)
+    np.testing.assert_array_equal(MiddleProduct(n_x, n_y, path)(x, s), want)
 
 
 @pytest.mark.parametrize("path", FAST_PATHS)
@@ -144,38 +161,89 @@ def test_field_degrees() -> None:
 def test_field_and_basis() -> None:
     basis = cantor_basis(24)
     assert basis[0] == 1
-    for low, high in zip(basis, basis[1:], strict=False):
+    for low, high in pairwise(basis):
         assert field_product(high, high) ^ high == low
-    assert field_product(1 << 127, 2) == 0x87
-    for bits in range(2, 9):
-        steps = additive_fft.conversion(bits)
-        for to, begin, count in steps.tolist():
-            assert abs(to - begin) >= count, "a step that overlaps itself cannot be undone"
+    assert field_product(1 << 63, 2) == 0x1B
+
+
+def test_the_polynomial_is_irreducible() -> None:
+    """x^(2^64) = x, and x^(2^32) + x is a unit (Rabin's test: 2 is the only prime factor of 64)."""
+    power = 2
+    for _ in range(32):
+        power = field_product(power, power)
+    a, b = additive_basis.POLYNOMIAL, power ^ 2
+    for _ in range(32):
+        power = field_product(power, power)
+    assert power == 2
+    while b:
+        while a.bit_length() >= b.bit_length():
+            a ^= b << a.bit_length() - b.bit_length()
+        a, b = b, a
+    assert a == 1
+
+
+@pytest.mark.parametrize("tag", TAGS)
+def test_multiplication_equals_the_definition(rng: np.random.Generator, tag: Any) -> None:
+    a, b = (rng.integers(0, 1 << 64, 64, dtype=np.uint64) for _ in range(2))
+    a[:8], b[:4] = (1 << 64) - 1, (1 << 64) - 1
+    want = [field_product(int(x), int(y)) for x, y in zip(a, b, strict=True)]
+    multiply_all(tag, a, b)
+    assert a.tolist() == want
+
+
+def run(steps: list[Any], values: list[int]) -> list[int]:
+    out = list(values)
+    for to, begin, factor in steps:
+        out[to] ^= field_product(out[begin], additive_basis.point(factor))
+    return out
+
+
+def elements(rng: np.random.Generator, count: int) -> list[int]:
+    return [int.from_bytes(rng.bytes(8), "little") for _ in range(count)]
+
+
+@pytest.mark.parametrize("log_size", [1, 2, 3, 5])
+def test_conversion_and_evaluation_give_the_values_of_the_polynomial(rng: np.random.Generator, log_size: int) -> None:
+    """By Horner's rule at every point."""
+    coefficients = elements(rng, 1 << log_size)
+    novel = list(coefficients)
+    for to, begin, count in additive_basis.conversion(log_size):
+        for i in range(count):
+            novel[to + i] ^= novel[begin + i]
+    for index, value in enumerate(run(additive_basis.evaluation(log_size), novel)):
+        want = 0
+        for coefficient in reversed(coefficients):
+            want = field_product(want, additive_basis.point(index)) ^ coefficient
+        assert value == want
 
 
 @pytest.mark.parametrize("log_size", [1, 3, 5])
-def test_truncated_inverse_undoes_evaluation(rng: np.random.Generator, log_size: int) -> None:
-    """In slow field arithmetic: from any number of values, with zero coefficients after them."""
+def test_interpolation_undoes_evaluation(rng: np.random.Generator, log_size: int) -> None:
+    """From any number of values, with zero coefficients after them."""
     size = 1 << log_size
     for known in range(1, size + 1):
-        coefficients = [int.from_bytes(rng.bytes(16), "little") if i < known else 0 for i in range(size)]
-        values = evaluate(coefficients, 0)
+        coefficients = elements(rng, known) + [0] * (size - known)
+        values = run(additive_basis.evaluation(log_size), coefficients)
         work = values[:known] + [0] * (size - known)
-        for kind, to, begin, count, factor in additive_fft.truncated_inverse(log_size, known).tolist():
-            for i in range(count):
-                value = work[begin + i]
-                work[to + i] ^= field_product(value, additive_fft.point(factor)) if kind else value
-        assert work == coefficients
+        assert run(additive_basis.interpolation(log_size, known), work) == coefficients
 
 
-def evaluate(coefficients: list[int], block: int) -> list[int]:
-    if len(coefficients) == 1:
-        return coefficients
-    half = len(coefficients) // 2
-    factor = additive_fft.point(2 * block)
-    low = [a ^ field_product(b, factor) for a, b in zip(coefficients[:half], coefficients[half:], strict=True)]
-    high = [a ^ b for a, b in zip(low, coefficients[half:], strict=True)]
-    return evaluate(low, 2 * block) + evaluate(high, 2 * block + 1)
+def test_transposed_and_pruned_steps(rng: np.random.Generator) -> None:
+    """<u, M v> = <M^T u, v>; pruning keeps what is read."""
+    size, given, wanted = 16, 11, 6
+    steps = additive_basis.evaluation(4)
+    v, u = elements(rng, given) + [0] * (size - given), elements(rng, wanted) + [0] * (size - wanted)
+
+    def inner(a: list[int], b: list[int]) -> int:
+        total = 0
+        for x, y in zip(a, b, strict=True):
+            total ^= field_product(x, y)
+        return total
+
+    assert inner(u, run(steps, v)) == inner(run(additive_basis.transposed(steps), u), v)
+    kept = additive_basis.pruned(steps, given, wanted)
+    assert len(kept) < len(steps)
+    assert run(kept, v)[:wanted] == run(steps, v)[:wanted]
 
 
 def test_wrong_inputs_are_named() -> None:
@@ -202,9 +270,9 @@ def test_the_path_can_be_forced(monkeypatch: pytest.MonkeyPatch) -> None:
     with pytest.raises(ConfigurationError, match="no such path"):
         active_path()
     monkeypatch.delenv(OVERRIDE)
-    monkeypatch.setattr(clmul, "_features", lambda: {"sse2": True, "pclmul": True})
+    monkeypatch.setattr(clmul, "compiled_for", lambda: {"sse2": True, "pclmul": True})
     assert available_paths() == ("clmul128", "fft")
-    monkeypatch.setattr(clmul, "_features", dict)
+    monkeypatch.setattr(clmul, "compiled_for", dict)
     assert active_path() == "fft"
     monkeypatch.setenv(OVERRIDE, "clmul512")
     with pytest.raises(ConfigurationError, match="cannot run it"):
