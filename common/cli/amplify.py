@@ -35,7 +35,7 @@ def command(
     """Hash a file of bits with a seed from a file.
 
     Bits are packed, bit i is bit i%8 of byte i//8, unused bits zero. Seeds: toeplitz n+m-1 bits, y_j = XOR_i x_i
-    s_(n-1+j-i); modified-toeplitz n-1 bits, y = x[:m] + T x[m:]; gf2m k bits, y = the first m bits of x[:m] + a x[m:] in
+    s_(n-1+j-i); modified-toeplitz n-1 bits, y = x[:m] + T x[m:]; gf2m k bits, y = first m bits of x[:m] + a x[m:] in
     GF(2)[z] / (1 + z + ... + z^k), k the least degree >= m and >= n-m with k+1 prime and 2 a primitive root of it.
 
     Example: qkd amplify --family toeplitz --input key --bits 100000 --seed seed --ell 40000 --output secret

@@ -17,7 +17,6 @@ from rich.console import Console
 
 from common.cli.benchmark import Row, document, one_core, plot_option, rates, save_plot
 from common.cli.output import emit, json_option, progress_console, quiet_option, table
-from common.kernels.clmul import Path as HashPath
 from common.kernels.clmul import available_paths
 from common.node.compute import cores, make_executor
 from common.postprocessing.amplification import FAMILIES, Engine, seed_bits, universal_hash
@@ -86,7 +85,9 @@ def _measure(rng: np.random.Generator, n: int, family: Any, engine: Engine, runs
     m = n // 2
     key, seed = _packed(rng, n), _packed(rng, seed_bits(family, n, m))
     values = rates(lambda: universal_hash(family, key, n, seed, m, engine), n / 1e6, runs)
-    return Row("amplify", {"n": n, "m": m, "family": family, "path": engine.path, "threads": engine.parts}, values, UNIT)
+    return Row(
+        "amplify", {"n": n, "m": m, "family": family, "path": engine.path, "threads": engine.parts}, values, UNIT
+    )
 
 
 def _peers(rng: np.random.Generator, n: int, console: Console) -> list[Row]:
@@ -97,7 +98,9 @@ def _peers(rng: np.random.Generator, n: int, console: Console) -> list[Row]:
 
     def by_scipy() -> object:
         # Circular: only what is not read wraps round.
-        product = scipy.fft.irfft(scipy.fft.rfft(x.astype(float), length) * scipy.fft.rfft(s.astype(float), length), length)
+        product = scipy.fft.irfft(
+            scipy.fft.rfft(x.astype(float), length) * scipy.fft.rfft(s.astype(float), length), length
+        )
         return np.rint(product[n - 1 : n - 1 + m]).astype(np.int64) & 1
 
     works: list[tuple[str, Callable[[], object]]] = [("scipy.fft", by_scipy)]
@@ -108,7 +111,9 @@ def _peers(rng: np.random.Generator, n: int, console: Console) -> list[Row]:
     found = []
     for name, work in works:
         console.print(f"{n} bits, {name}", style="dim")
-        found.append(Row(name, {"n": n, "m": m, "family": "toeplitz", "path": name, "threads": 1}, rates(work, n / 1e6, 1), UNIT))
+        found.append(
+            Row(name, {"n": n, "m": m, "family": "toeplitz", "path": name, "threads": 1}, rates(work, n / 1e6, 1), UNIT)
+        )
     return found
 
 
@@ -160,10 +165,17 @@ def _draw(figure: Any, rows: list[Row]) -> None:
     speeds = [row for row in rows if row.unit == UNIT]
     keys = dict.fromkeys((r.parameters["family"], r.parameters["path"], r.parameters["threads"]) for r in speeds)
     for family, path, threads in keys:
-        of = [r for r in speeds if (r.parameters["family"], r.parameters["path"], r.parameters["threads"]) == (family, path, threads)]
-        axes.loglog([r.parameters["n"] for r in of], [r.median for r in of], "o-", label=f"{family}, {path}, {threads} thread(s)")
+        of = [
+            r
+            for r in speeds
+            if (r.parameters["family"], r.parameters["path"], r.parameters["threads"]) == (family, path, threads)
+        ]
+        axes.loglog(
+            [r.parameters["n"] for r in of],
+            [r.median for r in of],
+            "o-",
+            label=f"{family}, {path}, {threads} thread(s)",
+        )
     axes.set(xlabel="input bits", ylabel="Mbit/s of input")
     axes.grid(alpha=0.3)
     axes.legend(fontsize=7)
-
-

@@ -1,16 +1,17 @@
 """The field GF(2^64), Cantor's basis of its points, and the additive Fourier transform as lists of steps.
 
-Let ``b_i`` be the Cantor basis (``b_0 = 1``, ``b_i^2 + b_i = b_(i-1)``) and ``w_j`` the sum of the ``b_i`` at the ones of ``j``. With
-``s_i(x)`` the polynomial that vanishes on ``w_0 .. w_(2^i - 1)``, the *novel* basis ``X_j`` is the product of the ``s_i(x)`` at
-the ones of ``j``. Because ``s_i(b_(i+k)) = b_k``, evaluating the halves of ``f = f0 + s_i f1`` on block ``c`` of ``2^(i+1)`` points
-needs one factor, ``w_(2c)``, for the whole block, and ends in the same two problems of half the size:
+Let ``b_i`` be the Cantor basis (``b_0 = 1``, ``b_i^2 + b_i = b_(i-1)``) and ``w_j`` the sum of the ``b_i`` at the ones
+of ``j``. With ``s_i(x)`` the polynomial that vanishes on ``w_0 .. w_(2^i - 1)``, the *novel* basis ``X_j`` is the
+product of the ``s_i(x)`` at the ones of ``j``. Because ``s_i(b_(i+k)) = b_k``, evaluating the halves of ``f = f0 + s_i
+f1`` on block ``c`` of ``2^(i+1)`` points needs one factor, ``w_(2c)``, for the whole block, and ends in two problems of
+half the size:
 
     lower half: g0 = f0 + w_(2c) f1        upper half: g1 = g0 + f1
 
 Source: Cantor 1989; novel basis, Lin, Chung, Han 2014; Cantor basis with it, Li, Chen, Kuan, Cheng, Yang 2018.
 
-A *step* ``(to, from, j)`` is ``a[to] += w_j a[from]`` and is its own inverse; ``w_1 = 1`` adds. So a list backwards is the inverse
-map, and a list backwards with ``to`` and ``from`` exchanged is the transposed map (:func:`transposed`).
+A *step* ``(to, from, j)`` is ``a[to] += w_j a[from]`` and is its own inverse; ``w_1 = 1`` adds. So a list backwards is
+the inverse map, and a list backwards with ``to`` and ``from`` exchanged is the transposed map (:func:`transposed`).
 """
 
 from __future__ import annotations
@@ -82,7 +83,7 @@ def tables() -> NDArray[np.uint64]:
 
 
 def expansion(log_size: int, log_part: int) -> list[list[Range]]:
-    """Ranges that write ``2^log_size`` coefficients in powers of ``s_h(x)``, ``2^log_part`` of them a digit, ``h = log_part``.
+    """Ranges that write ``2^log_size`` coefficients in powers of ``s_h(x)``, ``2^h`` of them a digit, ``h = log_part``.
 
     For ``h`` a power of two ``s_h(x) = x^(2^h) + x``, so with ``q = 2^t``: ``x^(q 2^h) = s_h^q + x^q``, and division by
     ``s_h^q`` moves what stands ``q (2^h - 1)`` above. Ranges of one inner list do not depend on each other.
@@ -97,7 +98,7 @@ def expansion(log_size: int, log_part: int) -> list[list[Range]]:
 
 
 def conversion(log_size: int) -> list[Range]:
-    """Ranges from the powers of x to the novel basis: digits in ``s_h``, then each digit and the powers of ``s_h`` alike."""
+    """Ranges from powers of x to the novel basis: digits in ``s_h``, then each digit and the powers of ``s_h``."""
     if log_size < 2:
         return []
     part = 1 << (log_size - 1).bit_length() - 1
@@ -135,9 +136,10 @@ def evaluation(log_size: int) -> list[Step]:
 def interpolation(log_size: int, known: int) -> list[Step]:
     """The first ``known`` values, then zeros, to the ``known`` coefficients of the polynomial that has these values.
 
-    In general let a block hold ``p`` values and then known coefficients. If ``p`` reaches into the upper half, ``g0`` comes
-    from the lower values alone, and ``f1`` beyond ``p`` makes ``g1`` known there; else ``f1`` is known wholly and makes ``g0``
-    known beyond ``p``. So one half at a time is a smaller problem of the same kind. Source: van der Hoeven 2004.
+    In general let a block hold ``p`` values and then known coefficients. If ``p`` reaches into the upper half, ``g0``
+    comes from the lower values alone, and ``f1`` beyond ``p`` makes ``g1`` known there; else ``f1`` is known wholly and
+    makes ``g0`` known beyond ``p``. So one half at a time is a smaller problem of the same kind.
+    Source: van der Hoeven 2004.
     """
     steps: list[Step] = []
 
@@ -167,7 +169,7 @@ def transposed(steps: list[Step]) -> list[Step]:
 
 
 def pruned(steps: list[Step], given: int, wanted: int) -> list[Step]:
-    """Without what adds zero (only the first ``given`` are not) or feeds nothing (only the first ``wanted`` are read)."""
+    """Without what adds zero (beyond the first ``given``) or feeds nothing (only the first ``wanted`` are read)."""
     filled = set(range(given))
     alive: list[Step] = []
     for to, begin, factor in steps:
@@ -205,7 +207,7 @@ def packed(steps: list[Step]) -> Steps:
 
 @lru_cache(maxsize=16)
 def top_steps(log_rows: int, rows: int, rows_x: int, rows_y: int) -> tuple[Steps, Steps, Steps]:
-    """The levels across rows, for input, seed and output of a middle product (see :mod:`common.kernels.additive_fft`)."""
+    """Levels across rows for input, seed and output of a middle product (see :mod:`common.kernels.additive_fft`)."""
     forth = evaluation(log_rows)
     x = pruned(forth, rows_x, rows)
     s = pruned(transposed(interpolation(log_rows, rows)), rows, rows)

@@ -1,24 +1,24 @@
 """Middle products in GF(2)[x]: a window of a product, at the cost of the window and one factor alone.
 
-A string of bits is cut into coefficients of 32, so a product of two of them has 63 bits, fits into an element of GF(2^64)
-and is never reduced. With the reversed coefficients ``x`` of one factor the window is ``y_j = sum_i x_i s_(i+j)``: the transposed
-map of multiplication by ``x``. Multiplication by ``x`` of at most ``N`` coefficients of result is ``C' E' D E C``: ``C`` changes to
-the novel basis, ``E`` evaluates at ``N`` points (:mod:`common.kernels.additive_basis`), ``D`` multiplies by the values of
-``x``, primes are inverses. Its transpose has the same number of operations and needs ``N`` = |x| + |y| - 1 = |s| points,
-where the whole product would need |x| + |s|:
+A string of bits is cut into coefficients of 32, so a product of two of them has 63 bits, fits into an element of
+GF(2^64) and is never reduced. With the reversed coefficients ``x`` of one factor the window is ``y_j = sum_i x_i
+s_(i+j)``: the transposed map of multiplication by ``x``. Multiplication by ``x``, of at most ``N`` coefficients of
+result, is ``C' E' D E C``: ``C`` changes to the novel basis, ``E`` evaluates at ``N`` points
+(:mod:`common.kernels.additive_basis`), ``D`` multiplies by the values of ``x``, primes are inverses. The transpose has
+the same number of operations and needs ``N`` = |x| + |y| - 1 = |s| points, where the whole product would need |x| + |s|:
 
     y = C^T E^T D E'^T C'^T s        C'^T: arrows of C exchanged; E'^T, E^T: butterflies with halves exchanged
     forth (E):     low += w high, high += low        transposed inverse (E'^T): high += w low, low += high
     back (E^T):    low += high, high += w low        (the inverse of E is not needed)
 
-``N`` is any number of *rows* of ``2^8`` or ``2^16`` coefficients, not a power of two: all maps are restricted to their first
-``N`` coordinates, and what is zero or not read is left out of the levels across rows (:func:`top_steps`).
+``N`` is any number of *rows* of ``2^8`` or ``2^16`` coefficients, not a power of two: all maps are restricted to their
+first ``N`` coordinates, and what is zero or not read is left out of the levels across rows (:func:`top_steps`).
 
 *Memory and caches.* (1) ``C`` across rows works on packed coefficients, half as wide as elements. (2) The levels across
-rows are done on strips of 16 columns that are copied into a small buffer (copying also avoids that rows a power of two
-apart fall into the same cache set). (3) A row of ``2^16`` (512 KiB) is again 256 by 256: strips of 8 columns, one cache line
-wide, then blocks of 256, one block in each lane of a vector, so that the last levels need no shuffles. A row is visited
-once for the rest of both transforms, the products of values, and the way back.
+rows are done on strips of 32 columns that are copied into a small buffer (copying also avoids that rows a power of two
+apart fall into the same cache set). (3) A row of ``2^16`` (512 KiB) is again 256 by 256: strips of 8 columns, one cache
+line wide, then blocks of 256, one block in each lane of a vector, so that the last levels need no shuffles. A row is
+visited once for the rest of both transforms, the products of values, and the way back.
 """
 
 from __future__ import annotations
@@ -69,7 +69,7 @@ Ranges = NDArray[np.int64]
 COEFFICIENT_BITS = 32
 #: Up to this many coefficients (log2) rows have 2^8 of them, above 2^16.
 _SHORT_ROWS = 18
-_STRIP, _ROW_STRIP, _BLOCK = 16, 8, 256
+_STRIP, _ROW_STRIP, _BLOCK = 32, 8, 256
 
 _compile: Callable[..., Callable[..., Callable[..., object]]] = njit
 
@@ -162,8 +162,8 @@ def _set_bases(tag, table, block, apart, bits, bases):  # type: ignore[no-untype
 def forth(tag, array, bits, unit, table, bases, exchange):  # type: ignore[no-untyped-def]
     """``2^bits`` units of words, novel coefficients to values; with ``exchange`` the transposed inverse.
 
-    Two levels at a time (``bits`` is even), factors ``t``, then ``u`` and ``v``. The product ``t c`` is needed in two sums: it is
-    reduced within them.
+    Two levels at a time (``bits`` is even), factors ``t``, then ``u`` and ``v``. The product ``t c`` is needed in two
+    sums: it is reduced within them.
     """
     two = spread(tag, table[0, 2])
     for below in range(0, bits, 2):
@@ -336,12 +336,10 @@ def _array(ranges: list[Range]) -> Ranges:
 
 @lru_cache(maxsize=32)
 def _across(log_rows: int, log_columns: int, limit: int, exchange: bool) -> tuple[list[Ranges], Ranges, Ranges]:
-    """Change of basis across rows below row ``limit``: groups of ranges of coefficients, then rows, then within rows."""
+    """Change of basis across rows below row ``limit``: groups of ranges of coefficients, of rows, within rows."""
     turn = exchanged if exchange else list
     columns = 1 << log_columns
-    groups = [
-        _array(clipped(turn(group), limit * columns)) for group in expansion(log_rows + log_columns, log_columns)
-    ]
+    groups = [_array(clipped(turn(group), limit * columns)) for group in expansion(log_rows + log_columns, log_columns)]
     within = [step for group in expansion(16, 8) for step in group] if log_columns == 16 else []
     return groups, _array(clipped(turn(conversion(log_rows)), limit)), _array(turn(within))
 
@@ -361,15 +359,15 @@ class MiddleProduct:
 
     Notes
     -----
-    Memory: 20 bytes for each coefficient of ``s``, 94 MB for 1e8 bits hashed to half. Work arrays are overwritten in the
-    end, as they hold the key. Source of the method: the module's text; "ours, DECISIONS 30".
+    Memory: 20 bytes for each coefficient of ``s``, 94 MB for 1e8 bits hashed to half. Work arrays are overwritten in
+    the end, as they hold the key. Source of the method: ours, DECISIONS 30.
     """
 
     def __init__(self, n_x: int, n_y: int, path: str, executor: Executor | None = None, parts: int = 1) -> None:
         size = n_x + n_y - 1
         if not 0 < size <= 1 << MAX_LOG:
             raise InputError(
-                f"a hash with {COEFFICIENT_BITS * size} bits of input and output is beyond {COEFFICIENT_BITS << MAX_LOG}",
+                f"{COEFFICIENT_BITS * size} bits of input and output are beyond {COEFFICIENT_BITS << MAX_LOG}",
                 remedy="Use blocks of at most 3e8 bits.",
             )
         self.n_x, self.n_y, self._tag = n_x, n_y, WIDE if path == "clmul512" else NARROW
@@ -426,9 +424,7 @@ class MiddleProduct:
             ),
         )
 
-    def _change_basis(
-        self, array: Coefficients | Elements, rows: int, exchange: bool, backwards: bool = False
-    ) -> None:
+    def _change_basis(self, array: Coefficients | Elements, rows: int, exchange: bool, backwards: bool = False) -> None:
         """All but what blocks and strips of a row do; whole rows are split by columns, other groups by ranges."""
         groups, whole_rows, within = _across(self._log_rows, self._log_columns, rows, exchange)
         columns = 1 << self._log_columns
@@ -444,7 +440,8 @@ class MiddleProduct:
             for group in groups[turn]:
                 self._each(lambda part, group=group: add_ranges(array, group, part, self._parts))  # type: ignore[misc]
 
-        for stage in (expand, across, inside)[turn]:
+        stages: tuple[Callable[[], None], ...] = (expand, across, inside)
+        for stage in stages[turn]:
             stage()
 
     def _spread(self, count: int, work: Callable[[int, int], object]) -> None:

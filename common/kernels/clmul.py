@@ -1,8 +1,8 @@
 """Carry-less multiplication on vectors of elements of GF(2^64), eight or two at a time.
 
-The field is F2[x] / (x^64 + x^4 + x^3 + x + 1). Every kernel takes a *tag* whose type names the width: ``WIDE`` (512 bits,
-``vpclmulqdq``) or ``NARROW`` (128 bits, ``pclmulqdq``); numba compiles and caches one version for each. LLVM aborts the
-process if told to multiply so on a processor that cannot, so :func:`active_path` reads the features first.
+The field is F2[x] / (x^64 + x^4 + x^3 + x + 1). Every kernel takes a *tag* whose type names the width: ``WIDE`` (512
+bits, ``vpclmulqdq``) or ``NARROW`` (128 bits, ``pclmulqdq``); numba compiles and caches one version for each. LLVM
+aborts the process if told to multiply so on a processor that cannot, so :func:`active_path` reads the features first.
 """
 
 from __future__ import annotations
@@ -176,9 +176,9 @@ even_products, odd_products = _half_product(0x00), _half_product(0x11)
 def reduce(typing_context: Any, even: Any, odd: Any) -> Any:
     """Products of even and of odd lanes, or sums of such, to elements.
 
-    With a product ``low + high x^64`` (``high`` of degree at most 62) and ``x^64 = (1 + x)(1 + x^3)``, ``high`` times that
-    overflows by the three bits ``o = (high >> 60) + (high >> 61)``, which fold in the same way: so ``high + o``, times
-    ``(1 + x)(1 + x^3)`` without what overflows, is added to ``low``.
+    With a product ``low + high x^64`` (``high`` of degree at most 62) and ``x^64 = (1 + x)(1 + x^3)``, ``high`` times
+    that overflows by the three bits ``o = (high >> 60) + (high >> 61)``, which fold in the same way: so ``high + o``,
+    times ``(1 + x)(1 + x^3)`` without what overflows, is added to ``low``.
     """
 
     def generate(context: Any, builder: Any, signature: Any, args: Any) -> Any:
@@ -208,7 +208,7 @@ def multiply(left, right):  # type: ignore[no-untyped-def]
 
 
 def in_registers(ranges: list[tuple[int, int, int]], size: int) -> Any:
-    """A function ``(tag, array, at, apart)`` that adds ranges among ``size`` vectors ``apart`` words from each other."""
+    """A function ``(tag, array, at, apart)`` that adds ranges among ``size`` vectors ``apart`` words apart."""
 
     @intrinsic
     def add(typing_context: Any, tag: Any, array: Any, at: Any, apart: Any) -> Any:
@@ -235,7 +235,9 @@ def in_registers(ranges: list[tuple[int, int, int]], size: int) -> Any:
 
 
 @intrinsic
-def transpose(typing_context: Any, tag: Any, source: Any, at: Any, apart: Any, out: Any, to: Any, out_apart: Any) -> Any:
+def transpose(
+    typing_context: Any, tag: Any, source: Any, at: Any, apart: Any, out: Any, to: Any, out_apart: Any
+) -> Any:
     """As many vectors as there are lanes, ``apart`` words from each other, transposed: lanes become vectors."""
     vector = _BY_TAG[tag]
 
@@ -275,7 +277,8 @@ def add_range(typing_context: Any, array: Any, to: Any, begin: Any, count: Any) 
 
         def add(index: Any, kind: Any) -> None:
             target, source = (
-                _pointer(context, builder, array_type, args[0], builder.add(args[which], index), kind) for which in (1, 2)
+                _pointer(context, builder, array_type, args[0], builder.add(args[which], index), kind)
+                for which in (1, 2)
             )
             total = builder.xor(builder.load(target, align=bits // 8), builder.load(source, align=bits // 8))
             builder.store(total, target, align=bits // 8)

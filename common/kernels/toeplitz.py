@@ -1,24 +1,24 @@
 """Three exactly universal hash families on packed bits, by one middle product in GF(2)[x] each.
 
-*Toeplitz*: ``y_j = XOR_i x_i s_(n-1+j-i)``. With polynomials ``x(z)`` and ``s(z)`` this is coefficient ``n - 1 + j`` of their
-product: a window of it.
+*Toeplitz*: ``y_j = XOR_i x_i s_(n-1+j-i)``. With polynomials ``x(z)`` and ``s(z)`` this is coefficient ``n - 1 + j`` of
+their product: a window of it.
 
 *Modified Toeplitz* ``[I | T]``: ``y = x[:m] + T x[m:]``, a Toeplitz hash of the rest added to the first bits; a seed of
 ``n - 1`` bits. Source: Hayashi and Tsurumaru 2016.
 
-*GF(2^k)*: ``y`` = first ``m`` bits of ``x1 + a x2`` with ``x1 = x[:m]``, ``x2 = x[m:]``. The field is
-``F2[z] / (1 + z + ... + z^k)``, a field if ``k + 1`` is prime and 2 generates its residues; ``k`` is the least such number
-with ``k >= m`` and ``k >= n - m``. Two inputs that differ in ``x2`` meet with probability ``2^-m``, since ``a x2`` is uniform;
-two that differ in ``x1`` alone never do, since ``x1`` is not longer than what is kept. With ``m = k`` this is the family of
-Hayashi and Tsurumaru 2016. As ``z^(k+1) = 1``, multiplication by ``a`` is cyclic, so a Toeplitz hash whose seed is ``a`` and a
-zero, over and over; then the coefficient of ``z^k = 1 + ... + z^(k-1)`` is added to every other.
+*GF(2^k)*: ``y`` = first ``m`` bits of ``x1 + a x2`` with ``x1 = x[:m]``, ``x2 = x[m:]``. The field is ``F2[z] / (1 + z
++ ... + z^k)``, a field if ``k + 1`` is prime and 2 generates its residues; ``k`` is the least such number with ``k >=
+m`` and ``k >= n - m``. Two inputs that differ in ``x2`` meet with probability ``2^-m``, since ``a x2`` is uniform; two
+that differ in ``x1`` alone never do, since ``x1`` is not longer than what is kept. With ``m = k`` this is the family of
+Hayashi and Tsurumaru 2016. As ``z^(k+1) = 1``, multiplication by ``a`` is cyclic, so a Toeplitz hash whose seed is
+``a`` and a zero, over and over; then the coefficient of ``z^k = 1 + ... + z^(k-1)`` is added to every other.
 
 Without carry-less multiplication the windows come from floating-point transforms of tiles of 2^20 bits. They are exact:
-by Higham, *Accuracy and Stability of Numerical Algorithms*, theorem 24.2, a transform of length 2^21 has a relative error
-in the 2-norm of at most e = 2e-14 (21 levels of at most 7 units of 2^-53). With tiles of norm at most 2^10 and 2^10.5 the
-two transforms forth move a coefficient of their product by at most 2 e 2^20.5 < 1e-7. The product of T pairs of tiles
-added up has norm at most T 2^30.5, so the transform back adds at most e T 2^30.5 < 3.1e-5 T. T <= 2^10 is enforced:
-together below 0.04, where rounding goes wrong only from 1/2 on.
+by Higham, *Accuracy and Stability of Numerical Algorithms*, theorem 24.2, a transform of length 2^21 has a relative
+error in the 2-norm of at most e = 2e-14 (21 levels of at most 7 units of 2^-53). With tiles of norm at most 2^10 and
+2^10.5 the two transforms forth move a coefficient of their product by at most 2 e 2^20.5 < 1e-7. The product of T pairs
+of tiles added up has norm at most T 2^30.5, so the transform back adds at most e T 2^30.5 < 3.1e-5 T. T <= 2^10 is
+enforced: together below 0.04, where rounding goes wrong only from 1/2 on.
 """
 
 from __future__ import annotations
@@ -269,8 +269,8 @@ def universal_hash(family: str, bits: Bits, n: int, seed: Bits, m: int, engine: 
 
 def _times_in_field(engine: Engine, x: Bits, n: int, a: Bits, m: int, k: int) -> Bits:
     """First m bits of ``a x`` modulo ``1 + z + ... + z^k``."""
-    # With period k + 1: a's last n places (the last of all is the zero), then its first m. The window's first bit is the
-    # coefficient of z^-1 = z^k.
+    # With period k + 1: a's last n places (the last of all is the zero), then its first m. The window's first bit is
+    # the coefficient of z^-1 = z^k.
     cycle = np.zeros((n + m + 7) // 8, np.uint8)
     _copy_bits(a, k + 1 - n, cycle, 0, n)
     _copy_bits(a, 0, cycle, n, m)

@@ -2,8 +2,17 @@
 
 from __future__ import annotations
 
+import logging
 import os
+import time
 from concurrent.futures import Executor, ThreadPoolExecutor
+
+from common.kernels.clmul import active_path
+from common.kernels.reference_amplification import self_test
+
+log = logging.getLogger("qkd.node")
+#: A self-test that takes longer than this has compiled.
+COMPILED_S = 3.0
 
 
 def cores() -> int:
@@ -14,3 +23,18 @@ def cores() -> int:
 def make_executor(threads: int = 0, name: str = "compute") -> Executor:
     """Threads, as many as cores unless told. A site with more machines puts its own executor here."""
     return ThreadPoolExecutor(threads or cores(), thread_name_prefix=name)
+
+
+def warm_up() -> None:
+    """Compile or load the kernels that the first block would wait for, and test them.
+
+    Raises
+    ------
+    ConfigurationError, LocalProtocolError : a path that this machine lacks was asked for; wrong results.
+    """
+    path, begin = active_path(), time.monotonic()
+    log.info("privacy amplification by %s: loading kernels (compiling them the first time takes half a minute)", path)
+    self_test(path)
+    seconds = time.monotonic() - begin
+    log.info("privacy amplification: self-test passed, kernels %s in %.1f s",
+             "compiled" if seconds > COMPILED_S else "loaded", seconds)  # fmt: skip

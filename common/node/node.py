@@ -13,6 +13,7 @@ from typing import Any
 from common.config import Config
 from common.errors import PeerUnreachable, QkdError
 from common.keys.inventory import Inventory
+from common.node.compute import warm_up
 from common.node.etsi014 import KeyDelivery
 from common.node.keystore import KeyStore
 from common.node.mqtt import Broker
@@ -158,6 +159,7 @@ class Node:
                 running = [tasks.create_task(self.shell.run()), tasks.create_task(self._report())]
                 if self._broker is not None:
                     running.append(tasks.create_task(self._broker.run()))
+                self._warm_up()
                 await self._stopped(running[0])
                 for stop in self._early:
                     stop()
@@ -166,6 +168,15 @@ class Node:
                     task.cancel()
         except* QkdError as group:
             raise _first(group) from None
+
+    def _warm_up(self) -> None:
+        """In the lane of the first block that needs it; a fault ends the node."""
+
+        def done(future: asyncio.Future[None]) -> None:
+            if not future.cancelled() and (error := future.exception()) is not None:
+                self.shell.fail(error)
+
+        self._loop.run_in_executor(self.lanes["block"], warm_up).add_done_callback(done)
 
     async def _stopped(self, running: asyncio.Task[None]) -> None:
         waiting = asyncio.ensure_future(self._stop.wait())

@@ -10,8 +10,9 @@ import pytest
 import scipy.fft
 from numba import njit
 
-from common.errors import ConfigurationError, InputError
+from common.errors import ConfigurationError, InputError, LocalProtocolError
 from common.kernels import additive_basis, clmul
+from common.kernels import reference_amplification as reference
 from common.kernels.additive_basis import cantor_basis, field_product
 from common.kernels.additive_fft import MiddleProduct
 from common.kernels.clmul import (
@@ -20,7 +21,6 @@ from common.kernels.clmul import (
     WIDE,
     active_path,
     available_paths,
-    compiled_for,
     lanes,
     load,
     multiply,
@@ -52,29 +52,6 @@ def unpack(packed: np.ndarray, n: int) -> np.ndarray:
     return np.unpackbits(packed, count=n, bitorder="little")
 
 
-def by_definition(family: str, x: np.ndarray, s: np.ndarray, m: int) -> np.ndarray:
-    """Bit by bit, from the families' definitions."""
-    n = len(x)
-    if family == "toeplitz":
-        matrix = [[s[n - 1 + j - i] for i in range(n)] for j in range(m)]
-        return np.array(matrix, np.int64).reshape(m, n) @ x.astype(np.int64) % 2
-    if family == "modified-toeplitz":
-        rest = n - m
-        matrix = [[s[rest - 1 + j - i] for i in range(rest)] for j in range(m)]
-        return (x[:m] + np.array(matrix, np.int64).reshape(m, rest) @ x[m:].astype(np.int64)) % 2
-    if m == 0 or m == n:
-        return x[:m].astype(np.int64)
-    k = field_degree(n, m)
-    product = np.zeros(2 * k + 1, np.int64)
-    for i in np.flatnonzero(s):
-        product[i : i + n - m] ^= x[m:]
-    for power in range(2 * k, k, -1):
-        product[power - k - 1] ^= product[power]
-    if product[k]:
-        product[:k] ^= 1
-    return (x[:m] + product[:m]) % 2
-
-
 @pytest.mark.parametrize("path", PATHS)
 @pytest.mark.parametrize("family", FAMILIES)
 @pytest.mark.parametrize(("n", "m"), SHAPES)
@@ -84,7 +61,7 @@ def test_every_family_and_path_equals_the_definition(
     x, s = rng.integers(0, 2, n), rng.integers(0, 2, seed_bits(family, n, m))
     out = universal_hash(family, pack(x), n, pack(s), m, Engine(path))
     assert out.size == (m + 7) // 8
-    np.testing.assert_array_equal(unpack(out, m), by_definition(family, x, s, m))
+    np.testing.assert_array_equal(unpack(out, m), reference.universal_hash(family, x, s, m))
 
 
 @pytest.mark.parametrize("path", FAST_PATHS)
@@ -97,12 +74,7 @@ def test_middle_products_equal_the_definition(rng: np.random.Generator, path: st
     # Long products are too slow by the definition: the input has few ones then, but everywhere.
     if n_x > 2000:
         x[~np.isin(np.arange(n_x), [0, 1, n_x // 3, n_x - 1, *rng.integers(0, n_x, 8)])] = 0
-    want = np.zeros(n_y, np.uint64)
-    for i in np.flatnonzero(x):
-        for bit in range(32):
-            if x[i] >> bit & 1:
-                want ^= s[i : i + n_y].astype(np.uint64) << np.uint64(bit)
-    np.testing.assert_array_equal(MiddleProduct(n_x, n_y, path)(x, s), want)
+    np.testing.assert_array_equal(MiddleProduct(n_x, n_y, path)(x, s), reference.middle_product(x, s))
 
 
 @pytest.mark.parametrize("path", FAST_PATHS)
@@ -146,7 +118,7 @@ def test_hashes_are_linear_and_universal(rng: np.random.Generator) -> None:
                 s = np.array([seed >> i & 1 for i in range(size)])
                 for difference in range(1, 1 << n):
                     x = np.array([difference >> i & 1 for i in range(n)])
-                    meet[difference] += not by_definition(family, x, s, m).any()
+                    meet[difference] += not reference.universal_hash(family, x, s, m).any()
             assert meet.max() <= (1 << size) / (1 << m), family
 
 
@@ -244,6 +216,15 @@ def test_transposed_and_pruned_steps(rng: np.random.Generator) -> None:
     kept = additive_basis.pruned(steps, given, wanted)
     assert len(kept) < len(steps)
     assert run(kept, v)[:wanted] == run(steps, v)[:wanted]
+
+
+@pytest.mark.parametrize("path", PATHS)
+def test_the_self_test_passes_and_can_fail(path: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    reference.self_test(path)
+    window = Engine.window
+    monkeypatch.setattr(Engine, "window", lambda *given: window(*given) ^ 1)
+    with pytest.raises(LocalProtocolError, match="self-test"):
+        reference.self_test(path)
 
 
 def test_wrong_inputs_are_named() -> None:
