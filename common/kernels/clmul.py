@@ -29,7 +29,12 @@ _NEEDS = {"clmul512": ("pclmul", "vpclmulqdq", "avx512f"), "clmul128": ("pclmul"
 
 
 def compiled_for() -> dict[str, bool]:
-    """Features that numba compiles for: its own settings (``NUMBA_CPU_NAME``, ``NUMBA_CPU_FEATURES``) or the host's."""
+    """Features that numba compiles for: its own settings (``NUMBA_CPU_NAME``, ``NUMBA_CPU_FEATURES``) or the host's.
+
+    Raises
+    ------
+    ConfigurationError : the settings name what this processor lacks: anything compiled so would end the process.
+    """
     if config.CPU_FEATURES is not None:
         names = str(config.CPU_FEATURES).split(",")
         said = {name[1:]: name[0] == "+" for name in names if name[:1] in ("+", "-")}
@@ -37,9 +42,13 @@ def compiled_for() -> dict[str, bool]:
         said = {}
     else:
         return dict(binding.get_host_cpu_features())
-    # What is compiled for runs here: a feature must be both named and present.
     host = binding.get_host_cpu_features()
-    return {name: on and bool(host.get(name, False)) for name, on in said.items()}
+    missing = [name for name, on in said.items() if on and not host.get(name, False)]
+    if missing:
+        raise ConfigurationError(
+            f"NUMBA_CPU_FEATURES names {', '.join(missing)}, which this processor lacks", remedy="Unset it."
+        )
+    return said
 
 
 def available_paths() -> tuple[Path, ...]:

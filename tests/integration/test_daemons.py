@@ -66,6 +66,19 @@ def test_keys_are_made_killed_for_and_made_again(link: tuple[Daemon, Daemon]) ->
         assert record["facts"]["bits_per_pulse"] >= 0.0
 
 
+@pytest.mark.parametrize("family", ["modified-toeplitz", "gf2m"])
+def test_every_hash_family_makes_keys(link: tuple[Daemon, Daemon], family: str) -> None:
+    for daemon in link:
+        replace_in(daemon, "[channel]", f'[amplification]\nfamily = "{family}"\n\n[channel]')
+    alice, bob = link
+    with running(bob, alice):
+        wait_until(lambda: good_blocks(alice, bob) >= 1, alice, bob)
+        assert fetch_and_compare(alice.directory) == (8, True)
+        stop_cleanly(bob, alice)
+    assert "self-test passed" in alice.log.read_text()
+    assert "self-test passed" in bob.log.read_text()
+
+
 def expect_refusal(link: tuple[Daemon, Daemon], *words: str) -> None:
     """At least one end stops with a clear message; neither has a key."""
     alice, bob = link
