@@ -17,6 +17,7 @@ from rich.console import Console
 
 from common.cli.benchmark import Row, document, one_core, plot_option, rates, save_plot
 from common.cli.output import emit, json_option, progress_console, quiet_option, table
+from common.errors import InputError
 from common.kernels.clmul import available_paths
 from common.node.compute import cores, make_executor
 from common.postprocessing.amplification import FAMILIES, Engine, seed_bits, universal_hash
@@ -24,6 +25,7 @@ from common.postprocessing.amplification import FAMILIES, Engine, seed_bits, uni
 SIZES = (10**5, 10**6, 10**7, 10**8)
 #: The slow path and the peers stop here.
 SLOW_LIMIT = 10**7
+SLOW_PEER_LIMIT = 10**6
 UNIT = "Mbit/s of input"
 
 Bits = NDArray[np.uint8]
@@ -91,46 +93,55 @@ def _measure(rng: np.random.Generator, n: int, family: Any, engine: Engine, runs
 
 
 def _peers(rng: np.random.Generator, n: int, console: Console) -> list[Row]:
-    """The usual way, one floating-point transform of everything; and what else is installed."""
+    """The usual way, one floating-point transform of everything; and what else is installed. All give our bits."""
     m = n // 2
     x, s = (rng.integers(0, 2, size, dtype=np.uint8) for size in (n, n + m - 1))
-    length = scipy.fft.next_fast_len(n + m - 1, real=True)
-
-    def by_scipy() -> object:
-        # Circular: only what is not read wraps round.
-        product = scipy.fft.irfft(
-            scipy.fft.rfft(x.astype(float), length) * scipy.fft.rfft(s.astype(float), length), length
-        )
-        return np.rint(product[n - 1 : n - 1 + m]).astype(np.int64) & 1
-
-    works: list[tuple[str, Callable[[], object]]] = [("scipy.fft", by_scipy)]
-    if find_spec("randextract") is not None:
+    ours = universal_hash("toeplitz", _pack(x), n, _pack(s), m)
+    works: list[tuple[str, Callable[[], Any]]] = [("scipy.fft", lambda: _scipy(x, s, n, m))]
+    if find_spec("randextract") is not None and n <= SLOW_PEER_LIMIT:
         works.append(("randextract", _randextract(x, s, n, m)))
-    if find_spec("cryptomite") is not None and n <= 10**6:
+    if find_spec("cryptomite") is not None and n <= SLOW_PEER_LIMIT:
         works.append(("cryptomite", _cryptomite(x, s, n, m)))
     found = []
     for name, work in works:
         console.print(f"{n} bits, {name}", style="dim")
-        found.append(
-            Row(name, {"n": n, "m": m, "family": "toeplitz", "path": name, "threads": 1}, rates(work, n / 1e6, 1), UNIT)
-        )
+        equal = np.array_equal(_pack(np.array(work(), np.uint8)), ours)
+        if not equal:
+            raise InputError(f"{name} and we hash {n} bits differently", remedy="Report this with both versions.")
+        parameters = {"n": n, "m": m, "family": "toeplitz", "path": name, "threads": 1}
+        found.append(Row(name, parameters, rates(work, n / 1e6, 1), UNIT, extra={"equal": equal}))
     return found
 
 
-def _randextract(x: Bits, s: Bits, n: int, m: int) -> Callable[[], object]:
-    import galois
+def _pack(bits: Bits) -> Bits:
+    return np.packbits(bits, bitorder="little")
+
+
+def _scipy(x: Bits, s: Bits, n: int, m: int) -> NDArray[np.int64]:
+    # Circular: only what is not read wraps round.
+    length = scipy.fft.next_fast_len(n + m - 1, real=True)
+    product = scipy.fft.irfft(scipy.fft.rfft(x.astype(float), length) * scipy.fft.rfft(s.astype(float), length), length)
+    return np.rint(product[n - 1 : n - 1 + m]).astype(np.int64) & 1
+
+
+def _from_the_diagonal(s: Bits, n: int) -> Bits:
+    """Others count the seed from the main diagonal, row minus column, and go round."""
+    return np.concatenate([s[n - 1 :], s[: n - 1]])
+
+
+def _randextract(x: Bits, s: Bits, n: int, m: int) -> Callable[[], Any]:
+    from galois import GF2
     from randextract import RandomnessExtractor
 
-    field = galois.GF2
     extractor = RandomnessExtractor.create(extractor_type="toeplitz", input_length=n, output_length=m)
-    return lambda: extractor.extract(field(x), field(s))
+    return lambda: extractor.extract(GF2(x), GF2(_from_the_diagonal(s, n)))
 
 
-def _cryptomite(x: Bits, s: Bits, n: int, m: int) -> Callable[[], object]:
+def _cryptomite(x: Bits, s: Bits, n: int, m: int) -> Callable[[], Any]:
     import cryptomite
 
     extractor = cryptomite.Toeplitz(n, m)
-    return lambda: extractor.extract(x.tolist(), s.tolist())
+    return lambda: extractor.extract(x.tolist(), _from_the_diagonal(s, n).tolist())
 
 
 def _memory(n: int) -> Row:
