@@ -14,7 +14,7 @@ from common.cli.keyfiles import write_secret
 from common.cli.output import emit, json_option, quiet_option, table
 from common.errors import InputError
 from common.kernels.clmul import active_path
-from common.node.compute import cores, make_executor
+from common.node.compute import cores, make_pinned_executor
 from common.postprocessing.amplification import FAMILIES, Engine, seed_bits, universal_hash
 
 
@@ -45,8 +45,9 @@ def command(
     key = _read(input_path, bits, "--input")
     seed = _read(seed_path, seed_bits(family, bits, ell), "--seed")
     path = active_path()
-    with make_executor(threads) as executor:
-        engine = Engine(path, executor if threads > 1 else None, min(threads, cores()))
+    threads = min(threads, cores())
+    with make_pinned_executor(threads) as executor:
+        engine = Engine(path, executor if threads > 1 else None, threads)
         begin = time.perf_counter()
         secret = universal_hash(family, key, bits, seed, ell, engine)
         seconds = time.perf_counter() - begin

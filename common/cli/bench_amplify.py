@@ -19,7 +19,7 @@ from common.cli.benchmark import Row, document, one_core, plot_option, rates, sa
 from common.cli.output import emit, json_option, progress_console, quiet_option, table
 from common.errors import InputError
 from common.kernels.clmul import available_paths
-from common.node.compute import cores, make_executor
+from common.node.compute import cores, make_pinned_executor
 from common.postprocessing.amplification import FAMILIES, Engine, seed_bits, universal_hash
 
 SIZES = (10**5, 10**6, 10**7, 10**8)
@@ -65,7 +65,7 @@ def command(
                     row.peer, row.ratio = fastest.name, row.median / fastest.median
             rows += peers
         if cores() > 1:
-            with make_executor() as executor:
+            with make_pinned_executor(cores()) as executor:
                 engine = Engine(available_paths()[0], executor, cores())
                 for family in families or FAMILIES:
                     rows.append(_measure(rng, n, family, engine, runs))

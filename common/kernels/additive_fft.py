@@ -376,7 +376,8 @@ class MiddleProduct:
         self._rows_x, self._rows_y = self._rows_of(n_x), self._rows_of(n_y)
         self._rows = -(-self._rows_of(size) // together) * together
         self._log_rows = (self._rows - 1).bit_length()
-        self._executor, self._parts = executor, parts if executor else 1
+        # Short rows are done before threads have met.
+        self._executor, self._parts = executor, parts if executor and self._log_columns == 16 else 1
 
     def _rows_of(self, count: int) -> int:
         return -(-count // (1 << self._log_columns))

@@ -122,36 +122,36 @@ class Engine:
 def _window_by_fft(x: Bits, n: int, s: Bits, m: int) -> Bits:
     """The same by floating-point transforms, tile by tile."""
     a, b = np.unpackbits(x, count=n, bitorder="little"), np.unpackbits(s, count=n + m - 1, bitorder="little")
-    size = 2 * _TILE
-    tiles = -(-n // _TILE)
+    length = min(_TILE, 1 << (max(n, m) - 1).bit_length())
+    tiles = -(-n // length)
     if tiles > _MOST_TILES:
         raise InputError(f"{n} bits are beyond {_TILE * _MOST_TILES}", remedy="Use smaller blocks.")
     out = np.zeros(m, np.uint8)
 
-    def spectrum(of: Bits, begin: int, length: int) -> NDArray[np.complex128]:
-        part = np.zeros(size)
-        low, high = max(begin, 0), min(begin + length, len(of))
+    def spectrum(of: Bits, begin: int, end: int) -> NDArray[np.complex128]:
+        part = np.zeros(2 * length)
+        low, high = max(begin, 0), min(end, len(of))
         if high > low:
             part[low - begin : high - begin] = of[low:high]
         return scipy.fft.rfft(part)
 
-    for group in range(0, m, _GROUP * _TILE):
-        begins = range(group, min(group + _GROUP * _TILE, m), _TILE)
-        sums = [np.zeros(size // 2 + 1, np.complex128) for _ in begins]
+    for group in range(0, m, _GROUP * length):
+        begins = range(group, min(group + _GROUP * length, m), length)
+        sums = [np.zeros(length + 1, np.complex128) for _ in begins]
         seen: dict[int, NDArray[np.complex128]] = {}
         for i in range(tiles):
-            tile = spectrum(a, i * _TILE, _TILE)
+            tile = spectrum(a, i * length, (i + 1) * length)
             for j, begin in enumerate(begins):
                 # Output begin + k needs s from n - 1 + begin + k - (tile's last bit) on.
-                at = n - 1 + begin - i * _TILE - (_TILE - 1)
+                at = n + begin - (i + 1) * length
                 if at not in seen:
-                    seen[at] = spectrum(b, at, size)
+                    seen[at] = spectrum(b, at, at + 2 * length)
                 sums[j] += tile * seen[at]
             # The next tile reads the same places but the last, and one new one.
-            seen.pop(n - 1 + begins[-1] - i * _TILE - (_TILE - 1))
+            seen.pop(n + begins[-1] - (i + 1) * length)
         for j, begin in enumerate(begins):
-            count = min(_TILE, m - begin)
-            values = scipy.fft.irfft(sums[j], size)[_TILE - 1 : _TILE - 1 + count]
+            count = min(length, m - begin)
+            values = scipy.fft.irfft(sums[j], 2 * length)[length - 1 : length - 1 + count]
             out[begin : begin + count] = np.rint(values).astype(np.int64) & 1
     return np.packbits(out, bitorder="little")
 

@@ -27,7 +27,7 @@ from common.kernels.clmul import (
     store,
 )
 from common.kernels.toeplitz import FAMILIES, Engine, field_degree, is_field_degree, seed_bits, universal_hash
-from common.node.compute import make_executor
+from common.node.compute import make_pinned_executor
 
 PATHS = available_paths()
 FAST_PATHS = [path for path in PATHS if path != "fft"]
@@ -82,7 +82,7 @@ def test_two_threads_give_the_same_bits(rng: np.random.Generator, path: Any) -> 
     n, m = 9_000_001, 4_000_003
     x, s = pack(rng.integers(0, 2, n)), pack(rng.integers(0, 2, n + m - 1))
     one = universal_hash("toeplitz", x, n, s, m, Engine(path))
-    with make_executor(2) as executor:
+    with make_pinned_executor(2) as executor:
         two = universal_hash("toeplitz", x, n, s, m, Engine(path, executor, 2))
     np.testing.assert_array_equal(one, two)
 
