@@ -36,6 +36,36 @@ def entropy(x: float) -> float:
     return -x * math.log2(x) - (1 - x) * math.log2(1 - x)
 
 
+def mean_of_coins(k: float, n: float, eps: float, upper: bool) -> float:
+    """The means m at which k of n unlike coins would be a deviation of probability eps."""
+
+    def excess(m: float) -> float:
+        return n * relative_entropy(k / n, m / n) + math.log(eps)
+
+    if upper:
+        return brentq(excess, max(k, 1e-12), n * (1 - 1e-15), xtol=1e-12, rtol=1e-14) if k < n else n
+    return brentq(excess, 1e-300, k, xtol=1e-12, rtol=1e-14) if k > 0 else 0.0
+
+
+def single_photons(ledger: dict[str, Any], eps: float) -> tuple[float, float]:
+    """(Z events of one photon, X errors of one photon) by Lim et al. 2014, Eqs. (2)-(4), in their notation."""
+    tallies, settings = ledger["tallies"], ledger["settings"]
+    mu, p = settings["intensities"], settings["p_intensities"]
+
+    def n_plus_minus(counts: list[int], k: int, upper: bool) -> float:
+        return math.exp(mu[k]) / p[k] * mean_of_coins(counts[k], sum(counts), eps, upper)
+
+    tau = [sum(p[k] * math.exp(-mu[k]) * mu[k] ** n for k in range(3)) for n in (0, 1)]
+    n_z = tallies["n_z"][:3]
+    s_0 = tau[0] * (mu[1] * n_plus_minus(n_z, 2, False) - mu[2] * n_plus_minus(n_z, 1, True)) / (mu[1] - mu[2])
+    above = (mu[1] ** 2 - mu[2] ** 2) / mu[0] ** 2 * (n_plus_minus(n_z, 0, True) - max(s_0, 0.0) / tau[0])
+    numerator = tau[1] * mu[0] * (n_plus_minus(n_z, 1, False) - n_plus_minus(n_z, 2, True) - above)
+    s_1 = numerator / (mu[0] * (mu[1] - mu[2]) - mu[1] ** 2 + mu[2] ** 2)
+    errors = [level[2][1] + level[3][0] for level in tallies["x_counts"][:3]]
+    v_1 = tau[1] * (n_plus_minus(errors, 1, True) - n_plus_minus(errors, 2, False)) / (mu[1] - mu[2])
+    return s_1 - (sum(n_z) - tallies["n_z_kept"]), min(v_1, sum(errors))
+
+
 def key_length_of(ledger: dict[str, Any]) -> int:
     """Secret bits of a ledger's tallies under composable accounting, whole bytes."""
     tallies, settings, source, budget = (ledger[name] for name in ("tallies", "settings", "source", "budget"))
@@ -44,16 +74,18 @@ def key_length_of(ledger: dict[str, Any]) -> int:
     px, qx = 1 - pz, 1 - qz
     multi = source["g2_upper"] * source["mean_photon_number_upper"] ** 2 / 2
     (h, v, r, left), n_z = tallies["x_counts"][0], tallies["n_z_kept"]
-    terms = 6 if settings["protocol"] == "three-state" else 2
-    eps = (0.1 * budget["eps_total"]) ** 2 / terms
-    untagged = n_z - number_of_coins(slots * pz * qz, multi, eps)
+    eps = (0.1 * budget["eps_total"]) ** 2 / {"three-state": 5, "bb84": 2, "decoy-bb84": 8}[settings["protocol"]]
+    untagged = n_z - number_of_coins(slots, pz * qz * multi, eps)
     if settings["protocol"] == "three-state":
         half = pz / 2 / px
-        right = max(0.0, r[0] - number_of_coins(slots * px * qx, multi, eps))
+        right = max(0.0, r[0] - number_of_coins(slots, px * qx * multi, eps))
         wrong = other_class(r[1], half, eps, True) + h[0] + v[0] - other_class(right, half, eps, False)
         phase_errors = other_class(max(wrong, 0.0), qz / qx, eps, True)
-    else:
+    elif settings["protocol"] == "bb84":
         phase_errors = other_class(r[1] + left[0], pz * qz / (px * qx), eps, True)
+    else:
+        untagged, errors = single_photons(ledger, eps)
+        phase_errors = other_class(errors, pz * qz / (px * qx), eps, True)
     cost = 2 * math.log2(1 / (2 * 0.25 * budget["eps_total"]))
     bits = (
         untagged * (1 - entropy(phase_errors / untagged)) - ledger["leak_ec_bits"] - ledger["leak_verify_bits"] - cost

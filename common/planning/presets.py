@@ -1,7 +1,8 @@
-"""The five links of the source paper (arXiv:2406.02045, Table 1) as plain numbers, and a good basis choice for each."""
+"""The five links of the source paper (arXiv:2406.02045, Table 1) as plain numbers, and good choices for each."""
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 
 from common.config import PZ_DENOMINATOR
@@ -57,8 +58,37 @@ PRESETS: dict[str, LinkParameters] = {
 }
 
 
+@dataclass(frozen=True, slots=True)
+class WeakPulses:
+    """Intensities of signal, decoy and vacuum (mean photon numbers), and how often each is sent (in 2^-16)."""
+
+    intensities: tuple[float, float, float]
+    numerators: tuple[int, int, int]
+
+    @property
+    def probabilities(self) -> tuple[float, float, float]:
+        """Of signal, decoy, vacuum."""
+        a, b, c = self.numerators
+        return a / PZ_DENOMINATOR, b / PZ_DENOMINATOR, c / PZ_DENOMINATOR
+
+
+WEAK_PULSES: dict[int, WeakPulses] = {
+    3_000_000: WeakPulses((0.36, 0.135, 0.0), (48_497, 15_073, 1_966)),
+    30_000_000: WeakPulses((0.40, 0.085, 0.0), (60_292, 4_588, 656)),
+    100_000_000: WeakPulses((0.44, 0.045, 0.0), (62_914, 2_294, 328)),
+}
+"""Good weak coherent pulses for blocks up to so many detections: near the optimum at every loss of the presets."""
+
+
+def weak_pulses(block_size_detections: int) -> WeakPulses:
+    """A good choice of intensities for blocks of this size."""
+    return WEAK_PULSES[min((size for size in WEAK_PULSES if size >= block_size_detections), default=max(WEAK_PULSES))]
+
+
 def expected_tallies(link: LinkParameters, settings: ProtocolSettings, detections: int) -> Tallies:
     """Mean counts of a block of ``detections`` with no weather."""
+    if settings.intensities:
+        return _expected_decoy_tallies(link, settings, detections)
     slots = detections / link.detection_probability
     p_z, q_z = settings.p_z_alice, settings.p_z_bob
     error = expected_qber(link)
@@ -72,19 +102,45 @@ def expected_tallies(link: LinkParameters, settings: ProtocolSettings, detection
     return Tallies(round(slots), (n_z,), n_z, (((z_half, z_half), (z_half, z_half), (right, wrong), l_counts),))
 
 
-def expected_qber(link: LinkParameters) -> float:
-    """Misalignment of the signal, 1/2 of the darks."""
+def _clicks(link: LinkParameters, settings: ProtocolSettings) -> list[tuple[float, float]]:
+    """(probability of a click, of an error when the bases match) per slot and intensity, sent with its probability."""
+    dark, pairs = link.dark_probability, zip(settings.intensities, settings.p_intensities, strict=True)
+    light = [(p * -math.expm1(-mu * link.transmittance), p * dark) for mu, p in pairs]
+    return [(seen + dark_part, link.misalignment * seen + 0.5 * dark_part) for seen, dark_part in light]
+
+
+def _expected_decoy_tallies(link: LinkParameters, settings: ProtocolSettings, detections: int) -> Tallies:
+    p_z, q_z = settings.p_z_alice, settings.p_z_bob
+    clicks = _clicks(link, settings)
+    slots = detections / sum(click for click, _ in clicks)
+    n_z, x_counts = [], []
+    for click, error in clicks:
+        n_z.append(round(slots * click * p_z * q_z))
+        half = round(slots * click * p_z * (1.0 - q_z) / 4.0)
+        each = slots * (1.0 - p_z) * (1.0 - q_z) / 2.0
+        right, wrong = round(each * (click - error)), round(each * error)
+        x_counts.append(((half, half), (half, half), (right, wrong), (wrong, right)))
+    return Tallies(round(slots), tuple(n_z), sum(n_z), tuple(x_counts))
+
+
+def expected_qber(link: LinkParameters, settings: ProtocolSettings | None = None) -> float:
+    """Misalignment of the signal, 1/2 of the darks; of all intensities together where ``settings`` names some."""
+    if settings is not None and settings.intensities:
+        clicks = _clicks(link, settings)
+        return sum(error for _, error in clicks) / sum(click for click, _ in clicks)
     signal = link.mean_photon_number * link.transmittance
     return (link.misalignment * signal + 0.5 * link.dark_probability) / link.detection_probability
 
 
 def recommended_p_z_alice(link: LinkParameters, block_size_detections: int, protocol: str = "three-state") -> float:
     """Alice's basis probability with the longest expected key, to 1/256; a multiple of 2^-16."""
+    light = weak_pulses(block_size_detections) if protocol == "decoy-bb84" else None
+    pulses = (light.intensities, light.probabilities) if light is not None else ((), ())
 
     def expected_bits(numerator: int) -> tuple[int, int]:
-        settings = ProtocolSettings(protocol, numerator / PZ_DENOMINATOR, link.p_z_bob)
+        settings = ProtocolSettings(protocol, numerator / PZ_DENOMINATOR, link.p_z_bob, *pulses)
         tallies = expected_tallies(link, settings, block_size_detections)
-        entropy = key_leak(expected_qber(link), tallies.n_z_kept)
+        entropy = key_leak(expected_qber(link, settings), tallies.n_z_kept)
         source = SourceBounds(link.mean_photon_number, link.g2)
         return key_length(tallies, settings, source, EpsilonBudget(), entropy, 128).ell_bits, numerator
 

@@ -1,13 +1,17 @@
-"""Concentration of independent coins: binomial tails in Chernoff-Hoeffding (relative entropy) form.
+"""Concentration of independent coins: binomial tails, in Chernoff-Hoeffding (relative entropy) form and exact.
 
-With D(a||b) the binary relative entropy in nats and L = ln(1/eps), a sum of n coins of bias p exceeds k >= np with
-probability at most exp(-n D(k/n || p)); the other tail likewise. Source: Hoeffding 1963, Theorem 1; used as in
-`README.md`, section Concentration.
+With D(a||b) the binary relative entropy in nats and L = ln(1/eps), a sum of n coins of mean bias p exceeds k >= np with
+probability at most exp(-n D(k/n || p)); the other tail likewise. Source: Hoeffding 1963, Theorem 1 (the coins need not
+be alike); used as in `README.md`, section Concentration. The exact forms solve for the tail itself (incomplete beta).
 """
 
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
+from typing import NamedTuple
+
+from scipy.special import betainc
 
 ITERATIONS = 200
 
@@ -29,10 +33,7 @@ def binomial_upper(n: float, p: float, eps: float) -> float:
     if p >= 1.0:
         return n
     needed = math.log(1.0 / eps)
-    low, high = n * p, n
-    for _ in range(ITERATIONS):
-        middle = 0.5 * (low + high)
-        low, high = (low, middle) if n * relative_entropy_nats(middle / n, p) >= needed else (middle, high)
+    _, high = _bisect(lambda k: n * relative_entropy_nats(k / n, p) < needed, n * p, n)
     return min(float(math.ceil(high)), n)
 
 
@@ -46,15 +47,13 @@ def sample_upper(k: float, ratio: float, eps: float) -> float:
     if ratio <= 0.0:
         return 0.0
     s, needed = 1.0 / (1.0 + ratio), math.log(1.0 / eps)
-    low = k / s
-    high = 2.0 * low + 2.0 * needed / s
-    while high * relative_entropy_nats(k / high, s) <= needed:
-        high *= 2.0
-    for _ in range(ITERATIONS):
-        middle = 0.5 * (low + high)
-        inside = middle * relative_entropy_nats(k / middle, s) <= needed if middle > 0.0 else True
-        low, high = (middle, high) if inside else (low, middle)
-    return high - k
+
+    def possible(total: float) -> bool:
+        return total <= 0.0 or total * relative_entropy_nats(k / total, s) <= needed
+
+    # D(a||s) >= (s - a)^2 / 2s puts the root below (k + x) / s where x^2 = 2 L (k + x).
+    beyond = k + 1.01 * (needed + math.sqrt(needed * (needed + 2.0 * k)))
+    return _bisect(possible, k / s, beyond / s)[1] - k
 
 
 def sample_lower(k: float, ratio: float, eps: float) -> float:
@@ -63,14 +62,68 @@ def sample_lower(k: float, ratio: float, eps: float) -> float:
     if ratio <= 0.0 or k <= 0.0:
         return 0.0
     s, needed = 1.0 / (1.0 + ratio), math.log(1.0 / eps)
-    low, high = k, k / s
-    if low * relative_entropy_nats(1.0, s) <= needed:
+    if k * relative_entropy_nats(1.0, s) <= needed:
         return 0.0
+    return _bisect(lambda total: total * relative_entropy_nats(k / total, s) > needed, k, k / s)[0] - k
+
+
+def mean_upper(k: float, n: float, eps: float) -> float:
+    """Largest mean m >= k with n D(k/n || m/n) <= ln(1/eps): the expected sum of n unlike coins of which k fell.
+
+    Where the mean is larger, a sum as small as k has probability below eps.
+    """
+    _require(eps, k, n)
+    if k >= n:
+        return n
+    needed = math.log(1.0 / eps)
+    return _bisect(lambda m: m < n and n * relative_entropy_nats(k / n, m / n) <= needed, k, n)[1]
+
+
+def mean_lower(k: float, n: float, eps: float) -> float:
+    """Smallest mean m <= k with n D(k/n || m/n) <= ln(1/eps) (the other tail of :func:`mean_upper`)."""
+    _require(eps, k, n)
+    if k <= 0.0:
+        return 0.0
+    k = min(k, n)
+    needed = math.log(1.0 / eps)
+    return _bisect(lambda m: m <= 0.0 or n * relative_entropy_nats(k / n, m / n) > needed, 0.0, k)[0]
+
+
+def exact_binomial_upper(n: float, p: float, eps: float) -> float:
+    """Smallest k with P(Binomial(n, p) > k) <= eps, by the incomplete beta function I_p(k + 1, n - k)."""
+    _require(eps, n)
+    n = math.ceil(n)
+    if n == 0 or p <= 0.0:
+        return 0.0
+    if p >= 1.0:
+        return float(n)
+    low, high = -1, int(binomial_upper(n, p, eps))
     for _ in range(ITERATIONS):
-        middle = 0.5 * (low + high)
-        inside = middle * relative_entropy_nats(k / middle, s) <= needed
-        low, high = (low, middle) if inside else (middle, high)
-    return low - k
+        if high - low <= 1:
+            break
+        k = (low + high) // 2
+        low, high = (k, high) if betainc(k + 1.0, n - k, p) > eps else (low, k)
+    return float(high)
+
+
+def exact_sample_upper(k: float, ratio: float, eps: float) -> float:
+    """As :func:`sample_upper`, for the largest K with P(Binomial(K, s) <= k) = I_{1-s}(K - k, k + 1) > eps."""
+    other = sample_upper(k, ratio, eps)
+    if other == 0.0:
+        return 0.0
+    s = 1.0 / (1.0 + ratio)
+    return _bisect(lambda rest: rest <= 0.0 or float(betainc(rest, k + 1.0, 1.0 - s)) > eps, 0.0, other)[1]
+
+
+def exact_sample_lower(k: float, ratio: float, eps: float) -> float:
+    """As :func:`sample_lower`, for the smallest K with P(Binomial(K, s) >= k) = I_s(k, K - k + 1) > eps."""
+    _require(eps, k)
+    if ratio <= 0.0 or k <= 0.0:
+        return 0.0
+    s = 1.0 / (1.0 + ratio)
+    if s**k > eps:
+        return 0.0
+    return _bisect(lambda rest: float(betainc(k, rest + 1.0, s)) <= eps, 0.0, k * ratio)[0]
 
 
 def binary_entropy(x: float) -> float:
@@ -80,6 +133,31 @@ def binary_entropy(x: float) -> float:
     return -x * math.log2(x) - (1.0 - x) * math.log2(1.0 - x)
 
 
-def _require(eps: float, count: float) -> None:
-    if not 0.0 < eps < 1.0 or not math.isfinite(count) or count < 0.0:
-        raise ValueError(f"a bound needs 0 < eps < 1 and a count >= 0, not eps {eps} and {count}")
+class Tails(NamedTuple):
+    """One form of the three bounds."""
+
+    binomial_upper: Callable[[float, float, float], float]
+    sample_upper: Callable[[float, float, float], float]
+    sample_lower: Callable[[float, float, float], float]
+
+
+TAILS = {
+    "chernoff": Tails(binomial_upper, sample_upper, sample_lower),
+    "exact": Tails(exact_binomial_upper, exact_sample_upper, exact_sample_lower),
+}
+"""By the name in a budget: the closed form of the specification, or the tighter tail itself."""
+
+
+def _bisect(inside: Callable[[float], bool], low: float, high: float) -> tuple[float, float]:
+    """Narrow (low, high) around the point up to which ``inside`` holds, to the last bit."""
+    for _ in range(ITERATIONS):
+        middle = 0.5 * (low + high)
+        if not low < middle < high:
+            break
+        low, high = (middle, high) if inside(middle) else (low, middle)
+    return low, high
+
+
+def _require(eps: float, *counts: float) -> None:
+    if not 0.0 < eps < 1.0 or not all(math.isfinite(count) and count >= 0.0 for count in counts):
+        raise ValueError(f"a bound needs 0 < eps < 1 and a count >= 0, not eps {eps} and {', '.join(map(str, counts))}")

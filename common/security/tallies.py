@@ -2,7 +2,13 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
+
+SYMBOLS = 4
+H, V, R, L = range(SYMBOLS)
+"""What Alice prepares, as the index of a tally."""
+LARGEST_COUNT = 2**63
 
 
 @dataclass(frozen=True, slots=True)
@@ -24,8 +30,13 @@ class Tallies:
 
     def fault(self) -> str | None:
         """Why these counts cannot be, or None."""
+        if not self.n_z or len(self.n_z) != len(self.x_counts) or any(len(level) != SYMBOLS for level in self.x_counts):
+            return "the tallies have not the shape of intensities, four symbols and two outcomes"
         cells = [value for level in self.x_counts for symbol in level for value in symbol]
-        if any(value < 0 for value in (*cells, *self.n_z, self.n_z_kept, self.slots_sent)):
+        counts = (*cells, *self.n_z, self.n_z_kept, self.slots_sent)
+        if not all(value <= LARGEST_COUNT for value in counts):
+            return "a tally is not finite"
+        if any(value < 0 for value in counts):
             return "a tally is negative"
         if self.slots_sent == 0 or sum(self.n_z) == 0:
             return "the tallies are empty"
@@ -36,6 +47,10 @@ class Tallies:
         if sum(self.n_z) + sum(cells) > self.slots_sent:
             return "there are more detections than slots"
         return None
+
+    def one_intensity_fault(self) -> str | None:
+        """Why these cannot be counts of a source without decoy intensities, or None."""
+        return None if len(self.n_z) == 1 else f"there are counts of {len(self.n_z)} intensities, not of one"
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,10 +66,28 @@ class SourceBounds:
         """Probability of two or more photons: g2 <n>^2 / 2, exact by the definition of g2."""
         return min(self.g2_upper * self.mean_photon_number_upper**2 / 2.0, 1.0)
 
+    def fault(self) -> str | None:
+        """Why these cannot be bounds of a single-photon source, or None."""
+        values = (self.mean_photon_number_upper, self.g2_upper)
+        if not all(math.isfinite(value) and value >= 0.0 for value in values):
+            return "a source bound is negative or not finite"
+        if self.mean_photon_number_upper == 0.0:
+            return "the source's mean photon number is 0"
+        if self.g2_upper == 0.0:
+            return "an upper bound of 0 on g2 is more than any measurement can tell"
+        return None
+
 
 @dataclass(frozen=True, slots=True)
 class ProtocolSettings:
-    """Probabilities that both ends know exactly."""
+    """Probabilities that both ends know exactly.
+
+    Parameters
+    ----------
+    p_z_alice, p_z_bob : that Alice prepares, that Bob measures, the key basis Z.
+    intensities, p_intensities : mean photon numbers of signal, decoy, vacuum and their probabilities; empty for a
+        single-photon source.
+    """
 
     protocol: str
     p_z_alice: float
@@ -79,3 +112,8 @@ class Estimate:
     n_u_lower: float
     phi_upper: float
     terms: tuple[Term, ...]
+
+    @classmethod
+    def of(cls, n_u_lower: float, n_ph_upper: float, terms: tuple[Term, ...]) -> Estimate:
+        """From counts: the rate is their ratio, 1/2 where nothing is untagged."""
+        return cls(n_u_lower, n_ph_upper / n_u_lower if n_u_lower > 0 else 0.5, terms)

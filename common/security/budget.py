@@ -1,0 +1,75 @@
+"""The epsilon budget of one block and its shares. Source: `README.md`, section The epsilon ledger."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+from common.security.bounds import TAILS, Tails
+
+ACCOUNTINGS = ("composable", "paper")
+ESTIMATION_SHARE = 0.1
+"""sqrt of the sum of all estimation eps, as a part of eps_total: 2 sqrt(sum) takes a fifth of the budget."""
+AMPLIFICATION_SHARE = 0.25
+SMALLEST_EPS_TOTAL = 1e-100
+PAPER_EPS_TERM = 1e-10 / 12.0
+PAPER_EPS_PA = 1e-10 / 24.0
+
+
+@dataclass(frozen=True, slots=True)
+class EpsilonBudget:
+    """The agreed budget, shared out.
+
+    Parameters
+    ----------
+    accounting : "composable" (default) or "paper" (each bound at 1e-10/12, no square root; for comparison only).
+    eps_total, eps_cor, eps_auth : totals of the configuration.
+    tails : "chernoff" (default: the closed form) or "exact" (incomplete beta, tighter).
+    """
+
+    accounting: str = "composable"
+    eps_total: float = 1e-10
+    eps_cor: float = 1e-15
+    eps_auth: float = 1e-15
+    tails: str = "chernoff"
+
+    @property
+    def bounds(self) -> Tails:
+        """The chosen form of the tail bounds."""
+        return TAILS[self.tails]
+
+    @property
+    def eps_pa(self) -> float:
+        """Leftover hashing's share."""
+        return PAPER_EPS_PA if self.accounting == "paper" else AMPLIFICATION_SHARE * self.eps_total
+
+    @property
+    def pa_cost_bits(self) -> float:
+        """What leftover hashing costs: 2 log2(1 / (2 eps_PA)) bits."""
+        return 2.0 * math.log2(1.0 / (2.0 * self.eps_pa))
+
+    def eps_term(self, terms: int) -> float:
+        """Each estimation bound's share."""
+        if self.accounting == "paper":
+            return PAPER_EPS_TERM
+        return (ESTIMATION_SHARE * self.eps_total) ** 2 / terms
+
+    def eps_spent(self, estimation: float, source: float) -> float:
+        """eps_total as spent: 2 sqrt(sum of estimation eps) + eps_PA + eps_cor + eps_auth + source bounds."""
+        smoothing = estimation if self.accounting == "paper" else 2.0 * math.sqrt(estimation)
+        return smoothing + self.eps_pa + self.eps_cor + self.eps_auth + source
+
+    def fault(self) -> str | None:
+        """Why no key can come of this budget, or None."""
+        if self.accounting not in ACCOUNTINGS:
+            return f"there is no accounting {self.accounting!r}"
+        if self.tails not in TAILS:
+            return f"there are no bounds {self.tails!r}"
+        values = (self.eps_total, self.eps_cor, self.eps_auth)
+        if not all(0.0 < value < 1.0 for value in values):
+            return "an epsilon is not between 0 and 1"
+        if self.eps_cor + self.eps_auth > 0.5 * self.eps_total:
+            return "eps_cor and eps_auth leave too little of eps_total"
+        if self.eps_total < SMALLEST_EPS_TOTAL:
+            return "eps_total is too small for the arithmetic of its shares"
+        return None

@@ -1,0 +1,220 @@
+"""Blocks whose whole ledger is written down in `ledgers.json`, and blocks that must be refused for a named reason."""
+
+from __future__ import annotations
+
+import json
+import math
+from dataclasses import asdict
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+FILE = Path(__file__).with_name("ledgers.json")
+SINGLE = {"mean_photon_number_upper": 0.292, "g2_upper": 0.00698, "eps": 0.0}
+LIGHT = {"intensities": (0.36, 0.135, 0.01), "p_intensities": (0.7, 0.23, 0.07)}
+FOUR = (((120, 130), (110, 140), (2_000, 60), (70, 2_100)),)
+THREE = (((2_500, 2_400), (2_600, 2_450), (4_000, 120), (0, 0)),)
+LEVELS = (
+    ((900, 910), (905, 890), (45_000, 1_400), (1_350, 44_000)),
+    ((300, 310), (305, 290), (5_600, 170), (160, 5_500)),
+    ((20, 19), (21, 22), (130, 6), (5, 120)),
+    ((0, 0), (0, 0), (0, 0), (0, 0)),
+)
+GOOD: dict[str, dict[str, Any]] = {
+    "three-state": {
+        "tallies": {"slots_sent": 60_000_000, "n_z": (300_000,), "n_z_kept": 298_000, "x_counts": THREE},
+        "settings": {"protocol": "three-state", "p_z_alice": 0.75, "p_z_bob": 0.92},
+        "leak_ec_bits": 51_000,
+    },
+    "bb84": {
+        "tallies": {"slots_sent": 40_000_000, "n_z": (290_000,), "n_z_kept": 290_000, "x_counts": FOUR},
+        "settings": {"protocol": "bb84", "p_z_alice": 0.85, "p_z_bob": 0.9},
+        "leak_ec_bits": 52_000,
+    },
+    "decoy-bb84": {
+        "tallies": {"slots_sent": 90_000_000, "n_z": (4e6, 5e5, 12_000, 0), "n_z_kept": 4_500_000, "x_counts": LEVELS},
+        "settings": {"protocol": "decoy-bb84", "p_z_alice": 0.87, "p_z_bob": 0.9, **LIGHT},
+        "leak_ec_bits": 700_000,
+    },
+}
+SPECIAL: dict[str, dict[str, Any]] = {
+    "three-state, lucky": {
+        "tallies": {**GOOD["three-state"]["tallies"], "x_counts": (((10, 9), (8, 9), (40_000, 0), (0, 0)),)},
+    },
+    "three-state, hopeless": {
+        "tallies": {**GOOD["three-state"]["tallies"], "x_counts": (((9, 9), (9, 9), (50_000, 50_000), (0, 0)),)},
+    },
+    "bb84, all tagged": {"source": {"g2_upper": 0.5}},
+    "decoy-bb84, dark": {
+        "tallies": {
+            "slots_sent": 900_000_000,
+            "n_z": (4e6, 900_000, 200_000),
+            "n_z_kept": 5_000_000,
+            "x_counts": (*LEVELS[:2], ((20, 19), (21, 22), (1_230, 300), (305, 1_120))),
+        },
+        "settings": {**GOOD["decoy-bb84"]["settings"], "intensities": (0.36, 0.2, 0.001)},
+    },
+    "decoy-bb84, blind": {
+        "tallies": {**GOOD["decoy-bb84"]["tallies"], "n_z": (4e6, 5e5, 400_000, 0)},
+    },
+    "decoy-bb84, faultless decoys": {
+        "tallies": {
+            **GOOD["decoy-bb84"]["tallies"],
+            "x_counts": (LEVELS[0], ((1, 1), (1, 1), (5_000, 0), (0, 5_000)), ((0, 0), (0, 0), (9, 400), (400, 9))),
+            "n_z": (4e6, 5e5, 12_000),
+        },
+    },
+}
+VARIANTS: dict[str, dict[str, Any]] = {
+    "": {},
+    ", exact": {"budget": {"tails": "exact"}},
+    ", paper": {"budget": {"accounting": "paper"}},
+    ", with doubt": {"source": {"eps": 1e-11}, "budget": {"eps_total": 3e-10, "eps_cor": 1e-14, "eps_auth": 1e-13}},
+    ", dim": {"source": {"g2_upper": 0.03}},
+    ", told nothing": {"leak_ec_bits": 0, "verify": 0},
+    ", unsure": {"leak_ec_bits": 10_000_000},
+}
+
+
+def call(finite_key: ModuleType, case: dict[str, Any]) -> dict[str, Any]:
+    """The ledger of a case by this version of the proof, as plain values."""
+    tallies, budget = finite_key.Tallies(**case["tallies"]), finite_key.EpsilonBudget(**case.get("budget", {}))
+    settings = finite_key.ProtocolSettings(**case["settings"])
+    source = finite_key.SourceBounds(**{**SINGLE, **case.get("source", {})})
+    ledger = finite_key.key_length(tallies, settings, source, budget, case["leak_ec_bits"], case.get("verify", 128))
+    return {
+        **{name: getattr(ledger, name) for name in ("ell_bits", "refusal", "n_u_lower", "phi_upper")},
+        **{name: getattr(ledger, name) for name in ("pa_cost_bits", "eps_spent", "version")},
+        "terms": [asdict(term) for term in ledger.terms],
+    }
+
+
+def golden_cases() -> dict[str, dict[str, Any]]:
+    """Name -> case."""
+    special = {name: {**GOOD[name.split(",")[0]], **changes} for name, changes in SPECIAL.items()}
+    varied = {f"{name}{how}": {**good, **change} for name, good in GOOD.items() for how, change in VARIANTS.items()}
+    return {**varied, **special}
+
+
+def written() -> dict[str, Any]:
+    """What is written down."""
+    return dict(json.loads(FILE.read_text()))
+
+
+NAN, INF = float("nan"), float("inf")
+FINITE = "not finite"
+NEGATIVE = "negative"
+EMPTY = (((0, 0), (0, 0), (0, 0), (0, 0)),)
+DARK = (*LEVELS[:3], ((0, 0), (0, 0), (1, 0), (0, 0)))
+SINGLES = ("three-state", "bb84")
+TOTALS = ("eps_total", "eps_cor", "eps_auth")
+ALL = (*SINGLES, "decoy-bb84")
+NONSENSE: list[tuple[tuple[str, ...], str, dict[str, Any], str]] = [
+    *((ALL, "tallies", {name: value}, FINITE) for name in ("slots_sent", "n_z_kept") for value in (NAN, INF, 2**64)),
+    *((ALL, "tallies", {name: -1}, NEGATIVE) for name in ("slots_sent", "n_z_kept")),
+    (SINGLES, "tallies", {"n_z": (NAN,)}, FINITE),
+    (SINGLES, "tallies", {"n_z": (-1,)}, NEGATIVE),
+    (SINGLES, "tallies", {"n_z": (0,), "n_z_kept": 0}, "empty"),
+    (ALL, "tallies", {"slots_sent": 0}, "empty"),
+    (ALL, "tallies", {"n_z": ()}, "shape"),
+    (ALL, "tallies", {"n_z": (1, 2)}, "shape"),
+    (ALL, "tallies", {"n_z": (), "x_counts": ()}, "shape"),
+    (SINGLES, "tallies", {"x_counts": (((0, 0), (0, 0), (5, 1)),)}, "shape"),
+    (SINGLES, "tallies", {"x_counts": EMPTY}, "check basis"),
+    (SINGLES, "tallies", {"x_counts": (((0, 0), (0, 0), (0, -5), (0, 0)),)}, NEGATIVE),
+    (SINGLES, "tallies", {"x_counts": (((0, 0), (0, 0), (0, NAN), (0, 0)),)}, FINITE),
+    (("three-state",), "tallies", {"x_counts": (((9, 9), (9, 9), (900, 9), (1, 0)),)}, "never send"),
+    (("three-state",), "tallies", {"x_counts": (((9, 9), (9, 9), (900, 9), (0, 1)),)}, "never send"),
+    (SINGLES, "tallies", {"n_z_kept": 300_001}, "more bits are kept"),
+    (("bb84",), "tallies", {"slots_sent": 290_000}, "more detections than slots"),
+    (SINGLES, "tallies", {"n_z": (1, 1), "x_counts": FOUR * 2, "n_z_kept": 2}, "counts of 2 intensities"),
+    (SINGLES, "tallies", {"slots_sent": 10**12}, "may be multi-photon"),
+    (SINGLES, "tallies", {"x_counts": (((900, 900), (900, 900), (50_000, 50_000), (0, 0)),)}, "may be 1/2"),
+    (ALL, "settings", {"protocol": "b92"}, "no proof"),
+    *((ALL, "settings", {p: v}, "probability") for p in ("p_z_alice", "p_z_bob") for v in (0.0, 1.0, -0.1, NAN, 1e-17)),
+    *((SINGLES, "source", {name: -0.1}, NEGATIVE) for name in ("mean_photon_number_upper", "g2_upper")),
+    *((SINGLES, "source", {name: v}, FINITE) for name in ("mean_photon_number_upper", "g2_upper") for v in (NAN, INF)),
+    (SINGLES, "source", {"mean_photon_number_upper": 0.0}, "photon number is 0"),
+    (SINGLES, "source", {"g2_upper": 0.0}, "g2"),
+    (SINGLES, "source", {"g2_upper": 50.0}, "may be multi-photon"),
+    (ALL, "source", {"eps": 1e-9}, "overspent"),
+    (ALL, "source", {"eps": 1.0}, "overspent"),
+    *((ALL, "source", {"eps": value}, "source bound is wrong") for value in (-1e-12, NAN, INF)),
+    *((ALL, "budget", {e: v}, "epsilon") for e in TOTALS for v in (0.0, 1.0, -1e-10, NAN)),
+    (ALL, "budget", {"eps_total": 1e-120, "eps_cor": 1e-130, "eps_auth": 1e-130}, "too small"),
+    (ALL, "budget", {"eps_cor": 0.26e-10, "eps_auth": 0.26e-10}, "too little"),
+    (ALL, "budget", {"accounting": "generous"}, "accounting"),
+    (ALL, "budget", {"tails": "short"}, "bounds"),
+    (("decoy-bb84",), "tallies", {"x_counts": DARK}, "never sent"),
+    (("decoy-bb84",), "tallies", {"n_z": (4e6, 5e5, 12_000, 1)}, "never sent"),
+    (("decoy-bb84",), "tallies", {"n_z": (4e6, 5e5, 12_000, 1), "x_counts": DARK}, "never sent"),
+    (("decoy-bb84",), "tallies", {"n_z": (4e6, 5e5), "x_counts": LEVELS[:2]}, "not of three"),
+    (("decoy-bb84",), "tallies", {"n_z_kept": 400_000}, "may be multi-photon"),
+    (("decoy-bb84",), "settings", {"intensities": ()}, "three intensities"),
+    (("decoy-bb84",), "settings", {"p_intensities": (0.7, 0.3)}, "three intensities"),
+    (("decoy-bb84",), "settings", {"intensities": (0.36, 0.36, 0.0)}, "not brighter"),
+    (("decoy-bb84",), "settings", {"intensities": (0.36, 0.3, 0.06)}, "not brighter"),
+    (("decoy-bb84",), "settings", {"intensities": (NAN, 0.1, 0.0)}, "not brighter"),
+    (("decoy-bb84",), "settings", {"intensities": (0.36, NAN, 0.0)}, "not brighter"),
+    (("decoy-bb84",), "settings", {"intensities": (INF, 0.1, 0.0)}, "absurdly"),
+    (("decoy-bb84",), "settings", {"intensities": (11.0, 0.1, 0.0)}, "absurdly"),
+    (("decoy-bb84",), "settings", {"intensities": (0.36, 0.0, 0.0)}, "decoy is not brighter"),
+    (("decoy-bb84",), "settings", {"intensities": (0.36, 0.1, -0.01)}, "decoy is not brighter"),
+    (("decoy-bb84",), "settings", {"p_intensities": (1.0, 0.0, 0.0)}, "probability"),
+    (("decoy-bb84",), "settings", {"p_intensities": (0.5, 0.3, 0.21)}, "sum to 1"),
+    (("decoy-bb84",), "settings", {"p_intensities": (0.5, 0.3, NAN)}, "probability"),
+    (ALL, "leak_ec_bits", {"": -1}, "leak is negative"),
+    (ALL, "leak_ec_bits", {"": NAN}, "leak is negative"),
+    (ALL, "verify", {"": -1}, "leak is negative"),
+]
+"""(protocols, what is wrong, its wrong values, a word of the reason)."""
+
+E = 1e-10
+EDGES: list[tuple[str, tuple[float, ...], float]] = [
+    *(("relative_entropy_nats", (a, 0.3), -math.log(0.7)) for a in (0.0, -0.5)),
+    *(("relative_entropy_nats", (a, 0.3), -math.log(0.3)) for a in (1.0, 1.2)),
+    ("relative_entropy_nats", (0.25, 0.5), math.log(2) - 0.25 * math.log(4) - 0.75 * math.log(4 / 3)),
+    *(("binary_entropy", (x,), 0.0) for x in (-1.0, 0.0, 1.0, 1.1)),
+    ("binary_entropy", (0.25,), 0.5 + 0.75 * math.log2(4 / 3)),
+    *((name, args, 0.0) for name in ("binomial_upper", "exact_binomial_upper") for args in ((0, 0.5, E), (9, 0.0, E))),
+    *((name, (9, 1.0, E), 9.0) for name in ("binomial_upper", "exact_binomial_upper")),
+    *((name, (1, 0.5, E), 1.0) for name in ("binomial_upper", "exact_binomial_upper")),
+    ("binomial_upper", (2.5, 0.5, E), 2.5),
+    ("exact_binomial_upper", (2.5, 0.5, E), 3.0),
+    ("exact_binomial_upper", (4, 0.5, 0.3125), 2.0),
+    ("exact_binomial_upper", (4, 0.5, 0.93), 1.0),
+    ("exact_binomial_upper", (4, 0.5, 0.94), 0.0),
+    *((f"{form}sample_{side}", (9, 0.0, E), 0.0) for form in ("", "exact_") for side in ("upper", "lower")),
+    *((f"{form}sample_lower", (k, 1.0, E), 0.0) for form in ("", "exact_") for k in (0, 1, 33)),
+    *((f"{form}sample_upper", (0, 1.0, E), math.log(1 / E) / math.log(2)) for form in ("", "exact_")),
+    *((f"{form}sample_upper", (0, 0.5, E), math.log(1 / E) / math.log(3)) for form in ("", "exact_")),
+    ("exact_sample_upper", (1, 0.01, 0.5), 0.186996756257),
+    ("sample_lower", (1, 8.0, 0.5), 1.4954852344),
+    ("sample_lower", (200, 1.0, E), 86.6681143),
+    ("exact_sample_lower", (1, 8.0, 0.25), 1.4424758),
+    ("exact_sample_lower", (200, 1.0, E), 91.6142457),
+    ("exact_sample_lower", (1, 2.0, 0.5), math.log(0.5) / math.log(2 / 3) - 1),
+    *((f"{form}sample_upper", (0, 0.1, 0.95), math.log(0.95) / math.log(0.1 / 1.1)) for form in ("", "exact_")),
+    *(("mean_upper", (n, n, E), float(n)) for n in (0, 1, 7)),
+    ("mean_upper", (0, 10, E), 9.0),
+    ("mean_upper", (9, 7, E), 7.0),
+    *(("mean_lower", (0, n, E), 0.0) for n in (0, 1, 7)),
+    ("mean_lower", (1, 10, 0.5), 0.2413482899),
+    ("mean_lower", (10, 10, E), 1.0),
+    ("mean_lower", (12, 10, E), 1.0),
+]
+"""(bound, arguments, value): where little was counted or nothing is uncertain; from closed forms where there is one."""
+BOUNDS = ("binomial_upper", "sample_upper", "sample_lower", "mean_upper", "mean_lower")
+BOUNDS = (*BOUNDS, "exact_binomial_upper", "exact_sample_upper", "exact_sample_lower")
+REFUSED = [(9.0, 0.5, eps) for eps in (0.0, 1.0, 1.1, -1.0, NAN)] + [(k, 0.5, E) for k in (-1.0, NAN, INF)]
+"""Arguments that every bound refuses with ValueError."""
+
+
+def nonsense() -> list[tuple[dict[str, Any], str]]:
+    """(case, a word of the reason that it must be refused for)."""
+    made = []
+    for protocols, part, values, word in NONSENSE:
+        for good in (GOOD[protocol] for protocol in protocols):
+            wrong = values[""] if "" in values else {**good.get(part, {}), **values}
+            made.append(({**good, part: wrong}, word))
+    return made

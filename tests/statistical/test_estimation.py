@@ -1,0 +1,135 @@
+"""Whole estimations against simulated blocks whose truth is known: an eavesdropper who owns the channel and the tags.
+
+Every block is drawn with its photon numbers and its virtual X outcomes, so the true number of untagged Z events and of
+their phase errors is known. All bounds together may fail as often as their eps sum to.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+
+import numpy as np
+import pytest
+
+from common.security import bb84, decoy, three_state
+from common.security.bounds import TAILS
+from common.security.finite_key import EpsilonBudget
+from common.security.tallies import ProtocolSettings, SourceBounds, Tallies
+
+Truth = tuple[Tallies, int, int]
+"""Tallies, true untagged Z events, their true phase errors."""
+
+TRIALS = 500
+EPS = 0.05
+SLOTS, DECOY_SLOTS = 300_000, 20_000_000
+SOURCE = SourceBounds(0.3, 0.02)
+ERRORS = {"R": 0.02, "L": 0.05}
+"""Error probability of the X states: the eavesdropper may treat them unequally."""
+DETECTED = 0.06
+INTENSITIES = ((0.4, 0.12, 0.002), (0.6, 0.2, 0.05))
+
+
+def cells(rng: np.random.Generator, total: int, *choices: tuple[float, ...]) -> np.ndarray:
+    """How many of ``total`` fall into each combination of independent choices."""
+    grid = np.array(1.0)
+    for choice in choices:
+        grid = np.multiply.outer(grid, choice)
+    return rng.multinomial(total, grid.ravel() / grid.sum()).reshape(grid.shape)
+
+
+def single_photon_block(rng: np.random.Generator, settings: ProtocolSettings) -> Truth:
+    """Tagged pulses always arrive, look faultless in X, and are hidden from the mismatched events."""
+    three = settings.protocol == "three-state"
+    pz, qz = settings.p_z_alice, settings.p_z_bob
+    bases = ((pz, 1 - pz), (qz, 1 - qz))
+    tagged_slots = int(rng.binomial(SLOTS, SOURCE.p_multi))
+    tagged = cells(rng, tagged_slots, *bases)
+    sent_l = 0.0 if three else 0.5
+    n_u = n_ph = 0
+    x = np.zeros((4, 2), int)
+    free = cells(rng, SLOTS - tagged_slots, *bases)
+    for in_z in (True, False):
+        left_share = 0.5 if in_z else sent_l
+        for bob_z in (True, False):
+            arrived = int(rng.binomial(free[1 - in_z, 1 - bob_z], DETECTED))
+            left = int(rng.binomial(arrived, left_share))
+            wrong_r = int(rng.binomial(arrived - left, ERRORS["R"]))
+            wrong_l = int(rng.binomial(left, ERRORS["L"]))
+            if in_z and bob_z:
+                n_u, n_ph = arrived, wrong_r + wrong_l
+            elif in_z:
+                seen_r = arrived - left - wrong_r + wrong_l
+                x[0] += (seen_r // 2, (arrived - seen_r) // 2)
+                x[1] += (seen_r - seen_r // 2, arrived - seen_r - (arrived - seen_r) // 2)
+            elif not bob_z:
+                x[2] += (arrived - left - wrong_r, wrong_r)
+                x[3] += (wrong_l, left - wrong_l)
+    x[2, 0] += tagged[1, 1] if three else tagged[1, 1] // 2
+    x[3, 1] += 0 if three else tagged[1, 1] - tagged[1, 1] // 2
+    x[0, 1] += tagged[0, 1]
+    n_z = n_u + int(tagged[0, 0])
+    return Tallies(SLOTS, (n_z,), n_z, (tuple((int(a), int(b)) for a, b in x),)), n_u, n_ph
+
+
+def decoy_block(rng: np.random.Generator, settings: ProtocolSettings) -> Truth:
+    """Photon-number splitting: vacuum clicks by chance; several photons arrive often and look faultless."""
+    pz, qz = settings.p_z_alice, settings.p_z_bob
+    photons = range(12)
+    poisson = np.array([[math.exp(-mu) * mu**n / math.factorial(n) for n in photons] for mu in settings.intensities])
+    weights = np.asarray(settings.p_intensities)[:, None] * poisson
+    sent = rng.multinomial(DECOY_SLOTS, np.append(weights.ravel(), max(0.0, 1.0 - weights.sum())))[:-1]
+    arrive = np.array([0.0005, DETECTED, *[0.3] * 10])
+    errors = np.array([0.5, ERRORS["L"], *[0.0] * 10])
+    arrived = rng.binomial(sent.reshape(weights.shape), arrive)
+    n_z = rng.binomial(arrived, pz * qz)
+    n_x = rng.binomial(arrived - n_z, (1 - pz) * (1 - qz) / (1 - pz * qz))
+    wrong = rng.binomial(n_x, errors)
+    n_u, n_ph = int(n_z[:, 1].sum()), int(rng.binomial(n_z[:, 1].sum(), errors[1]))
+    levels = tuple(
+        ((0, 0), (0, 0), (int(right // 2), int(bad // 2)), (int(bad - bad // 2), int(right - right // 2)))
+        for right, bad in zip((n_x - wrong).sum(axis=1), wrong.sum(axis=1), strict=True)
+    )
+    return Tallies(DECOY_SLOTS, tuple(map(int, n_z.sum(axis=1))), int(n_z.sum()), levels), n_u, n_ph
+
+
+def settings_of(protocol: str, *light: tuple[float, ...]) -> ProtocolSettings:
+    return ProtocolSettings(protocol, 0.7, 0.8, *light)
+
+
+CASES = [
+    (three_state, settings_of("three-state"), single_photon_block),
+    (bb84, settings_of("bb84"), single_photon_block),
+    *((decoy, settings_of("decoy-bb84", light, (0.6, 0.3, 0.1)), decoy_block) for light in INTENSITIES),
+]
+
+
+@pytest.mark.parametrize("tails", TAILS)
+@pytest.mark.parametrize(("proof", "settings", "block"), CASES)
+def test_estimates_bracket_the_truth(
+    proof: object, settings: ProtocolSettings, block: Callable[..., Truth], tails: str, rng: np.random.Generator
+) -> None:
+    budget = EpsilonBudget(eps_total=math.sqrt(EPS) / 0.1, tails=tails)
+    failed, tightness = 0, []
+    for _ in range(TRIALS):
+        tallies, n_u, n_ph = block(rng, settings)
+        assert proof.fault(tallies, settings, SOURCE) is None  # type: ignore[attr-defined]
+        estimate = proof.estimate(tallies, settings, SOURCE, budget)  # type: ignore[attr-defined]
+        assert sum(term.eps for term in estimate.terms) == pytest.approx(EPS)
+        n_ph_upper = estimate.phi_upper * estimate.n_u_lower
+        failed += n_u < estimate.n_u_lower or n_ph > n_ph_upper
+        tightness.append((estimate.n_u_lower / n_u, n_ph_upper / n_ph))
+    assert failed / TRIALS <= EPS + 4 * math.sqrt(EPS * (1 - EPS) / TRIALS)
+    kept, inflated = np.median(tightness, axis=0)
+    assert kept > 0.5, "the bound on untagged events is not of use"
+    assert inflated < 4.0, "the bound on phase errors is not of use"
+
+
+@pytest.mark.parametrize(("proof", "settings", "block"), CASES)
+def test_frames_that_were_dropped_are_dropped_from_the_bound(
+    proof: object, settings: ProtocolSettings, block: Callable[..., Truth], rng: np.random.Generator
+) -> None:
+    tallies, _, _ = block(rng, settings)
+    fewer = Tallies(tallies.slots_sent, tallies.n_z, tallies.n_z_kept - 500, tallies.x_counts)
+    whole, part = (proof.estimate(one, settings, SOURCE, EpsilonBudget()) for one in (tallies, fewer))  # type: ignore[attr-defined]
+    assert part.n_u_lower == pytest.approx(whole.n_u_lower - 500)
