@@ -43,6 +43,17 @@ class Link(Section):
         """``p_z_alice`` as the exact fraction numerator / 2^16 that the sampler uses."""
         return min(max(round(self.p_z_alice * PZ_DENOMINATOR), 1), PZ_DENOMINATOR - 1)
 
+    def check_intensities(self) -> None:
+        """Refuse decoy settings that Alice could not draw exactly, or that prove nothing."""
+        if len(self.intensities) != 3 or len(self.p_intensities) != 3:
+            raise ValueError("link.intensities and link.p_intensities need three values for decoy-bb84")
+        counts = [p * PZ_DENOMINATOR for p in self.p_intensities]
+        if any(abs(c - round(c)) > 1e-6 or round(c) < 1 for c in counts) or sum(map(round, counts)) != PZ_DENOMINATOR:
+            raise ValueError("link.p_intensities must be positive multiples of 2^-16 that sum to 1")
+        signal, decoy, vacuum = self.intensities
+        if not (signal > decoy + vacuum and decoy > vacuum >= 0.0):
+            raise ValueError("link.intensities must be signal > decoy + vacuum, decoy > vacuum >= 0")
+
 
 class Source(Section):
     """One-sided bounds of the source, calibrated and monitored (assumption A1)."""
@@ -63,6 +74,8 @@ class Security(Section):
     eps_total: float = Field(1e-10, gt=0.0, lt=1.0)
     eps_cor: float = Field(1e-15, gt=0.0, lt=1.0)
     eps_auth: float = Field(1e-15, gt=0.0, lt=1.0)
+    tails: Literal["chernoff", "exact"] = "chernoff"
+    """Form of the tail bounds: the closed form, or the tighter binomial tail itself."""
 
 
 class Reconciliation(Section):
@@ -205,10 +218,7 @@ class Config(Section):
         if self.source.mean_photon_number_lower > self.source.mean_photon_number_upper:
             raise ValueError("source.mean_photon_number_lower is above mean_photon_number_upper")
         if self.link.protocol == "decoy-bb84":
-            if len(self.link.intensities) != 3 or len(self.link.p_intensities) != 3:
-                raise ValueError("link.intensities and link.p_intensities need three values for decoy-bb84")
-            if abs(sum(self.link.p_intensities) - 1.0) > 1e-6:
-                raise ValueError("link.p_intensities must sum to 1")
+            self.link.check_intensities()
         elif self.link.intensities or self.link.p_intensities:
             raise ValueError(f"link.intensities has no meaning for protocol {self.link.protocol!r}")
         return self

@@ -23,7 +23,7 @@ from common.cli.demo_keys import fetch_and_compare
 from common.cli.init import initialise
 from common.cli.output import emit, json_option, progress_console, quiet_option, table
 from common.errors import PeerUnreachable
-from common.planning.presets import PRESETS, recommended_p_z_alice
+from common.planning.presets import PRESETS, recommended_p_z_alice, weak_pulses
 
 TIMEOUT_S = 3600.0
 POLL_S = 0.2
@@ -125,8 +125,11 @@ def prepare(directory: Path, preset: str, protocol: str, block_size: int, seed: 
     channel, fibre, kme_alice, kme_bob = free_ports(4)
     light = {"fibre": f"tcp://127.0.0.1:{fibre}"}
     p_z_alice = recommended_p_z_alice(link, block_size, protocol)
+    pulses = weak_pulses(block_size)
+    weak = {"intensities": list(pulses.intensities), "p_intensities": list(pulses.probabilities)}
+    agreed = {"name": preset, "protocol": protocol, "clock_rate_hz": link.clock_rate_hz, "p_z_alice": p_z_alice}
     common: dict[str, Any] = {
-        "link": {"name": preset, "protocol": protocol, "clock_rate_hz": link.clock_rate_hz, "p_z_alice": p_z_alice},
+        "link": {**agreed, **(weak if protocol == "decoy-bb84" else {})},
         "channel": {"endpoint": f"tcp://127.0.0.1:{channel}"},
         "keys": {"deliver_simulated": True},
     }

@@ -40,7 +40,7 @@ def estimate(
             link.protocol, link.p_z_numerator / PZ_DENOMINATOR, link.p_z_bob, link.intensities, link.p_intensities
         ),
         SourceBounds(source.mean_photon_number_upper, source.g2_upper, source.eps_source),
-        EpsilonBudget(security.accounting, security.eps_total, security.eps_cor, security.eps_auth),
+        EpsilonBudget(**security.model_dump()),
         leak_ec_bits,
         leak_verify_bits,
     )
