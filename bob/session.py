@@ -228,7 +228,12 @@ class BobSession(LinkSession):
         if chunk is None or message.chunk != min(block.announced):
             raise RemoteProtocolError(f"{message!r}: chunk {message.chunk} is not waiting for a reply")
         del block.announced[message.chunk]
-        return [self._guard(block, Run("sift", lambda: bob_sift(chunk, message.payload), partial(self._sifted, block)))]
+        levels = bool(self._config.link.intensities)
+
+        def work() -> Any:
+            return bob_sift(chunk, message.payload, intensities=levels)
+
+        return [self._guard(block, Run("sift", work, partial(self._sifted, block)))]
 
     def _sifted(self, block: BobBlock, sifted: Any) -> list[Effect]:
         block.chunks_sifted += 1

@@ -153,8 +153,14 @@ def alice_sift(
     return reply, _share(key, kept, planes, z_levels, x_symbols, x_bits, x_levels)
 
 
-def bob_sift(detections: Detections, reply: bytes | bytearray | memoryview) -> SiftedChunk:
+def bob_sift(
+    detections: Detections, reply: bytes | bytearray | memoryview, *, intensities: bool | None = None
+) -> SiftedChunk:
     """Bob: his share of the chunk that he announced, from Alice's reply.
+
+    Parameters
+    ----------
+    intensities : whether the protocol has decoy intensities; None takes whatever the reply holds.
 
     Raises
     ------
@@ -166,7 +172,7 @@ def bob_sift(detections: Detections, reply: bytes | bytearray | memoryview) -> S
         raise RemoteProtocolError("sifting reply: shorter than its header")
     planes, n_z, n_x = _REPLY.unpack_from(reply)
     ours_x = int(np.count_nonzero(detections.bases))
-    if planes not in (0, MAX_INTENSITY_PLANES):
+    if planes not in (0, MAX_INTENSITY_PLANES) or intensities not in (None, planes > 0):
         raise RemoteProtocolError(f"sifting reply: {planes} intensity planes")
     if (n_z, n_x) != (len(detections) - ours_x, ours_x):
         raise RemoteProtocolError("sifting reply: its counts are not those of the announced chunk")

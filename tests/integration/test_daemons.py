@@ -6,10 +6,11 @@ from pathlib import Path
 
 import pytest
 
-from common.cli.demo import Daemon, running
+from common.cli.demo import Daemon, prepare, running
 from common.cli.demo_keys import fetch_and_compare
 from tests.independent_ledger import key_length_of
 from tests.integration.nodes import (
+    BLOCK_SIZE,
     blocks_in_store,
     first_failure,
     good_blocks,
@@ -113,3 +114,22 @@ def test_another_curve_key(link: tuple[Daemon, Daemon]) -> None:
         wait_until(lambda: any("CURVE" in alarm for alarm in alice.status().get("alarms", [])), alice, bob)
         stop_cleanly(alice, bob)
     assert blocks_in_store(alice) == blocks_in_store(bob) == {}
+
+
+@pytest.mark.parametrize("protocol", ["bb84", "decoy-bb84"])
+def test_every_protocol_makes_equal_keys(protocol: str, tmp_path: Path) -> None:
+    """Four states and weak coherent pulses, both daemons end to end; the length is the independent calculation's."""
+    alice, bob = prepare(tmp_path, "lab-0.17dB", protocol, BLOCK_SIZE, 1)
+    with running(alice, bob):
+        wait_until(lambda: good_blocks(alice, bob) >= 1, alice, bob)
+        assert fetch_and_compare(alice.directory) == (8, True)
+        stop_cleanly(alice, bob)
+    ours, theirs = blocks_in_store(alice), blocks_in_store(bob)
+    assert set(ours) == set(theirs)
+    for number, block in ours.items():
+        ledger = block["ledger"]["ledger"]
+        assert ledger["tallies"] == theirs[number]["ledger"]["ledger"]["tallies"]
+        assert ledger["settings"]["protocol"] == protocol
+        assert key_length_of(ledger) == pytest.approx(ledger["ell_bits"], abs=16)
+        seen = [sum(map(sum, level)) for level in ledger["tallies"]["x_counts"]]
+        assert [count > 0 for count in seen] == ([True] if protocol == "bb84" else [True, True, False, False])
