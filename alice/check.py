@@ -13,6 +13,7 @@ DEVICES = ("random_source", "modulator")
 def check(config: Config) -> list[Finding]:
     """(what, good, finding) rows."""
     key_file = config.path(config.keys.key_file)
-    rows = [*check_channel(config), private_file(key_file), *check_devices(config, DEVICES)]
+    signing_key = config.path(config.keys.certificate_key_file)
+    rows = [*check_channel(config), private_file(key_file), private_file(signing_key), *check_devices(config, DEVICES)]
     rows.append(check_key_store(config))
     return rows

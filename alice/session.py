@@ -283,7 +283,7 @@ class AliceSession(LinkSession):
 
     def _keep(self, block: Block, secret: SecretKey) -> list[Effect]:
         raw = secret.bits.take()
-        record = block.ledger_record()
+        record = block.certificate(self.identity.software, self.identity.signer)
 
         def work() -> None:
             self.keep(block.block_id, raw, block.refill_bytes, record)

@@ -318,7 +318,7 @@ class BobSession(LinkSession):
     # -- 12 key store -------------------------------------------------------------------------------------------------
 
     def _keep(self, block: BobBlock, raw: NDArray[np.uint8]) -> list[Effect]:
-        record = block.ledger_record()
+        record = block.certificate(self.identity.software, self.identity.signer)
 
         def work() -> None:
             self.keep(block.block_id, raw, block.refill_bytes, record)

@@ -115,6 +115,8 @@ class Keys(Section):
 
     database: Path = Path("keys.sqlite")
     key_file: Path = Path("secrets/store.key")
+    certificate_key_file: Path = Path("secrets/certificate.key")
+    """Private key (Ed25519, PEM) that signs a certificate for every key; its public half lies beside it as `.pub`."""
     max_stored_bits: int = Field(1 << 33, gt=0)
     deliver_simulated: bool = False
     """Hand out keys that were made with simulated devices. Both ends must say so."""

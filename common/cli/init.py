@@ -77,11 +77,14 @@ def _secrets(configs: dict[str, Config]) -> dict[Path, bytes]:
         channel, etsi = config.channel, config.etsi014
         host = etsi.listen.rpartition(":")[0].strip("[]")
         certificate, key = credentials.make_certificate(authority, etsi.kme_id, _hosts(host))
+        signing, verifying = credentials.certificate_keys()
         named = {
             channel.link_secret_file: start,
             channel.curve_secret_file: curve[role][1],
             channel.peer_curve_public_file: curve[peer][0],
             config.keys.key_file: credentials.store_key(),
+            config.keys.certificate_key_file: signing,
+            config.keys.certificate_key_file.with_suffix(".pub"): verifying,
             etsi.ca_certificate: credentials.pem(authority.certificate),
             etsi.certificate: certificate,
             etsi.private_key: key,

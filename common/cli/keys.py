@@ -1,4 +1,4 @@
-"""`qkd keys`: what is in a node's key store; never the keys themselves."""
+"""`qkd keys`: what is in a node's key store, and the certificate of each block; never the keys themselves."""
 
 from __future__ import annotations
 
@@ -8,27 +8,29 @@ from pathlib import Path
 import click
 from rich.console import Console
 
+from common.cli.main import LazyGroup
 from common.cli.output import emit, json_option, table
 from common.config import load_config
+from common.errors import InputError
 from common.node.keystore import KeyStore
 
 NEWEST = 20
+CONFIG_HELP = "Configuration file (TOML) of the node."
 
 
-@click.command("keys")
-@click.option(
-    "--config",
-    "config_path",
-    type=click.Path(path_type=Path),
-    required=True,
-    help="Configuration file (TOML) of the node.",
-)
+@click.group("keys", cls=LazyGroup, invoke_without_command=True)
+@click.option("--config", "config_path", type=click.Path(path_type=Path), help=CONFIG_HELP)
 @json_option
-def command(config_path: Path, as_json: bool) -> int:
+@click.pass_context
+def command(context: click.Context, config_path: Path | None, as_json: bool) -> int:
     """Show the blocks in the key store, what is left of each, and what waits for applications.
 
     Example: qkd keys --config link/alice.toml
     """
+    if context.invoked_subcommand is not None:
+        return 0
+    if config_path is None:
+        raise click.MissingParameter(ctx=context, param_hint="--config", param_type="option")
     config = load_config(config_path)
     with KeyStore.open(config.path(config.keys.database), config.path(config.keys.key_file), read_only=True) as store:
         blocks = [
@@ -38,7 +40,7 @@ def command(config_path: Path, as_json: bool) -> int:
                 "secret_bits": 8 * int(str(block["n_bytes"])),
                 "free_bits": 8 * int(str(block["free_bytes"])),
                 "simulated": bool(block["simulated"]),
-                "ledger": json.loads(str(block["record"]) or "{}"),
+                "certificate": json.loads(str(block["record"]) or "{}"),
             }
             for block in store.blocks()
         ]
@@ -58,4 +60,25 @@ def command(config_path: Path, as_json: bool) -> int:
         console.print(f"{document['available_bits']} bits for applications, {document['keys_waiting']} keys wait")
 
     emit(document, as_json, render)
+    return 0
+
+
+@click.command("certificate")
+@click.argument("block", type=int)
+@click.option("--config", "config_path", type=click.Path(path_type=Path), required=True, help=CONFIG_HELP)
+@click.option("--out", type=click.Path(path_type=Path, dir_okay=False), help="Write to this file instead of stdout.")
+def certificate(block: int, config_path: Path, out: Path | None) -> int:
+    """Export the signed certificate of BLOCK: the evidence for its key, without the key (JSON).
+
+    Example: qkd keys certificate 4294967297 --config link/alice.toml --out block.json
+    """
+    config = load_config(config_path)
+    with KeyStore.open(config.path(config.keys.database), config.path(config.keys.key_file), read_only=True) as store:
+        records = {int(str(one["block_id"])): str(one["record"]) for one in store.blocks()}
+    if block not in records:
+        raise InputError(f"the key store of {config.role} has no block {block}", remedy="List them with `qkd keys`.")
+    if out is None:
+        click.echo(records[block])
+    else:
+        out.write_text(records[block] + "\n", encoding="utf-8")
     return 0

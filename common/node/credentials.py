@@ -11,7 +11,7 @@ from pathlib import Path
 
 from cryptography import x509
 from cryptography.hazmat.primitives import hashes, serialization
-from cryptography.hazmat.primitives.asymmetric import ec, x25519
+from cryptography.hazmat.primitives.asymmetric import ec, ed25519, x25519
 from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
 
 from common.errors import ConfigurationError
@@ -54,6 +54,54 @@ def link_secret() -> bytes:
 def store_key() -> bytes:
     """The key that a key store is encrypted under."""
     return secrets.token_bytes(STORE_KEY_BYTES)
+
+
+def certificate_keys() -> tuple[bytes, bytes]:
+    """(private, public) Ed25519 key in PEM: the private one signs a node's key certificates."""
+    key = ed25519.Ed25519PrivateKey.generate()
+    private = key.private_bytes(
+        serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption()
+    )
+    public = key.public_key().public_bytes(serialization.Encoding.PEM, serialization.PublicFormat.SubjectPublicKeyInfo)
+    return private, public
+
+
+def read_certificate_key(path: Path) -> ed25519.Ed25519PrivateKey:
+    """The private key of :func:`certificate_keys`.
+
+    Raises
+    ------
+    ConfigurationError
+        The file is missing, or holds no such key.
+    """
+    try:
+        key = serialization.load_pem_private_key(path.read_bytes(), password=None)
+    except OSError as error:
+        raise ConfigurationError(
+            f"keys.certificate_key_file {path} cannot be read: {error.strerror}",
+            remedy="Make one with `openssl genpkey -algorithm ed25519`, or a new link with `qkd init`.",
+        ) from None
+    except (ValueError, TypeError):
+        key = None
+    if not isinstance(key, ed25519.Ed25519PrivateKey):
+        raise ConfigurationError(f"keys.certificate_key_file {path} is not an Ed25519 private key in PEM")
+    return key
+
+
+def public_key_hex(pem_or_hex: bytes) -> str:
+    """The 64 hexadecimal digits of an Ed25519 public key, given so or as PEM.
+
+    Raises
+    ------
+    ValueError
+        It is neither.
+    """
+    if b"BEGIN" in pem_or_hex:
+        key = serialization.load_pem_public_key(pem_or_hex)
+        if not isinstance(key, ed25519.Ed25519PublicKey):
+            raise ValueError("not an Ed25519 key")
+        return key.public_bytes_raw().hex()
+    return ed25519.Ed25519PublicKey.from_public_bytes(bytes.fromhex(pem_or_hex.decode())).public_bytes_raw().hex()
 
 
 def curve_keys() -> tuple[bytes, bytes]:

@@ -14,6 +14,7 @@ from common.config import Config
 from common.errors import PeerUnreachable, QkdError
 from common.keys.inventory import Inventory
 from common.node.compute import warm_up
+from common.node import credentials
 from common.node.etsi014 import KeyDelivery
 from common.node.keystore import KeyStore
 from common.node.mqtt import Broker
@@ -43,7 +44,8 @@ class Options:
 def identity(config: Config, simulated: bool) -> Identity:
     """What this end says in the handshake."""
     agreed = {**config.agreed(), "code_tables": code_table().fingerprint()}
-    return Identity(Role(config.role), f"qkd-node {version('qkd-node')}", agreed, simulated)
+    signer = credentials.read_certificate_key(config.path(config.keys.certificate_key_file))
+    return Identity(Role(config.role), f"qkd-node {version('qkd-node')}", agreed, simulated, signer)
 
 
 class Node:

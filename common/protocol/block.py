@@ -2,28 +2,33 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 from collections.abc import Callable
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 
 import numpy as np
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from numpy.typing import NDArray
 
 from common.config import Config
 from common.datatypes import ReconciledKey, SecretKey, VerifiedKey
 from common.keybits import KeyBits
-from common.postprocessing.amplification import amplify
+from common.keys.certificate import Amplification, Provenance, Reconciliation, Transcript, certificate
+from common.postprocessing.amplification import amplify, seed_bits
 from common.postprocessing.estimation import estimate
 from common.postprocessing.reconciliation import QberTracker
 from common.preamble import key_slots
 from common.protocol.effects import Effect, Run
 from common.protocol.frames import FrameExchange
-from common.protocol.messages import BlockMessage
+from common.protocol.messages import BlockMessage, Commit, Committed, Prepared, Refuse
 from common.protocol.transitions import Role, State
 from common.security.finite_key import Ledger
 from common.units import seconds_from_ns
 
 BITS_PER_BYTE = 8
+_ENDINGS = (Prepared, Commit, Committed, Refuse)
+"""Messages after the key is fixed: not part of the transcript that both ends certify."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,6 +77,7 @@ class Block:
         now_ns: int,
     ) -> None:
         self.block_id = block_id
+        self.role = role
         self.state = State.FILLING
         self.config = config
         self._opened_ns = now_ns
@@ -94,6 +100,15 @@ class Block:
         self.stored = False
         self.deciding = False
         self.simulated = False
+        self.amplification: Amplification | None = None
+        self._transcript = {sender: hashlib.sha256() for sender in Role}
+
+    def note(self, message: BlockMessage, sender: Role) -> None:
+        """One more message of this block's transcript, in the order of its direction."""
+        if not isinstance(message, _ENDINGS):
+            raw = message.encode()
+            self._transcript[sender].update(len(raw).to_bytes(8, "little"))
+            self._transcript[sender].update(raw)
 
     def cover(self, from_slot: int, to_slot: int) -> None:
         """One more chunk accounts for these slots."""
@@ -144,19 +159,25 @@ class Block:
         assert self.verified is not None
         self.simulated = simulated
         verified, self.verified = self.verified, None
-        return amplify(verified, seed, BITS_PER_BYTE * secret_bytes, self.config.amplification.family, simulated)
+        family, n, m = self.config.amplification.family, verified.bits.n_bits, BITS_PER_BYTE * secret_bytes
+        digest = hashlib.sha256(np.ascontiguousarray(seed).data).hexdigest()
+        self.amplification = Amplification(family, n, m, seed_bits(family, n, m), digest)
+        return amplify(verified, seed, m, family, simulated)
 
-    def ledger_record(self, **more: object) -> str:
-        """The ledger with the block's facts, as stored beside the key for auditors."""
+    def certificate(self, software: str, signer: Ed25519PrivateKey | None) -> str:
+        """The evidence for this block's length, signed; stored beside the key for auditors."""
         assert self.ledger is not None
-        return json.dumps(
-            {
-                "ledger": json.loads(self.ledger.to_json()),
-                "tallies": json.loads(self.tallies_json()),
-                "facts": asdict(self.facts(self._opened_ns)),
-                **more,
-            },
-            sort_keys=True,
+        assert self.amplification is not None
+        frames = self.frames
+        kept, failed = len(frames.kept()), frames.frames_failed
+        return certificate(
+            Provenance(software, self.config.link.name, self.role.value, self.block_id, self.simulated),
+            self.ledger,
+            Reconciliation(self.detections, kept + failed, failed, frames.errors),
+            self.amplification,
+            BITS_PER_BYTE * self.refill_bytes,
+            Transcript(*(self._transcript[sender].hexdigest() for sender in (Role.ALICE, Role.BOB))),
+            signer,
         )
 
     def wipe(self) -> None:

@@ -8,10 +8,11 @@ from __future__ import annotations
 import json
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, Protocol
 
 import numpy as np
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from numpy.typing import NDArray
 
 from common.errors import HandshakeMismatch, LocalProtocolError, RemoteProtocolError
@@ -35,7 +36,7 @@ MAX_REASON_BYTES = 500
 class Store(Protocol):
     """Durable memory of a node; every call returns only once its effect survives a power cut."""
 
-    def store_pending(self, block_id: int, key: KeyBits, ledger_json: str, simulated: bool) -> None:
+    def store_pending(self, block_id: int, key: KeyBits, certificate: str, simulated: bool) -> None:
         """Keep a key that is not decided yet."""
         ...
 
@@ -80,6 +81,8 @@ class Identity:
     software: str
     agreed: Mapping[str, Any]
     simulated: bool
+    signer: Ed25519PrivateKey | None = field(default=None, repr=False)
+    """Signs this end's key certificates; no part of the handshake."""
 
 
 class BlockRecord(Protocol):
@@ -90,6 +93,10 @@ class BlockRecord(Protocol):
 
     def wipe(self) -> None:
         """Overwrite all key material."""
+        ...
+
+    def note(self, message: BlockMessage, sender: Role) -> None:
+        """One more message of the block's transcript."""
         ...
 
     def facts(self, now_ns: int, reason: str = "") -> Any:
@@ -279,6 +286,7 @@ class LinkSession(ABC):
         if state is None:
             return False
         block.state = state
+        block.note(message, sender)
         return True
 
     def say(self, block: BlockRecord, message: BlockMessage) -> Send:
@@ -363,7 +371,7 @@ def check_hello(payload: bytes, identity: Identity) -> dict[str, Any]:
         raise HandshakeMismatch("role", identity.role.value, role)
     if not isinstance(simulated, bool) or min(blocks, default=1) <= 0:
         raise RemoteProtocolError("HELLO has fields of the wrong type")
-    for field in sorted(set(agreed) | set(identity.agreed)):
-        if agreed.get(field) != identity.agreed.get(field):
-            raise HandshakeMismatch(field, identity.agreed.get(field), agreed.get(field))
+    for name in sorted(set(agreed) | set(identity.agreed)):
+        if agreed.get(name) != identity.agreed.get(name):
+            raise HandshakeMismatch(name, identity.agreed.get(name), agreed.get(name))
     return dict(hello)

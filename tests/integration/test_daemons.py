@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
 import pytest
 
 from common.cli.demo import Daemon, prepare, running
 from common.cli.demo_keys import fetch_and_compare
+from common.cli.verify_certificate import judge
 from tests.independent_ledger import key_length_of
 from tests.integration.nodes import (
     BLOCK_SIZE,
@@ -61,10 +63,11 @@ def test_keys_are_made_killed_for_and_made_again(link: tuple[Daemon, Daemon]) ->
     assert len(set(rest.values())) == len(rest), "one key under two names"
     assert undelivered_bytes(alice) == {}, "a byte was handed out twice"
     for number, block in ours.items():
-        record = block["ledger"]
-        assert record["tallies"] == theirs[number]["ledger"]["tallies"]
-        assert key_length_of(record["ledger"]) == record["ledger"]["ell_bits"] > 0
-        assert record["facts"]["bits_per_pulse"] >= 0.0
+        ledger = block["certificate"]["ledger"]
+        assert key_length_of(ledger) == ledger["ell_bits"] > 0
+        assert block["certificate"]["amplification"]["secret_bits"] == ledger["ell_bits"]
+        assert block["certificate"]["authentication"]["application_bits"] == block["secret_bits"]
+        assert judge({"a": json.dumps(block["certificate"]), "b": json.dumps(theirs[number]["certificate"])})[0] == []
 
 
 @pytest.mark.parametrize("family", ["modified-toeplitz", "gf2m"])
@@ -127,8 +130,8 @@ def test_every_protocol_makes_equal_keys(protocol: str, tmp_path: Path) -> None:
     ours, theirs = blocks_in_store(alice), blocks_in_store(bob)
     assert set(ours) == set(theirs)
     for number, block in ours.items():
-        ledger = block["ledger"]["ledger"]
-        assert ledger["tallies"] == theirs[number]["ledger"]["ledger"]["tallies"]
+        ledger = block["certificate"]["ledger"]
+        assert judge({"a": json.dumps(block["certificate"]), "b": json.dumps(theirs[number]["certificate"])})[0] == []
         assert ledger["settings"]["protocol"] == protocol
         assert key_length_of(ledger) == pytest.approx(ledger["ell_bits"], abs=16)
         seen = [sum(map(sum, level)) for level in ledger["tallies"]["x_counts"]]

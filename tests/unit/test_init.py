@@ -40,7 +40,7 @@ def test_both_ends_agree(tmp_path: Path) -> None:
 def test_secrets_are_private_and_never_overwritten(tmp_path: Path) -> None:
     initialise(tmp_path)
     secrets = list(tmp_path.rglob("secrets/*"))
-    assert len(secrets) == 2 * 9
+    assert len(secrets) == 2 * 11
     assert {stat.S_IMODE(path.stat().st_mode) for path in secrets} == {0o600}
     before = {path: path.read_bytes() for path in secrets}
     with pytest.raises(ConfigurationError, match="never overwritten"):
