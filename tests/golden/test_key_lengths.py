@@ -7,30 +7,24 @@ from dataclasses import replace
 
 import pytest
 
-from common.planning.presets import (
-    PRESETS,
-    expected_qber,
-    expected_tallies,
-    key_leak,
-    recommended_p_z_alice,
-    weak_pulses,
-)
+from common.planning.presets import PRESETS, expected_qber, expected_tallies, key_leak, recommended_p_z_alice
 from common.security.finite_key import EpsilonBudget, Ledger, key_length
 from common.security.tallies import ProtocolSettings, SourceBounds, Tallies
 from tests.independent_ledger import key_length_of
 
 BLOCK = 100_000_000
 SOURCE = SourceBounds(0.292, 0.00698)
+WEAK_PULSES = ((0.36, 0.135, 0.0), (0.74, 0.23, 0.03))
 
 
 def ledger_of(preset: str, protocol: str = "three-state", block: int = BLOCK) -> Ledger:
     link = PRESETS[preset]
-    pulses = weak_pulses(block)
-    light = (pulses.intensities, pulses.probabilities) if protocol == "decoy-bb84" else ()
-    settings = ProtocolSettings(protocol, recommended_p_z_alice(link, block, protocol), link.p_z_bob, *light)
+    if protocol == "decoy-bb84":
+        settings = ProtocolSettings(protocol, 0.88, link.p_z_bob, *WEAK_PULSES)
+    else:
+        settings = ProtocolSettings(protocol, recommended_p_z_alice(link, block, protocol), link.p_z_bob)
     tallies = expected_tallies(link, settings, block)
-    leak = key_leak(expected_qber(link, settings), tallies.n_z_kept)
-    return key_length(tallies, settings, SOURCE, EpsilonBudget(), leak, 128)
+    return key_length(tallies, settings, SOURCE, EpsilonBudget(), key_leak(expected_qber(link), tallies.n_z_kept), 128)
 
 
 @pytest.mark.parametrize(
