@@ -31,9 +31,11 @@ class DictStore:
     blocks: dict[int, tuple[str, bytes]] = field(default_factory=dict)
     settings: dict[str, bytes] = field(default_factory=dict)
     history: list[tuple[str, int]] = field(default_factory=list)
+    certificates: dict[int, str] = field(default_factory=dict)
 
-    def store_pending(self, block_id: int, key: KeyBits, ledger_json: str, simulated: bool) -> None:
+    def store_pending(self, block_id: int, key: KeyBits, certificate: str, simulated: bool) -> None:
         assert block_id not in self.blocks, "a block was stored twice"
+        self.certificates[block_id] = certificate
         self.blocks[block_id] = ("pending", key.take().tobytes())
 
     def decide(self, block_id: int) -> None:

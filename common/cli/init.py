@@ -106,7 +106,7 @@ def _hosts(listen: str) -> tuple[str, ...]:
 @click.argument("directory", type=click.Path(path_type=Path, file_okay=False), default=Path("link"))
 @json_option
 def command(directory: Path, as_json: bool) -> int:
-    """Make link secrets, CURVE keys, demonstration certificates and both configurations below DIRECTORY.
+    """Make link secrets, CURVE and signing keys, demonstration certificates and both configurations below DIRECTORY.
 
     Existing configurations are kept, existing secrets are never overwritten.
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -16,10 +17,11 @@ from common.node.credentials import public_key_hex
 FIELDS = ("link", "role", "block_id", "simulated", "software", "public_key")
 
 
-def judge(texts: dict[str, str], signer: str | None = None) -> tuple[list[str], list[dict[str, Any]]]:
-    """(reasons why they are not valid, what the good ones say) of certificates by their file names."""
-    reasons, good = [], {}
-    for name, text in texts.items():
+def judge(texts: Sequence[tuple[str, str]], signer: str | None = None) -> tuple[list[str], list[dict[str, Any]]]:
+    """(reasons why they are not valid, what the good ones say) of certificates, given as file name and text."""
+    reasons: list[str] = []
+    good: list[tuple[str, dict[str, Any]]] = []
+    for name, text in texts:
         try:
             body = parse(text)
         except (ValueError, RecursionError) as error:
@@ -28,14 +30,14 @@ def judge(texts: dict[str, str], signer: str | None = None) -> tuple[list[str], 
         found = faults(body, signer)
         reasons += [f"{name}: {fault}" for fault in found]
         if not found:
-            good[name] = body
-    reasons += faults_between(list(good.values()))
-    return reasons, [_summary(name, body) for name, body in good.items()]
+            good.append((name, body))
+    reasons += faults_between([body for _, body in good])
+    return reasons, [_summary(name, body) for name, body in good]
 
 
 def _summary(name: str, body: dict[str, Any]) -> dict[str, Any]:
     net = {key: body["authentication"][key] for key in ("application_bits", "net_key_bits")}
-    return {"file": name, **{key: body[key] for key in FIELDS}, **net, "eps_total": body["ledger"]["eps_spent"]}
+    return {"file": name, **{key: body[key] for key in FIELDS}, **net, "eps_spent": body["ledger"]["eps_spent"]}
 
 
 @click.command("verify-certificate")
@@ -53,7 +55,7 @@ def command(files: tuple[Path, ...], signer: Path | None, as_json: bool) -> int:
     Example: qkd verify-certificate block.json --signer certificate.pub
     """
     try:
-        texts = {str(path): path.read_text(encoding="utf-8") for path in files}
+        texts = [(str(path), path.read_text(encoding="utf-8")) for path in files]
         key = public_key_hex(signer.read_bytes().strip()) if signer is not None else None
     except OSError as error:
         raise InputError(f"{error.filename} cannot be read: {error.strerror}", remedy="Name existing files.") from None

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -38,6 +39,11 @@ def stop_cleanly(*daemons: Daemon) -> None:
         assert daemon.process.returncode == 0, daemon.log.read_text()[-1500:]
 
 
+def certified(*blocks: dict[str, Any]) -> None:
+    """The certificates of both ends are valid, and agree."""
+    assert judge([("store", json.dumps(block["certificate"])) for block in blocks])[0] == []
+
+
 def test_keys_are_made_killed_for_and_made_again(link: tuple[Daemon, Daemon]) -> None:
     """Bob first; then one or both are killed, again and again: nothing committed is lost, doubled or differs."""
     alice, bob = link
@@ -67,7 +73,7 @@ def test_keys_are_made_killed_for_and_made_again(link: tuple[Daemon, Daemon]) ->
         assert key_length_of(ledger) == ledger["ell_bits"] > 0
         assert block["certificate"]["amplification"]["secret_bits"] == ledger["ell_bits"]
         assert block["certificate"]["authentication"]["application_bits"] == block["secret_bits"]
-        assert judge({"a": json.dumps(block["certificate"]), "b": json.dumps(theirs[number]["certificate"])})[0] == []
+        certified(block, theirs[number])
 
 
 @pytest.mark.parametrize("family", ["modified-toeplitz", "gf2m"])
@@ -131,7 +137,7 @@ def test_every_protocol_makes_equal_keys(protocol: str, tmp_path: Path) -> None:
     assert set(ours) == set(theirs)
     for number, block in ours.items():
         ledger = block["certificate"]["ledger"]
-        assert judge({"a": json.dumps(block["certificate"]), "b": json.dumps(theirs[number]["certificate"])})[0] == []
+        certified(block, theirs[number])
         assert ledger["settings"]["protocol"] == protocol
         assert key_length_of(ledger) == pytest.approx(ledger["ell_bits"], abs=16)
         seen = [sum(map(sum, level)) for level in ledger["tallies"]["x_counts"]]

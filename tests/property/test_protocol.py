@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -16,6 +17,7 @@ from common.config import Config, parse_config
 from common.datatypes import Detections
 from common.errors import HandshakeMismatch, RemoteProtocolError
 from common.postprocessing.amplification import FAMILIES
+from common.keys.certificate_check import faults, faults_between, parse
 from common.preamble import PREAMBLE_SLOTS
 from common.protocol.messages import Seed
 from common.protocol.session import Identity
@@ -24,6 +26,7 @@ from common.security.finite_key import key_length
 from tests.pair import End, Pair
 
 N_SLOTS = 1 << 17
+SIGNER = Ed25519PrivateKey.from_private_bytes(bytes(32))
 QBER = 0.02
 SETTINGS = """
 [link]
@@ -34,7 +37,7 @@ chunk_detections = 8192
 [reconciliation]
 frame_length_bits = 4096
 [source]
-g2_upper = 0.0
+g2_upper = 1e-9
 [security]
 accounting = "paper"
 """
@@ -93,7 +96,7 @@ def make_pair(seed: int = 1, bob_extra: str = "", refill: int = 64, family: str 
         return payload[::-1]
 
     def identity(settings: Config) -> Identity:
-        return Identity(Role(settings.role), "test", settings.agreed(), True)
+        return Identity(Role(settings.role), "test", settings.agreed(), True, SIGNER)
 
     def alice(end: End, instance: int) -> AliceSession:
         settings = config("alice", amplification)
@@ -126,10 +129,15 @@ class Feeder:
 
 
 def agree(pair: Pair) -> None:
-    """After settling: the same committed keys at both ends, nothing undecided that could still be split."""
+    """After settling: the same committed keys at both ends, certified alike, nothing that could still be split."""
     alice, bob = pair.alice.store.committed(), pair.bob.store.committed()
     assert alice == bob
     assert len(set(alice.values())) == len(alice), "one key under two names"
+    for number, key in alice.items():
+        both = [parse(end.store.certificates[number]) for end in (pair.alice, pair.bob)]
+        assert faults_between(both) == [], "the two ends certify different blocks"
+        assert not any("sign" in fault for one in both for fault in faults(one))
+        assert not any(key[:8].hex() in certificate for certificate in map(str, both))
 
 
 def finish(pair: Pair, blocks: int) -> None:

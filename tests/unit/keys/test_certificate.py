@@ -227,7 +227,7 @@ def test_signatures() -> None:
 
 def test_no_block_is_used_twice_and_both_ends_agree() -> None:
     def reasons(*bodies: Body) -> list[str]:
-        return judge({f"{i}.json": json.dumps(body) for i, body in enumerate(bodies)})[0]
+        return judge([("x.json", json.dumps(body)) for body in bodies])[0]
 
     ours, theirs, next_block = made(), made(role="bob"), made(block_id=8_000)
     assert reasons(ours, theirs, next_block) == []
@@ -242,7 +242,7 @@ def test_no_block_is_used_twice_and_both_ends_agree() -> None:
     "text", ["", "{}", "[]", "null", '{"version": 1, "version": 1}', "[" * 5000, '{"format": NaN}']
 )
 def test_what_is_no_certificate_is_said_to_be_none(text: str) -> None:
-    reasons, good = judge({"x": text})
+    reasons, good = judge([("x", text)])
     assert good == []
     assert any("not a key certificate" in reason for reason in reasons)
 
