@@ -11,6 +11,8 @@ from collections.abc import Callable
 
 import numpy as np
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from common.security import bb84, decoy, three_state
 from common.security.bounds import TAILS
@@ -72,15 +74,20 @@ def single_photon_block(rng: np.random.Generator, settings: ProtocolSettings) ->
     return Tallies(SLOTS, (n_z,), n_z, (tuple((int(a), int(b)) for a, b in x),)), n_u, n_ph
 
 
-def decoy_block(rng: np.random.Generator, settings: ProtocolSettings) -> Truth:
-    """Photon-number splitting: vacuum clicks by chance; several photons arrive often and look faultless."""
+SPLITTING = ((0.0005, DETECTED, *[0.3] * 10), (0.5, ERRORS["L"], *[0.0] * 10))
+"""Photon-number splitting: clicks and errors by photon number; several photons arrive often and look faultless."""
+
+
+def decoy_block(
+    rng: np.random.Generator, settings: ProtocolSettings, channel: tuple[tuple[float, ...], ...] = SPLITTING
+) -> Truth:
+    """Whatever the channel does to each photon number, it does alike to every intensity."""
     pz, qz = settings.p_z_alice, settings.p_z_bob
     photons = range(12)
     poisson = np.array([[math.exp(-mu) * mu**n / math.factorial(n) for n in photons] for mu in settings.intensities])
     weights = np.asarray(settings.p_intensities)[:, None] * poisson
     sent = rng.multinomial(DECOY_SLOTS, np.append(weights.ravel(), max(0.0, 1.0 - weights.sum())))[:-1]
-    arrive = np.array([0.0005, DETECTED, *[0.3] * 10])
-    errors = np.array([0.5, ERRORS["L"], *[0.0] * 10])
+    arrive, errors = map(np.asarray, channel)
     arrived = rng.binomial(sent.reshape(weights.shape), arrive)
     n_z = rng.binomial(arrived, pz * qz)
     n_x = rng.binomial(arrived - n_z, (1 - pz) * (1 - qz) / (1 - pz * qz))
@@ -123,6 +130,25 @@ def test_estimates_bracket_the_truth(
     kept, inflated = np.median(tightness, axis=0)
     assert kept > 0.5, "the bound on untagged events is not of use"
     assert inflated < 4.0, "the bound on phase errors is not of use"
+
+
+by_photons = st.lists(st.floats(0.0, 1.0), min_size=12, max_size=12)
+
+
+@given(
+    st.floats(0.1, 1.0), st.floats(0.05, 0.9), st.floats(0.0, 0.9), by_photons, by_photons, st.integers(0, 2**32 - 1)
+)
+def test_decoy_bounds_hold_whatever_the_channel_does_to_each_photon_number(
+    signal: float, decoy_part: float, vacuum_part: float, yields: list[float], errors: list[float], seed: int
+) -> None:
+    weak = signal * decoy_part / (1.0 + vacuum_part)
+    light = settings_of("decoy-bb84", (signal, weak, weak * vacuum_part), (0.5, 0.3, 0.2))
+    tallies, n_u, n_ph = decoy_block(np.random.default_rng(seed), light, (tuple(yields), tuple(errors)))
+    if (tallies.fault() or decoy.fault(tallies, light, SOURCE)) is not None:
+        return
+    estimate = decoy.estimate(tallies, light, SOURCE, EpsilonBudget(eps_total=1e-8))
+    assert estimate.n_u_lower <= n_u
+    assert estimate.n_u_lower <= 0 or n_ph <= estimate.phi_upper * estimate.n_u_lower * (1 + 1e-12)
 
 
 @pytest.mark.parametrize(("proof", "settings", "block"), CASES)
