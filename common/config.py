@@ -11,6 +11,7 @@ from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
+from common.calibration import with_calibration
 from common.errors import ConfigurationError
 
 ProtocolName = Literal["three-state", "bb84", "decoy-bb84"]
@@ -58,6 +59,8 @@ class Link(Section):
 class Source(Section):
     """One-sided bounds of the source, calibrated and monitored (assumption A1)."""
 
+    calibration: Path | None = None
+    """File with the bounds (`qkd plan g2`, `qkd plan source`); what it gives must not be given here again."""
     mean_photon_number_lower: float = Field(0.292, ge=0.0)
     mean_photon_number_upper: float = Field(0.292, ge=0.0)
     g2_upper: float = Field(0.00698, ge=0.0)
@@ -233,7 +236,7 @@ class Config(Section):
         """Every field that must be equal at both ends, by its dotted name, for the handshake."""
         sections = {
             "link": self.link.model_dump(mode="json"),
-            "source": self.source.model_dump(mode="json"),
+            "source": self.source.model_dump(mode="json", exclude={"calibration"}),
             "security": self.security.model_dump(mode="json"),
             "reconciliation": self.reconciliation.model_dump(mode="json"),
             "amplification": self.amplification.model_dump(mode="json"),
@@ -259,6 +262,8 @@ def parse_config(text: str, base_dir: Path, source: str = "configuration") -> Co
     except tomllib.TOMLDecodeError as error:
         raise ConfigurationError(f"{source}: not valid TOML: {error}") from None
     try:
+        if "source" in table:
+            table["source"] = with_calibration(table["source"], base_dir)
         return Config.model_validate({**table, "base_dir": base_dir})
     except ValidationError as error:
         raise ConfigurationError(f"{source}: " + "; ".join(_explain(item) for item in error.errors())) from None

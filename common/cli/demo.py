@@ -23,7 +23,8 @@ from common.cli.demo_keys import fetch_and_compare
 from common.cli.init import initialise
 from common.cli.output import emit, json_option, progress_console, quiet_option, table
 from common.errors import PeerUnreachable
-from common.planning.presets import PRESETS, recommended_p_z_alice, weak_pulses
+from common.planning.optimise import recommended_settings
+from common.planning.presets import PRESETS
 
 TIMEOUT_S = 3600.0
 POLL_S = 0.2
@@ -124,12 +125,11 @@ def prepare(directory: Path, preset: str, protocol: str, block_size: int, seed: 
     link = PRESETS[preset]
     channel, fibre, kme_alice, kme_bob = free_ports(4)
     light = {"fibre": f"tcp://127.0.0.1:{fibre}"}
-    p_z_alice = recommended_p_z_alice(link, block_size, protocol)
-    pulses = weak_pulses(block_size)
-    weak = {"intensities": list(pulses.intensities), "p_intensities": list(pulses.probabilities)}
-    agreed = {"name": preset, "protocol": protocol, "clock_rate_hz": link.clock_rate_hz, "p_z_alice": p_z_alice}
+    best = recommended_settings(link, block_size, protocol)
+    light_levels = {"intensities": list(best.intensities), "p_intensities": list(best.p_intensities)}
+    settings = {"p_z_alice": best.p_z_alice, **(light_levels if best.intensities else {})}
     common: dict[str, Any] = {
-        "link": {**agreed, **(weak if protocol == "decoy-bb84" else {})},
+        "link": {"name": preset, "protocol": protocol, "clock_rate_hz": link.clock_rate_hz, **settings},
         "channel": {"endpoint": f"tcp://127.0.0.1:{channel}"},
         "keys": {"deliver_simulated": True},
     }
@@ -218,8 +218,8 @@ def report(document: dict[str, Any], console: Console) -> None:
         )
         for block in document["blocks"]
     ]
-    columns = ("block", "n_z", "QBER", "phase <=", "f_EC", "leak", "secret", "bits/pulse", "s", "x real")
-    console.print(table(f"{document['preset']}, {document['protocol']}, simulated light", columns, rows, padding=0))
+    columns = ("block", "n_z", "QBER", "phase <=", "f_EC", "leak", "secret", "bits/pulse", "s", "real time")
+    console.print(table(f"{document['preset']}, {document['protocol']}, simulated light", columns, rows))
     console.print(f"real-time factor {document['real_time_factor']:.2f} (link seconds per second of this machine)")
     verdict = "[green]equal[/]" if document["keys_equal"] else "[bold red]DIFFERENT[/]"
     console.print(f"{document['keys_compared']} keys fetched over ETSI GS QKD 014 at both ends: {verdict}")

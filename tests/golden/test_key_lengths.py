@@ -7,7 +7,9 @@ from dataclasses import replace
 
 import pytest
 
-from common.planning.presets import PRESETS, expected_qber, expected_tallies, key_leak, recommended_p_z_alice
+from common.planning.link_model import expected_qber, expected_tallies, key_leak
+from common.planning.optimise import recommended_p_z_alice
+from common.planning.presets import PRESETS
 from common.security.finite_key import EpsilonBudget, Ledger, key_length
 from common.security.tallies import ProtocolSettings, SourceBounds, Tallies
 from tests.independent_ledger import key_length_of
