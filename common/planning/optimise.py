@@ -36,6 +36,7 @@ BOUNDS = {
 }
 POPULATION = 12
 GENERATIONS = 60
+QUICK_GENERATIONS = 15
 SPREAD_TOLERANCE = 1e-5
 DIRECT_EVALUATIONS = 200
 SIMPLEX_EVALUATIONS = 80
@@ -105,7 +106,12 @@ class Space:
 
 
 def optimise(
-    task: Task, fixed: dict[str, float] | None = None, *, second_opinion: bool = True, progress: Progress | None = None
+    task: Task,
+    fixed: dict[str, float] | None = None,
+    *,
+    second_opinion: bool = True,
+    generations: int = GENERATIONS,
+    progress: Progress | None = None,
 ) -> Optimum:
     """Search the settings with the most secret bits per pulse.
 
@@ -113,7 +119,8 @@ def optimise(
     ----------
     task : link, protocol, block size, budget.
     fixed : settings that are given, by their name in ``BOUNDS``.
-    second_opinion : search again by DIRECT. progress : told after every generation.
+    second_opinion : search again by DIRECT. generations : of the genetic search, at most.
+    progress : told after every generation.
 
     Raises
     ------
@@ -132,7 +139,7 @@ def optimise(
         rate = space.rate(np.zeros(0))
         return Optimum(rate, {"given": rate.merit}, 1)
     share = 0.6 if second_opinion else 1.0
-    found = {"differential evolution": _evolve(space, lambda what, part: tell(what, share * part))}
+    found = {"differential evolution": _evolve(space, generations, lambda what, part: tell(what, share * part))}
     if second_opinion:
         found["DIRECT and simplex"] = _divide(space, lambda what, part: tell(what, share + (1.0 - share) * part))
     tell("done", 1.0)
@@ -168,7 +175,7 @@ def refined(task: Task, start: Rate) -> Rate:
     return _simplex(space, _point(space, start))
 
 
-def _evolve(space: Space, tell: Progress) -> Rate:
+def _evolve(space: Space, generations: int, tell: Progress) -> Rate:
     from scipy.optimize import differential_evolution
 
     generation = 0
@@ -176,13 +183,13 @@ def _evolve(space: Space, tell: Progress) -> Rate:
     def step(intermediate_result: Any) -> None:
         nonlocal generation
         generation += 1
-        tell("genetic search", generation / GENERATIONS)
+        tell("genetic search", generation / generations)
 
     found = differential_evolution(
         lambda point: -space.rate(point).merit,
         [tuple(side) for side in space.box],
         popsize=POPULATION,
-        maxiter=GENERATIONS,
+        maxiter=generations,
         tol=SPREAD_TOLERANCE,
         atol=0.0,
         rng=SEED,
@@ -254,4 +261,6 @@ def _fraction(probability: float) -> float:
 @lru_cache(maxsize=256)
 def _recommended(link: LinkParameters, block_size: int, protocol: str) -> ProtocolSettings:
     fixed = {} if protocol == DECOY else {"attenuation_db": 0.0}
-    return optimise(Task(link, protocol, block_size), fixed, second_opinion=False).best.settings
+    return optimise(
+        Task(link, protocol, block_size), fixed, second_opinion=False, generations=QUICK_GENERATIONS
+    ).best.settings

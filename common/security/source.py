@@ -16,6 +16,7 @@ from common.security.bounds import relative_entropy_nats
 G2_TERMS = 7
 MEAN_PHOTON_NUMBER_TERMS = 4
 ITERATIONS = 200
+NO_BACKGROUND = [0.0, 0.0]
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,8 +84,10 @@ def g2_bounds(counts: HbtCounts, eps: float) -> Bounded:
     Background clicks are independent of light, so P(no click) factorises. With P1, P2, P12 the measured probabilities
     and d1, d2 the background's in the gate: s_i = (P_i - d_i) / (1 - d_i) and
     s12 = (P12 - d2 P1 - d1 P2 + d1 d2) / ((1 - d1)(1 - d2)); g2 = s12 / (s1 s2). For n <= 2 photons detectors that
-    cannot count make this larger than the true g2, never smaller.
+    cannot count make this larger than the true g2, never smaller. However much background is taken off, the bound never
+    falls below that of a measurement without any coincidence.
     """
+    _require_eps(eps)
     n, ratio = counts.slots, counts.background_ratio
     d = [_in_gate(k / n, ratio) for k in counts.background]
     estimate = _g2(counts.coincidences / n, [k / n for k in counts.clicks], d, d)
@@ -93,7 +96,8 @@ def g2_bounds(counts: HbtCounts, eps: float) -> Bounded:
     p = [probability_lower(k, n, part) for k in counts.clicks]
     d_lower = [_in_gate(probability_lower(k, n, part), ratio) for k in counts.background]
     d_upper = [_in_gate(probability_upper(k, n, part), ratio) for k in counts.background]
-    return Bounded(max(estimate, 0.0), 0.0, max(_g2(p12, p, d_lower, d_upper), 0.0), eps)
+    least = _g2(probability_upper(0, n, part), p, NO_BACKGROUND, NO_BACKGROUND)
+    return Bounded(max(estimate, 0.0), 0.0, max(_g2(p12, p, d_lower, d_upper), least), eps)
 
 
 def mean_photon_number_bounds(
@@ -122,6 +126,7 @@ def mean_photon_number_bounds(
     -----
     Bonferroni, for any photon-number distribution: eta <n> - eta^2 g2 <n>^2 / 2 <= P(click) <= eta <n>.
     """
+    _require_eps(eps)
     low, high = efficiency
     if not 0.0 < low <= high <= 1.0:
         raise ValueError(f"an efficiency interval lies in (0, 1], not {efficiency}")
@@ -164,6 +169,11 @@ def _unsaturated(first: float, efficiency: float, g2: float) -> float:
     return 2.0 * first / (1.0 + math.sqrt(root))
 
 
+def _require_eps(eps: float) -> None:
+    if not 0.0 < eps < 1.0:
+        raise ValueError(f"a bound needs 0 < eps < 1, not {eps}")
+
+
 def _tail(k: int, n: int, eps: float, end: float) -> float:
     if not (0.0 < eps < 1.0 and n > 0 and 0 <= k <= n):
         raise ValueError(f"a bound needs 0 < eps < 1 and 0 <= k <= n, not eps {eps}, {k} of {n}")
@@ -173,7 +183,7 @@ def _tail(k: int, n: int, eps: float, end: float) -> float:
     inside, outside = a, end
     for _ in range(ITERATIONS):
         middle = 0.5 * (inside + outside)
-        if not 0.0 < middle < 1.0:
+        if middle in (inside, outside):
             break
         within = n * relative_entropy_nats(a, middle) <= needed
         inside, outside = (middle, outside) if within else (inside, middle)
