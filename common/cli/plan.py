@@ -101,11 +101,10 @@ def optimum_command(
     if "block-size" in sweeps:
         wished = sweeps["block-size"]
         swept.append(sweep(found.best.task, found.best, "block-size", wished) if wished else sizes)
-    enough = next(
-        rate for rate in sizes.rates if rate.bits_per_pulse >= ENOUGH_OF_THE_BEST * sizes.rates[-1].bits_per_pulse
-    )
+    goal = ENOUGH_OF_THE_BEST * found.best.bits_per_pulse
+    enough = next((rate for rate in sizes.rates if rate.bits_per_pulse >= goal > 0.0), None)
     document = found.best.document() | {
-        "block_size_for_95_percent": enough.task.block_size,
+        "block_size_for_95_percent": enough.task.block_size if enough else None,
         "methods": found.methods,
         "disagreement": found.disagreement,
         "evaluations": found.evaluations,
@@ -153,7 +152,7 @@ def _short(rate: Rate) -> dict[str, Any]:
     return {name: rate.document()[name] for name in (*names, *more)}
 
 
-def _render(console: Console, found: Optimum, enough: Rate, sizes: Sweep, swept: list[Sweep]) -> None:
+def _render(console: Console, found: Optimum, enough: Rate | None, sizes: Sweep, swept: list[Sweep]) -> None:
     best = found.best
     link = best.task.link
     title = f"{best.settings.protocol} over {link.loss_db:g} dB, blocks of {best.task.block_size:,} detections"
@@ -172,7 +171,8 @@ def _render(console: Console, found: Optimum, enough: Rate, sizes: Sweep, swept:
         rows.append(("their probabilities", ", ".join(f"{share:.5f}" for share in best.settings.p_intensities)))
     else:
         rows.append(("pre-attenuation", f"{best.attenuation_db:.3f} dB"))
-    rows.append(("95 % of this rate from", f"{enough.task.block_size:,} detections, {enough.seconds:.3g} s"))
+    if enough is not None:
+        rows.append(("95 % of this rate from", f"{enough.task.block_size:,} detections, {enough.seconds:.3g} s"))
     rows += [(f"found by {name}", f"{merit:.6e}") for name, merit in found.methods.items()]
     console.print(table(title, ("quantity", "value"), rows))
     for one in (sizes, *[other for other in swept if other is not sizes]):
@@ -187,7 +187,9 @@ def _render(console: Console, found: Optimum, enough: Rate, sizes: Sweep, swept:
 def _render_sweep(console: Console, one: Sweep) -> None:
     columns = (one.parameter + (f" / {one.unit}" if one.unit else ""), "bits/pulse", "bit/s", "p_z", "dB", "phase <=")
     rows = [
-        (
+        (f"{value:,.6g}" if one.parameter != "block-size" else f"{value:,.0f}", "no key", "", "", "", "")
+        if rate.ledger.ell_bits == 0
+        else (
             f"{value:,.6g}" if one.parameter != "block-size" else f"{value:,.0f}",
             f"{rate.bits_per_pulse:.3e}",
             f"{rate.secret_key_rate_bps:,.0f}",

@@ -20,7 +20,7 @@ BLUE, ORANGE, GREEN, VERMILION, PURPLE, BLACK = "#0072B2", "#E69F00", "#009E73",
 SINGLE_COLUMN_INCHES = (3.6, 2.9)
 WIDE_INCHES = (4.6, 3.5)
 DPI = 300
-STYLE = {
+STYLE: Any = {
     "font.size": 8.0,
     "axes.labelsize": 9.0,
     "legend.fontsize": 6.5,

@@ -88,7 +88,7 @@ class Rate:
 
     @property
     def merit(self) -> float:
-        """Bits per pulse before rounding and without a floor at 0: an optimiser finds its way from nothing to a key."""
+        """Bits per pulse before rounding; without a key, bits missing per bit of Z: the way from nothing to a key."""
         ledger = self.ledger
         if ledger.terms == () or not math.isfinite(ledger.n_u_lower):
             return HOPELESS
@@ -96,7 +96,8 @@ class Rate:
         secret = max(ledger.n_u_lower, 0.0) * (1.0 - binary_entropy(min(ledger.phi_upper, 0.5)))
         if ledger.phi_upper >= 0.5 or ledger.n_u_lower <= 0.0:
             secret = min(ledger.n_u_lower, 0.0)
-        return (secret - spent) / ledger.tallies.slots_sent
+        bits = secret - spent
+        return bits / (ledger.tallies.slots_sent if bits > 0.0 else max(sum(ledger.tallies.n_z), 1))
 
     def document(self) -> dict[str, Any]:
         """The JSON fields of `qkd plan`."""

@@ -34,7 +34,7 @@ class Sweep:
 def sweep(
     task: Task, best: Rate, parameter: str, values: tuple[float, ...] = (), tell: Callable[[float], None] | None = None
 ) -> Sweep:
-    """Vary one parameter, with all settings chosen anew for each value.
+    """Vary one parameter, with all settings chosen anew for each value; from the present value outwards.
 
     Parameters
     ----------
@@ -44,13 +44,15 @@ def sweep(
     if parameter not in PARAMETERS:
         raise InputError(f"unknown parameter {parameter!r}", remedy="Known: " + ", ".join(PARAMETERS))
     chosen = sorted(values or _default_values(task, parameter))
-    rates, start = [], best
-    for done, value in enumerate(chosen):
-        start = refined(changed(task, parameter, value), start)
-        rates.append(start)
-        if tell is not None:
-            tell((done + 1) / len(chosen))
-    return Sweep(parameter, _UNITS.get(parameter, ""), tuple(chosen), tuple(rates))
+    rates: dict[float, Rate] = {}
+    above = [value for value in chosen if value >= _present(task, parameter)]
+    for chain in (above, chosen[: len(chosen) - len(above)][::-1]):
+        start = best
+        for value in chain:
+            rates[value] = start = refined(changed(task, parameter, value), start)
+            if tell is not None:
+                tell(len(rates) / len(chosen))
+    return Sweep(parameter, _UNITS.get(parameter, ""), tuple(chosen), tuple(rates[value] for value in chosen))
 
 
 def changed(task: Task, parameter: str, value: float) -> Task:
@@ -68,10 +70,14 @@ def changed(task: Task, parameter: str, value: float) -> Task:
     return replace(task, link=link, source=source)
 
 
+def _present(task: Task, parameter: str) -> float:
+    return float(task.block_size if parameter == "block-size" else getattr(task.link, _FIELDS[parameter]))
+
+
 def _default_values(task: Task, parameter: str) -> list[float]:
     if parameter == "block-size":
         return [float(size) for size in block_sizes(task.block_size)]
-    present = float(getattr(task.link, _FIELDS[parameter]))
+    present = _present(task, parameter)
     if parameter == "loss":
         return [max(present + step, 0.0) for step in (-6.0, -3.0, -1.0, 0.0, 1.0, 3.0, 6.0) if present + step >= 0.0]
     factors = {"darks": (0.1, 1.0, 10.0, 100.0), "mean-photon-number": (0.25, 0.5, 0.75, 1.0, 1.25, 1.5)}

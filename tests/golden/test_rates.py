@@ -1,6 +1,7 @@
 """What our arithmetic says about the paper's claims of an advantage over weak coherent pulses.
 
-Paper: the source's efficiency 0.71 beats 1/e by 2.87 dB; 2.53 dB of key rate in the field, up to 5.40 dB near zero loss.
+Paper: the source's efficiency 0.71 beats 1/e by 2.87 dB; the key rate gains 2.53 dB in the field, up to 5.40 dB near
+zero loss.
 """
 
 from __future__ import annotations

@@ -68,7 +68,7 @@ def test_wrong_descriptions_are_refused_by_name(table: dict[str, object], fault:
 
 
 def test_contradictions_are_refused() -> None:
-    with pytest.raises(ConfigurationError, match="did you mean 'field-14.6dB'"):
+    with pytest.raises(ConfigurationError, match=r"did you mean 'field-14\.6dB'"):
         parse_link({"preset": "field-14.6"}).task()
     with pytest.raises(ConfigurationError, match="below the source's own"):
         parse_link({"g2": 0.01, "g2_upper": 0.001}).task()
