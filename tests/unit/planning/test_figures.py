@@ -63,6 +63,7 @@ def test_a_goal_out_of_reach_has_no_boundary() -> None:
 
 
 def small(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(figures, "DPI", 40)
     line = Curve("single photons, three states", (0.0, 5.0, 40.0), (0.06, 0.02, 0.0))
     monkeypatch.setattr(curves, "rate_curves", lambda tell: [line])
     family = [Curve("0 dB", (0.3, 1.0), (1e-4, 0.3), 0.0), Curve("90 dB", (), (), 90.0)]
