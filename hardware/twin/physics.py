@@ -8,15 +8,15 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass, field
-from typing import Any
 
 import numpy as np
-from numba import njit
 from numpy.typing import NDArray
 
 from common.errors import ConfigurationError, DeviceError
 from common.planning.presets import LinkParameters
 from common.units import PS_PER_S
+from hardware.twin import draws
+from hardware.twin.clicks import put_on_clock, record, sample_photons
 
 FWHM_PER_SIGMA = 2.0 * math.sqrt(2.0 * math.log(2.0))
 #: Tags this near to the end of a batch wait for the next one: jitter may still put a tag before them.
@@ -52,82 +52,82 @@ def poisson_table(mean_photon_numbers: tuple[float, ...], transmittance: float) 
     return np.array(rows)
 
 
-@njit(cache=True, nogil=True)
-def sample_photons(
-    rng: Any,
-    table: NDArray[np.float64],
-    basis: NDArray[np.uint64],
-    bit: NDArray[np.uint64],
-    intensity: NDArray[np.uint64],
-    slot_ps: float,
-    sigma_ps: float,
-    error: float,
-    p_x_bob: float,
-    next_slot: int,
-    times: NDArray[np.float64],
-    channels: NDArray[np.uint8],
-) -> tuple[int, int]:  # pragma: no cover - compiled
-    """Detected photons of one batch of slots: times in ps since its first slot, nearly ascending.
+def channel_table(misalignment: float, p_x_bob: float) -> NDArray[np.float64]:
+    """*(4, 4) float64*: probability of each detector (H, V, R, L) for one photon of each symbol (H, V, R, L).
+
+    ``misalignment``: wrong outcome in the prepared basis; in the other basis either outcome has probability 1/2.
+    """
+    table = np.empty((4, 4))
+    for symbol in range(4):
+        for basis, p_basis in ((0, 1.0 - p_x_bob), (1, p_x_bob)):
+            wrong = misalignment if basis == symbol // 2 else 0.5
+            right = 2 * basis + symbol % 2
+            table[symbol, right], table[symbol, right ^ 1] = p_basis * (1.0 - wrong), p_basis * wrong
+    return table
+
+
+class Sampler:
+    """Detected photons of a stream of symbols; only slots with a candidate photon are visited.
 
     Parameters
     ----------
-    table : *(levels, 3)*, see :func:`poisson_table`.
-    basis, bit : *(n_words,) uint64* planes; intensity : *(planes, n_words) uint64*.
-    error : probability of the wrong outcome in the prepared basis; p_x_bob : probability that Bob's splitter chooses X.
-    next_slot : slot of the next candidate, counted from the batch's start.
-    times, channels : room for the result.
-
-    Returns
-    -------
-    (number of photons, next candidate counted from the next batch's start); -1 photons if there was no room.
+    numbers : *(levels, 3)*, see :func:`poisson_table`. channels : *(4, 4)*, see :func:`channel_table`.
+    slot_ps, sigma_ps : slot period and standard deviation of a click's time. seed : of the stream.
     """
-    n_slots = 64 * basis.size
-    most = table[:, 0].max()
-    if most <= 0.0:
-        return 0, max(next_slot - n_slots, 0)
-    rate = -math.log1p(-most) if most < 1.0 else math.inf
-    one = np.uint64(1)
-    n, slot = 0, next_slot
-    while slot < n_slots:
-        if n + 3 > times.size:
-            return -1, 0
-        word, shift = slot >> 6, np.uint64(slot & 63)
-        level = 0
-        for plane in range(intensity.shape[0]):
-            level |= int((intensity[plane, word] >> shift) & one) << plane
-        any_photon = table[level, 0] if level < table.shape[0] else 0.0
-        draw = rng.random() * most
-        if draw < any_photon:
-            photons = 1 + int(draw < table[level, 1]) + int(draw < table[level, 2])
-            in_x = int((basis[word] >> shift) & one)
-            value = int((bit[word] >> shift) & one)
-            for _ in range(photons):
-                measured_x = int(rng.random() < p_x_bob)
-                flip = error if measured_x == in_x else 0.5
-                outcome = value ^ int(rng.random() < flip)
-                times[n] = slot * slot_ps + rng.standard_normal() * sigma_ps
-                channels[n] = 2 * measured_x + outcome
-                n += 1
-        slot += 1 + int(rng.standard_exponential() / rate)
-    return n, slot - n_slots
 
+    def __init__(
+        self,
+        numbers: NDArray[np.float64],
+        channels: NDArray[np.float64],
+        slot_ps: float,
+        sigma_ps: float,
+        seed: np.random.SeedSequence,
+    ) -> None:
+        self._slot_ps, self._sigma_ps = slot_ps, sigma_ps
+        self._counter = seed.generate_state(1, np.uint64)
+        self._normal = draws.normal_tables()
+        self.set_light(numbers, channels)
+        self.restart()
 
-@njit(cache=True, nogil=True)
-def drop_in_recovery(
-    times: NDArray[np.int64], channels: NDArray[np.uint8], recovery_ps: int, last: NDArray[np.int64]
-) -> int:  # pragma: no cover - compiled
-    """Drop clicks of a detector that has not recovered (non-paralysable), in place; the number that stay.
+    def set_light(self, numbers: NDArray[np.float64], channels: NDArray[np.float64]) -> None:
+        """Change the link's weather: from the next candidate on, other probabilities hold."""
+        most = float(numbers[:, 0].max())
+        self._photons_per_slot = float(numbers.sum(axis=1).max())
+        self._gaps = draws.gap_tables(most)
+        shares = numbers / most if most > 0.0 else numbers
+        self._numbers = np.array([[draws.threshold(p) for p in row] for row in shares], np.uint64)
+        sums = np.cumsum(channels, axis=1)[:, :3]
+        self._channels = np.array([[draws.threshold(p) for p in row] for row in sums], np.uint64)
 
-    ``last`` *(4,) int64*: each detector's last click, kept from batch to batch.
-    """
-    n = 0
-    for i in range(times.size):
-        channel = channels[i]
-        if times[i] - last[channel] >= recovery_ps:
-            last[channel] = times[i]
-            times[n], channels[n] = times[i], channel
-            n += 1
-    return n
+    def restart(self) -> None:
+        """The next slot is the first after darkness: the next candidate is drawn from there."""
+        self._next_slot = -1
+
+    def sample(
+        self, basis: NDArray[np.uint64], bit: NDArray[np.uint64], intensity: NDArray[np.uint64]
+    ) -> tuple[NDArray[np.float64], NDArray[np.uint8]]:
+        """Times in ps since the first slot, nearly ascending, and detectors of the photons of the next slots."""
+        mean = 64 * basis.size * self._photons_per_slot
+        room = int(mean + 12.0 * math.sqrt(mean)) + 64
+        times, channels = np.empty(room), np.empty(room, np.uint8)
+        n, self._next_slot = sample_photons(
+            self._counter,
+            *self._gaps,
+            self._numbers,
+            self._channels,
+            *self._normal,
+            basis,
+            bit,
+            intensity,
+            self._slot_ps,
+            self._sigma_ps,
+            self._next_slot,
+            times,
+            channels,
+        )
+        if n < 0:
+            raise DeviceError("the simulated receiver ran out of room for clicks")
+        return times[:n], channels[:n]
 
 
 @dataclass
@@ -191,87 +191,85 @@ class Receiver:
         self, link: LinkParameters, intensities: tuple[float, ...], clock: TaggerClock, seed: np.random.SeedSequence
     ) -> None:
         self._link, self.clock = link, clock
-        self._light, self._dark = (np.random.default_rng(child) for child in seed.spawn(2))
+        light_seed, dark_seed = seed.spawn(2)
+        self._dark = np.random.default_rng(dark_seed)
         self._slot_ps = PS_PER_S / link.clock_rate_hz
-        self._sigma_ps = math.hypot(link.pulse_width_ps / FWHM_PER_SIGMA, link.jitter_ps)
         if intensities:
-            self._table = poisson_table(intensities, link.transmittance)
+            numbers = poisson_table(intensities, link.transmittance)
         else:
-            self._table = single_photon_table(link.mean_photon_number, link.g2, link.transmittance)
-        self._next_slot = 0
+            numbers = single_photon_table(link.mean_photon_number, link.g2, link.transmittance)
+        self._sampler = Sampler(
+            numbers,
+            channel_table(link.misalignment, 1.0 - link.p_z_bob),
+            self._slot_ps,
+            math.hypot(link.pulse_width_ps / FWHM_PER_SIGMA, link.jitter_ps),
+            light_seed,
+        )
         self._next_dark_ps = self._dark_gap()
         self._last = np.full(_N_DETECTORS, -(1 << 62), np.int64)
-        self._waiting = (np.zeros(0, np.int64), np.zeros(0, np.uint8))
+        self._waiting = _no_clicks()
 
     def light(
         self, basis: NDArray[np.uint64], bit: NDArray[np.uint64], intensity: NDArray[np.uint64]
     ) -> tuple[NDArray[np.int64], NDArray[np.uint8], int]:
         """The next slots arrive: (times in ps, channels, until when nothing is missing)."""
-        n_slots = 64 * basis.size
-        mean = n_slots * float(self._table.max()) * 1.5
-        room = int(mean + 12.0 * math.sqrt(mean)) + 64
-        times, channels = np.empty(room), np.empty(room, np.uint8)
-        link = self._link
-        n, self._next_slot = sample_photons(
-            self._light,
-            self._table,
-            basis,
-            bit,
-            intensity,
-            self._slot_ps,
-            self._sigma_ps,
-            link.misalignment,
-            1.0 - link.p_z_bob,
-            self._next_slot,
-            times,
-            channels,
-        )
-        if n < 0:
-            raise DeviceError("the simulated receiver ran out of room for clicks")
-        return self._batch(times[:n], channels[:n], n_slots * self._slot_ps)
+        return self._batch(*self._sampler.sample(basis, bit, intensity), 64 * basis.size * self._slot_ps)
 
     def darkness(self, duration_ps: float) -> tuple[NDArray[np.int64], NDArray[np.uint8], int]:
         """No light arrives for a while."""
-        self._next_slot = 0
+        self._sampler.restart()
         return self._batch(np.zeros(0), np.zeros(0, np.uint8), duration_ps)
 
     def _dark_gap(self) -> float:
         rate = self._link.dark_rate_cps
         return float(self._dark.standard_exponential()) * PS_PER_S / rate if rate > 0.0 else math.inf
 
-    def _darks(self, duration_ps: float) -> tuple[list[float], list[int]]:
+    def _darks(self, duration_ps: float) -> tuple[NDArray[np.float64], NDArray[np.uint8]]:
         times, channels = [], []
         while self._next_dark_ps < duration_ps:
             times.append(self._next_dark_ps)
             channels.append(int(self._dark.integers(_N_DETECTORS)))
             self._next_dark_ps += self._dark_gap()
         self._next_dark_ps -= duration_ps
-        return times, channels
+        return np.array(times, np.float64), np.array(channels, np.uint8)
 
     def _batch(
         self, times: NDArray[np.float64], channels: NDArray[np.uint8], duration_ps: float
     ) -> tuple[NDArray[np.int64], NDArray[np.uint8], int]:
         """Put clicks on Bob's clock, merge, blank, bin; the last few ns wait for the next batch."""
         dark_times, dark_channels = self._darks(duration_ps)
-        if dark_times:
-            times = np.concatenate([times, dark_times])
-            channels = np.concatenate([channels, np.array(dark_channels, np.uint8)])
-        start_ps = self.clock.whole_ps
-        ticks = np.floor(self.clock.now_ps + times * self.clock.rate).astype(np.int64) + start_ps
-        self.clock.advance(duration_ps)
-        ticks = np.concatenate([self._waiting[0], ticks])
-        channels = np.concatenate([self._waiting[1], channels])
-        order = np.argsort(ticks, kind="stable")
-        ticks, channels = ticks[order], channels[order]
-        until_ps = self._to_bin(self.clock.whole_ps - HOLD_BACK_PS)
+        clock, held = self.clock, self._waiting[0].size
+        n = held + times.size + dark_times.size
+        ticks, where = np.empty(n, np.int64), np.empty(n, np.uint8)
+        ticks[:held], where[:held] = self._waiting
+        put_on_clock(
+            times, channels, dark_times, dark_channels, clock.now_ps, clock.rate, clock.whole_ps, held, ticks, where
+        )
+        clock.advance(duration_ps)
+        until_ps = self._to_bin(clock.whole_ps - HOLD_BACK_PS)
         ready = int(np.searchsorted(ticks, until_ps))
-        self._waiting = (ticks[ready:].copy(), channels[ready:].copy())
-        ticks, channels = ticks[:ready], channels[:ready]
-        kept = drop_in_recovery(ticks, channels, self._link.dead_time_ps, self._last)
-        resolution = self._link.resolution_ps
-        binned = np.floor(np.floor(ticks[:kept] / resolution) * resolution).astype(np.int64)
-        return binned, channels[:kept].copy(), until_ps
+        self._waiting = (ticks[ready:].copy(), where[ready:].copy())
+        binned, clicked = np.empty(ready, np.int64), np.empty(ready, np.uint8)
+        grid_ps = self._to_bin(int(ticks[0])) if ready else 0
+        resolution_ps = self._link.resolution_ps
+        kept = record(
+            ticks[:ready],
+            where[:ready],
+            self._link.dead_time_ps,
+            self._last,
+            grid_ps,
+            resolution_ps,
+            binned,
+            clicked,
+        )
+        return binned[:kept], clicked[:kept], until_ps
 
     def _to_bin(self, time_ps: int) -> int:
-        resolution = self._link.resolution_ps
-        return math.floor(math.floor(time_ps / resolution) * resolution)
+        """The bin's edge at or before a time, on the grid of 1000 bins that are a whole number of ps long."""
+        femtoseconds = round(1000.0 * self._link.resolution_ps)
+        turns, rest_ps = divmod(time_ps, femtoseconds)
+        return turns * femtoseconds + rest_ps * 1000 // femtoseconds * femtoseconds // 1000
+
+
+def _no_clicks() -> tuple[NDArray[np.int64], NDArray[np.uint8]]:
+    return np.zeros(0, np.int64), np.zeros(0, np.uint8)
