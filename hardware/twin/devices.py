@@ -16,7 +16,7 @@ from common.units import PS_PER_S
 from hardware.interfaces import DeviceInfo
 from hardware.registry import parse_parameters
 from hardware.twin.fibre import FibreEntrance, FibreExit, Light
-from hardware.twin.physics import CLOCK_WALK_PER_SQRT_S, Receiver, TaggerClock
+from hardware.twin.physics import CLOCK_WALK_PER_SQRT_S, CLOCK_WHITE_SQRT_S, Receiver, TaggerClock
 
 _MAX_OFFSET_PPM = 20.0
 _MAX_START_S = 1000.0
@@ -42,6 +42,7 @@ class TaggerParameters(BaseModel):
     """None: drawn from +-20 ppm."""
     clock_drift_per_s: float = 0.0
     clock_walk_per_sqrt_s: float = Field(CLOCK_WALK_PER_SQRT_S, ge=0.0)
+    clock_white_sqrt_s: float = Field(CLOCK_WHITE_SQRT_S, ge=0.0)
     loss_db: float | None = Field(None, ge=0.0)
     mean_photon_number: float | None = Field(None, gt=0.0, le=1.0)
     g2: float | None = Field(None, ge=0.0)
@@ -103,7 +104,14 @@ class TwinTimeTagger:
         drawn_ppm = float(draws.uniform(-_MAX_OFFSET_PPM, _MAX_OFFSET_PPM))
         offset_ppm = drawn_ppm if given.clock_offset_ppm is None else given.clock_offset_ppm
         start_ps = int(draws.uniform(0.0, _MAX_START_S) * PS_PER_S)
-        clock = TaggerClock(start_ps, offset_ppm * 1e-6, given.clock_drift_per_s, given.clock_walk_per_sqrt_s, draws)
+        clock = TaggerClock(
+            start_ps,
+            offset_ppm * 1e-6,
+            given.clock_drift_per_s,
+            given.clock_walk_per_sqrt_s,
+            draws,
+            given.clock_white_sqrt_s,
+        )
         self._receiver = Receiver(link, config.link.intensities, clock, seed)
         self._fibre = FibreExit(given.fibre)
         self._resolution_ps = link.resolution_ps

@@ -23,6 +23,8 @@ FWHM_PER_SIGMA = 2.0 * math.sqrt(2.0 * math.log(2.0))
 HOLD_BACK_PS = 5_000
 #: Random-walk frequency noise whose Allan deviation is 2.4e-9 at 10 s: K sqrt(tau / 3).
 CLOCK_WALK_PER_SQRT_S = 2.4e-9 * math.sqrt(3.0 / 10.0)
+#: White frequency noise that makes up the rest of 4e-10 at 0.1 s: N / sqrt(tau); a phase step of N sqrt(dt) seconds.
+CLOCK_WHITE_SQRT_S = math.sqrt(0.1 * ((4e-10) ** 2 - CLOCK_WALK_PER_SQRT_S**2 * 0.1 / 3.0))
 _N_DETECTORS = 4
 
 Generator = np.random.Generator
@@ -132,12 +134,12 @@ class Sampler:
 
 @dataclass
 class TaggerClock:
-    """Bob's free-running clock beside Alice's: offset, drift and a random walk of the frequency.
+    """Bob's free-running clock beside Alice's: offset, drift, random walk and white noise of the frequency.
 
     Parameters
     ----------
     start_ps : reading when the light starts. offset, drift_per_s : fractional frequency and its change.
-    walk : size of the random walk, per square root of a second.
+    walk : size of the random walk, per square root of a second. white : Allan deviation at 1 s of the white part.
     """
 
     start_ps: int
@@ -145,6 +147,7 @@ class TaggerClock:
     drift_per_s: float
     walk: float
     rng: Generator
+    white: float = 0.0
     _whole_ps: int = field(init=False)
     _part_ps: float = field(init=False, default=0.0)
 
@@ -168,11 +171,14 @@ class TaggerClock:
 
     def advance(self, duration_ps: float) -> None:
         """Let Alice's time go on; the frequency is constant within one call."""
+        seconds = duration_ps / PS_PER_S
         part = self._part_ps + duration_ps * self.rate
+        if self.white:
+            step_ps = self.white * math.sqrt(seconds) * PS_PER_S * self.rng.standard_normal()
+            part += max(step_ps, -0.5 * duration_ps)
         whole = math.floor(part)
         self._whole_ps += whole
         self._part_ps = part - whole
-        seconds = duration_ps / PS_PER_S
         self.offset += self.drift_per_s * seconds
         if self.walk:
             self.offset += self.walk * math.sqrt(seconds) * self.rng.standard_normal()

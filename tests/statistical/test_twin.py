@@ -10,7 +10,15 @@ import pytest
 
 from common.planning.presets import PRESETS, LinkParameters
 from common.units import PS_PER_S
-from hardware.twin.physics import HOLD_BACK_PS, Receiver, TaggerClock, poisson_table, single_photon_table
+from hardware.twin.physics import (
+    CLOCK_WALK_PER_SQRT_S,
+    CLOCK_WHITE_SQRT_S,
+    HOLD_BACK_PS,
+    Receiver,
+    TaggerClock,
+    poisson_table,
+    single_photon_table,
+)
 
 N_WORDS = 1 << 14
 N_SLOTS = 64 * N_WORDS
@@ -133,6 +141,21 @@ def test_frequency_walks_as_its_allan_deviation_says() -> None:
         walker.advance(0.01 * PS_PER_S)
         steps.append(walker.offset - before)
     assert np.std(steps) == pytest.approx(1e-10, rel=SIGMAS / math.sqrt(2 * 4000))
+
+
+@pytest.mark.parametrize(("tau_s", "measured"), [(0.1, 4e-10), (10.0, 2.4e-9)])
+def test_the_clock_wanders_as_a_free_running_laser(tau_s: float, measured: float) -> None:
+    """Allan deviation (non-overlapping) at both measured points; its relative error is about 1 / sqrt(2 (n - 1))."""
+    n, parts = 1500, 10
+    made = TaggerClock(0, 0.0, 0.0, CLOCK_WALK_PER_SQRT_S, np.random.default_rng(4), CLOCK_WHITE_SQRT_S)
+    phases = []
+    for _ in range(n):
+        phases.append(made.whole_ps + made.now_ps)
+        for _ in range(parts):
+            made.advance(tau_s / parts * PS_PER_S)
+    second = np.diff(np.array(phases) - np.arange(n) * tau_s * PS_PER_S, 2) / PS_PER_S
+    deviation = math.sqrt(np.mean(second**2) / 2.0) / tau_s
+    assert deviation == pytest.approx(measured, rel=SIGMAS * math.sqrt(1.5) / math.sqrt(2.0 * (n - 3)))
 
 
 @pytest.mark.parametrize("preset", ["lab-0.17dB", "field-14.6dB"])
