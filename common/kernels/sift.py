@@ -15,85 +15,73 @@ Words = NDArray[np.uint64]
 
 
 @njit(cache=True, nogil=True)
-def gather_symbols(
-    slots: Int64s,
-    first_slot: int,
-    basis_words: Words,
-    bit_words: Words,
-    intensity_planes: Words,
-    out_symbols: Bytes8,
-    out_intensities: Bytes8,
-) -> None:
-    """Look up Alice's symbols of the announced slots in her packed planes.
+def split_alice(
+    bases: Bytes8, prepared_bases: Bytes8, prepared_bits: Bytes8, out_mask: Words, out_key: Words, out_symbols: Bytes8
+) -> tuple[int, int]:
+    """Alice's side: which Z detections came from a Z symbol, her key bits of those, and her symbols of X detections.
 
     Parameters
     ----------
-    slots : *(n,) int64*, each in ``first_slot .. first_slot + 64 n_words - 1`` (the caller has checked).
-    basis_words, bit_words : *(n_words,) uint64*; intensity_planes : *(planes, n_words) uint64*.
-    out_symbols, out_intensities : *(n,) uint8*: symbol code 2 basis + bit, and intensity index.
-    """
-    planes = intensity_planes.shape[0]
-    for i in range(slots.size):
-        at = slots[i] - first_slot
-        word = at >> 6
-        shift = np.uint64(at & 63)
-        one = np.uint64(1)
-        basis = (basis_words[word] >> shift) & one
-        bit = (bit_words[word] >> shift) & one
-        out_symbols[i] = np.uint8(basis + basis + bit)
-        level = np.uint64(0)
-        for plane in range(planes):
-            level |= ((intensity_planes[plane, word] >> shift) & one) << np.uint64(plane)
-        out_intensities[i] = np.uint8(level)
-
-
-@njit(cache=True, nogil=True)
-def match_z(bases: Bytes8, symbols: Bytes8, out_mask: Bytes8, out_key: Bytes8) -> tuple[int, int]:
-    """Alice's side: which Z detections came from a Z symbol, and her key bits of those.
-
-    Parameters
-    ----------
-    bases, symbols : *(n,) uint8*: Bob's basis (0 = Z, 1 = X), Alice's symbol code.
-    out_mask : *(>= ceil(n_z / 8),) uint8*, zeroed: one bit per Z detection, 1 = kept.
-    out_key : *(>= ceil(n_z / 8),) uint8*, zeroed: Alice's bit of each kept detection.
+    bases, prepared_bases, prepared_bits : *(n,) uint8*: Bob's basis (0 = Z, 1 = X), her basis and her bit.
+    out_mask : *(>= n // 64 + 1,) uint64*: one bit per Z detection, 1 = kept; zero above.
+    out_key : *(>= n // 64 + 1,) uint64*: Alice's bit of each kept detection; zero above.
+    out_symbols : *(>= n + 1,) uint8*: symbol code of each X detection.
 
     Returns
     -------
     (int, int) : number of Z detections, number kept.
     """
-    measured = 0
-    kept = 0
+    one, six, low = np.uint64(1), np.uint64(6), np.uint64(63)
+    mask, key = np.uint64(0), np.uint64(0)
+    measured, kept, checked = np.uint64(0), np.uint64(0), np.uint64(0)
     for i in range(bases.size):
-        if bases[i] == 0:
-            if symbols[i] < 2:
-                out_mask[measured >> 3] |= np.uint8(1 << (measured & 7))
-                out_key[kept >> 3] |= np.uint8(symbols[i] << np.uint8(kept & 7))
-                kept += 1
-            measured += 1
-    return measured, kept
+        in_x = np.uint64(bases[i])
+        in_z = one - in_x
+        keep = in_z & (one - np.uint64(prepared_bases[i]))
+        out_symbols[checked] = (prepared_bases[i] << np.uint8(1)) | prepared_bits[i]
+        checked += in_x
+        mask |= keep << (measured & low)
+        out_mask[measured >> six] = mask
+        measured += in_z
+        key |= (keep & np.uint64(prepared_bits[i])) << (kept & low)
+        out_key[kept >> six] = key
+        kept += keep
+        if in_z and measured & low == np.uint64(0):
+            mask = np.uint64(0)
+        if keep and kept & low == np.uint64(0):
+            key = np.uint64(0)
+    return np.int64(measured), np.int64(kept)
 
 
 @njit(cache=True, nogil=True)
-def keep_z(bases: Bytes8, bits: Bytes8, mask: Bytes8, out_key: Bytes8) -> int:
-    """Bob's side: his key bits of the Z detections whose mask bit is set.
+def split_bob(bases: Bytes8, bits: Bytes8, mask: Bytes8, out_key: Words, out_outcomes: Bytes8) -> int:
+    """Bob's side: his key bits of the Z detections whose mask bit is set, and the outcomes of his X detections.
 
     Parameters
     ----------
-    bases, bits : *(n,) uint8*; mask : *(>= ceil(n_z / 8),) uint8*; out_key : as in :func:`match_z`.
+    bases, bits : *(n,) uint8*; mask : *(>= n // 8 + 1,) uint8*.
+    out_key, out_outcomes : as in :func:`split_alice`.
 
     Returns
     -------
     int : number of bits kept.
     """
-    measured = 0
-    kept = 0
+    one, six, low = np.uint64(1), np.uint64(6), np.uint64(63)
+    key = np.uint64(0)
+    measured, kept, checked = np.uint64(0), np.uint64(0), np.uint64(0)
     for i in range(bases.size):
-        if bases[i] == 0:
-            if (mask[measured >> 3] >> np.uint8(measured & 7)) & np.uint8(1):
-                out_key[kept >> 3] |= np.uint8(bits[i] << np.uint8(kept & 7))
-                kept += 1
-            measured += 1
-    return kept
+        in_x = np.uint64(bases[i])
+        in_z = one - in_x
+        out_outcomes[checked] = bits[i]
+        checked += in_x
+        keep = in_z & (np.uint64(mask[measured >> np.uint64(3)]) >> (measured & np.uint64(7)))
+        measured += in_z
+        key |= (keep & np.uint64(bits[i])) << (kept & low)
+        out_key[kept >> six] = key
+        kept += keep
+        if keep and kept & low == np.uint64(0):
+            key = np.uint64(0)
+    return np.int64(kept)
 
 
 @njit(cache=True, nogil=True)

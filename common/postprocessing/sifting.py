@@ -23,7 +23,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from common.datatypes import Bytes8, Detections
+from common.datatypes import Bytes8, Detections, Words
 from common.errors import LocalProtocolError, RemoteProtocolError
 from common.kernels import sift, varint
 from common.keybits import KeyBits
@@ -136,20 +136,19 @@ def alice_sift(
     """
     if not bases.size == alice_bases.size == alice_bits.size:
         raise LocalProtocolError("Alice's symbols do not match the announced slots in number")
-    symbols = (alice_bases << np.uint8(1)) | alice_bits
-    measured_x = bases == 1
-    n_x = int(np.count_nonzero(measured_x))
-    n_z = bases.size - n_x
-    mask = np.zeros((n_z + 7) // 8, dtype=np.uint8)
-    key = np.zeros((n_z + 7) // 8, dtype=np.uint8)
-    _, kept = sift.match_z(bases, symbols, mask, key)
-    x_symbols = symbols[measured_x]
-    planes, z_levels, x_levels = 0, _zeros(kept), _zeros(n_x)
+    mask, key, x_symbols = _room(bases.size)
+    measured, kept = sift.split_alice(bases, alice_bases, alice_bits, mask, key, x_symbols)
+    n_x = bases.size - measured
+    x_symbols = x_symbols[:n_x]
+    planes, z_levels, x_levels = 0, None, _zeros(n_x)
     if alice_intensities is not None:
+        measured_x = bases == 1
         planes, x_levels = MAX_INTENSITY_PLANES, alice_intensities[measured_x]
         z_levels = alice_intensities[~measured_x & (alice_bases == 0)]
-    parts = [mask, *_planes(z_levels, planes), *_planes(x_symbols, 2), *_planes(x_levels, planes)]
-    reply = _REPLY.pack(planes, n_z, n_x) + b"".join(part.tobytes() for part in parts)
+    parts = [_bytes(mask, measured), *_planes(x_symbols, 2), *_planes(x_levels, planes)]
+    if z_levels is not None:
+        parts[1:1] = _planes(z_levels, planes)
+    reply = _REPLY.pack(planes, measured, n_x) + b"".join(part.tobytes() for part in parts)
     return reply, _share(key, kept, planes, z_levels, x_symbols, x_bits, x_levels)
 
 
@@ -178,39 +177,14 @@ def bob_sift(
         raise RemoteProtocolError("sifting reply: its counts are not those of the announced chunk")
     reader = _Reader(data, _REPLY.size, "sifting reply")
     mask = reader.packed(n_z, "mask")
-    key = np.zeros((n_z + 7) // 8, dtype=np.uint8)
-    kept = int(sift.keep_z(detections.bases, detections.bits, mask, key))
-    z_levels = reader.number(kept, planes, "intensities of Z")
+    padded = np.append(mask, np.uint8(0))
+    _, key, x_bits = _room(len(detections))
+    kept = int(sift.split_bob(detections.bases, detections.bits, padded, key, x_bits))
+    z_levels = reader.number(kept, planes, "intensities of Z") if planes else None
     x_symbols = reader.number(n_x, 2, "symbols of X")
     x_levels = reader.number(n_x, planes, "intensities of X")
     reader.end()
-    return _share(key, kept, planes, z_levels, x_symbols, detections.bits[detections.bases == 1], x_levels)
-
-
-def gather_symbols(
-    slots: NDArray[np.int64],
-    first_slot: int,
-    basis_words: NDArray[np.uint64],
-    bit_words: NDArray[np.uint64],
-    intensity_planes: NDArray[np.uint64] | None = None,
-) -> tuple[Bytes8, Bytes8, Bytes8]:
-    """Alice: look up announced slots in her packed planes.
-
-    Returns
-    -------
-    (bases, bits, intensities), each *(n,) uint8*.
-
-    Raises
-    ------
-    RemoteProtocolError
-        A slot is outside the planes (not sent yet, or no longer kept).
-    """
-    if slots.size and not (first_slot <= slots[0] and slots[-1] < first_slot + 64 * basis_words.size):
-        raise RemoteProtocolError("announcement: a slot was never sent or is no longer kept")
-    planes = np.zeros((0, 0), dtype=np.uint64) if intensity_planes is None else intensity_planes
-    symbols, levels = np.empty(slots.size, np.uint8), np.empty(slots.size, np.uint8)
-    sift.gather_symbols(slots, first_slot, basis_words, bit_words, planes, symbols, levels)
-    return symbols >> np.uint8(1), symbols & np.uint8(1), levels
+    return _share(key, kept, planes, z_levels, x_symbols, x_bits[:n_x], x_levels)
 
 
 class BitAccumulator:
@@ -300,14 +274,29 @@ class _Reader:
 
 
 def _share(
-    key: Bytes8, kept: int, planes: int, z_levels: Bytes8, x_symbols: Bytes8, x_bits: Bytes8, x_levels: Bytes8
+    key: Words,
+    kept: int,
+    planes: int,
+    z_levels: Bytes8 | None,
+    x_symbols: Bytes8,
+    x_bits: Bytes8,
+    x_levels: Bytes8,
 ) -> SiftedChunk:
     x_counts = np.zeros((1 << planes, SYMBOLS, 2), dtype=np.int64)
     sift.count_x(x_symbols, x_bits, x_levels, x_counts)
-    n_z = np.bincount(z_levels, minlength=1 << planes).astype(np.int64)
-    bits = key[: (kept + 7) // 8].copy()
+    n_z = np.array([kept]) if z_levels is None else np.bincount(z_levels, minlength=1 << planes)
+    bits = _bytes(key, kept).copy()
     key.fill(0)
-    return SiftedChunk(KeyBits(bits, kept), n_z, x_counts)
+    return SiftedChunk(KeyBits(bits, kept), n_z.astype(np.int64), x_counts)
+
+
+def _room(n: int) -> tuple[Words, Words, Bytes8]:
+    """Two packed strings of up to ``n`` bits and up to ``n`` symbols, with the kernels' one more of each."""
+    return np.zeros(n // 64 + 1, np.uint64), np.zeros(n // 64 + 1, np.uint64), np.empty(n + 1, np.uint8)
+
+
+def _bytes(words: Words, n_bits: int) -> Bytes8:
+    return words.astype("<u8", copy=False).view(np.uint8)[: (n_bits + 7) // 8]
 
 
 def _pack(bits: Bytes8) -> Bytes8:

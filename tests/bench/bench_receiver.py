@@ -16,7 +16,7 @@ from bob.receiver import Receiver
 from bob.synchronisation import ClockTracker, CombLine, find_comb
 from common.datatypes import Detections
 from common.kernels import sift, tags, varint
-from common.postprocessing.sifting import alice_sift, bob_sift, decode_announcement, encode_announcement, gather_symbols
+from common.postprocessing.sifting import alice_sift, bob_sift, decode_announcement, encode_announcement
 from tests.clicks import RATE_HZ, Link, batches, make
 
 RUNS = 7
@@ -51,10 +51,10 @@ def main() -> None:
     slots, bases, bits, _, _ = gate.resolve(Gated(gated.slots.copy(), gated.masks, gated.multiple, 0))
     detections = Detections(slots, bases, bits, 0, int(slots[-1]) + 1)
     buffer = np.empty(9 * slots.size, np.uint8)
-    words = rng.integers(0, 2**63, (2, (int(slots[-1]) >> 6) + 1), dtype=np.uint64)
     announced = encode_announcement(detections)
     symbols = (bases[:] * 0).astype(np.uint8)
-    out_mask, out_key = np.zeros(slots.size, np.uint8), np.zeros(slots.size, np.uint8)
+    out_mask, out_key = np.zeros(slots.size, np.uint8), np.zeros(slots.size, np.uint64)
+    outcomes = np.zeros(slots.size + 1, np.uint8)
     reply, _ = alice_sift(bases, bits[bases == 1], symbols, symbols)
     random = np.zeros(1, np.uint8)
     scratch = gated.slots.copy(), np.empty(n, np.uint8), np.empty(n, np.uint8)
@@ -62,11 +62,10 @@ def main() -> None:
         "gate (clock, gate, dead time)": (seconds(sort), n),
         "double-click rule": (seconds(lambda: tags.resolve(gated.slots, gated.masks, random, 0, *scratch)), slots.size),
         "slot deltas": (seconds(lambda: varint.encode_deltas(slots, -1, buffer)), slots.size),
-        "sift, Bob": (seconds(lambda: sift.keep_z(bases, bits, out_mask, out_key)), slots.size),
+        "sift, Bob": (seconds(lambda: sift.split_bob(bases, bits, out_mask, out_key, outcomes)), slots.size),
         "skew": (seconds(lambda: tags.correct_skew(times, channels, np.arange(4), times * 0, channels)), n),
         "announcement, encode": (seconds(lambda: encode_announcement(detections)), slots.size),
         "announcement, decode": (seconds(lambda: decode_announcement(announced)), slots.size),
-        "symbol look-up, Alice": (seconds(lambda: gather_symbols(slots, 0, words[0], words[1])), slots.size),
         "sift and reply, Alice": (
             seconds(lambda: alice_sift(bases, bits[bases == 1], symbols, symbols)),
             slots.size,

@@ -16,7 +16,6 @@ from common.postprocessing.sifting import (
     bob_sift,
     decode_announcement,
     encode_announcement,
-    gather_symbols,
 )
 from common.preamble import EPOCH_SLOTS, PREAMBLE_SLOTS
 
@@ -162,16 +161,3 @@ def test_given_bits_leave_no_copy_behind(rng: np.random.Generator) -> None:
     assert not packed.any()
     accumulator.take(800)
     assert not accumulator._bytes.any()
-
-
-def test_symbols_are_looked_up_in_the_planes(rng: np.random.Generator) -> None:
-    words = rng.integers(0, 2**63, (4, 8), dtype=np.uint64)
-    slots = 640 + np.flatnonzero(rng.random(512) < 0.3)
-    bases, bits, levels = gather_symbols(slots, 640, words[0], words[1], words[2:])
-    planes = np.unpackbits(words.view(np.uint8), axis=1, bitorder="little")[:, slots - 640]
-    assert np.array_equal(bases, planes[0])
-    assert np.array_equal(bits, planes[1])
-    assert np.array_equal(levels, planes[2] + 2 * planes[3])
-    for outside in (639, 640 + 512):
-        with pytest.raises(RemoteProtocolError, match="never sent"):
-            gather_symbols(np.array([outside]), 640, words[0], words[1])

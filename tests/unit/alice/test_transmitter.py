@@ -1,0 +1,115 @@
+"""Symbols: both samplers draw the exact distribution, the ring keeps what it was given, bounded, and wipes it."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+
+import numpy as np
+import pytest
+
+from alice.transmitter import SymbolRing, Transmitter
+from common.datatypes import Symbols
+from common.errors import LocalProtocolError, RemoteProtocolError
+from common.preamble import EPOCH_SLOTS, PREAMBLE_SLOTS, preamble
+
+SIGMAS = 5.0
+N_SLOTS = 1 << 20
+START = PREAMBLE_SLOTS
+
+
+def source(seed: int) -> Callable[[int], np.ndarray]:
+    rng = np.random.default_rng(seed)
+    return lambda n: rng.integers(0, 256, n, dtype=np.uint8)
+
+
+def ones(plane: np.ndarray) -> int:
+    return int(np.bitwise_count(plane).sum())
+
+
+def close(found: float, mean: float, n: float) -> None:
+    assert abs(found - mean) <= SIGMAS * math.sqrt(mean * (1.0 - mean / n)) + 1.0
+
+
+@pytest.mark.parametrize("scarce", [False, True])
+@pytest.mark.parametrize("protocol", ["three-state", "bb84"])
+@pytest.mark.parametrize("numerator", [1, 32768, 58000, 65535])
+def test_bases_and_bits_have_their_probabilities(scarce: bool, protocol: str, numerator: int) -> None:
+    made = Transmitter(numerator, protocol, 4, scarce=scarce).prepare(START, N_SLOTS, source(numerator))  # type: ignore[arg-type]
+    p_x = 1.0 - numerator / 65536
+    n_x = ones(made.basis)
+    close(n_x, N_SLOTS * p_x, N_SLOTS)
+    close(ones(made.bit & ~made.basis), (N_SLOTS - n_x) / 2, max(N_SLOTS - n_x, 1))
+    in_x = ones(made.bit & made.basis)
+    if protocol == "bb84":
+        close(in_x, n_x / 2, max(n_x, 1))
+    else:
+        assert in_x == 0
+    assert made.phase.shape == (4, N_SLOTS // 64)
+
+
+def test_the_scarce_sampler_spends_little_more_than_the_entropy() -> None:
+    sampler = Transmitter(58982, "three-state", 0, scarce=True)
+    sampler.prepare(START, N_SLOTS, source(3))
+    p = 58982 / 65536
+    entropy = -p * math.log2(p) - (1 - p) * math.log2(1 - p) + p
+    assert entropy < sampler.random_bits_used / N_SLOTS < 1.02 * entropy
+
+
+def test_neighbouring_slots_are_independent() -> None:
+    for scarce in (False, True):
+        made = Transmitter(49152, "bb84", 0, scarce=scarce).prepare(START, N_SLOTS, source(5))
+        for plane, p in ((made.basis, 0.25), (made.bit, 0.5)):
+            bits = np.unpackbits(plane.view(np.uint8), bitorder="little").astype(bool)
+            for distance in (1, 64):
+                both = np.count_nonzero(bits[distance:] & bits[:-distance])
+                assert abs(both - N_SLOTS * p * p) <= SIGMAS * math.sqrt(3.0 * N_SLOTS * p * p)
+
+
+def test_every_epoch_opens_with_the_public_preamble() -> None:
+    first = EPOCH_SLOTS - (1 << 16)
+    made = Transmitter(58000, "three-state", 0).prepare(first, 1 << 18, source(1))
+    at = (1 << 16) // 64
+    count = PREAMBLE_SLOTS // 64
+    np.testing.assert_array_equal(made.bit[at : at + count], preamble(1))
+    assert not made.basis[at : at + count].any()
+
+
+def symbols(rng: np.random.Generator, first_slot: int, n_words: int) -> Symbols:
+    planes = rng.integers(0, 1 << 63, (4, n_words), dtype=np.uint64)
+    return Symbols(first_slot, planes[0], planes[1], planes[2:], np.zeros((0, n_words), np.uint64))
+
+
+def test_the_ring_gives_back_what_it_was_given_while_it_grows_and_turns(rng: np.random.Generator) -> None:
+    ring = SymbolRing(64 << 10, intensity_planes=2)
+    ring._planes = np.zeros((4, 4), np.uint64)  # small, so that it grows and turns
+    kept: dict[int, tuple[int, int, int]] = {}
+    at = 640
+    for _ in range(40):
+        batch = symbols(rng, at, int(rng.integers(1, 9)))
+        ring.append(batch)
+        rows = np.array([batch.basis, batch.bit, batch.intensity[0], batch.intensity[1]])
+        bits = np.unpackbits(rows.view(np.uint8), axis=1, bitorder="little")
+        kept |= {at + i: (int(b[0]), int(b[1]), int(b[2] + 2 * b[3])) for i, b in enumerate(bits.T)}
+        at += batch.n_slots
+        slots = np.sort(rng.choice(sorted(kept), 20, replace=False))
+        assert list(zip(*(column.tolist() for column in ring.lookup(slots)), strict=True)) == [kept[s] for s in slots]
+        release = int(rng.integers(ring.from_slot, at - 64))
+        ring.release_before(release)
+        kept = {slot: symbol for slot, symbol in kept.items() if slot >= release // 64 * 64}
+        for outside in (ring.from_slot - 1, ring.to_slot):
+            with pytest.raises(RemoteProtocolError, match="are not in"):
+                ring.lookup(np.array([outside]))
+    ring.release_before(at)
+    assert not ring._planes.any()
+
+
+def test_a_full_ring_refuses_and_never_forgets_by_itself(rng: np.random.Generator) -> None:
+    ring = SymbolRing(64 * 16)
+    ring._planes = np.zeros((4, 16), np.uint64)
+    ring.append(symbols(rng, 0, 16))
+    assert ring.full(64)
+    with pytest.raises(LocalProtocolError, match="full"):
+        ring.append(symbols(rng, 64 * 16, 1))
+    with pytest.raises(LocalProtocolError, match="does not follow"):
+        ring.append(symbols(rng, 64 * 99, 1))
