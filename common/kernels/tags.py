@@ -31,6 +31,9 @@ MOMENTS_SIZE = 4
 OUTSIDE_BINS = 32
 """Clicks outside the gate are binned over the slot so that a lost phase can be found again."""
 
+DETECTOR_MASKS = (np.uint8(1) << np.arange(4, dtype=np.uint8)).astype(np.uint8)
+MULTIPLE = np.array([mask.bit_count() > 1 for mask in range(16)])
+
 RULE_DISCARD = 0
 RULE_RANDOM = 1
 
@@ -95,7 +98,8 @@ def gate(
     (int, int) : entries written; how many of them have more than one detector in the mask (at most that many random
         bits are needed by :func:`resolve`; an entry is counted once per further detector).
     """
-    count = 0
+    one = np.uint64(1)
+    count = np.uint64(0)
     multiple = 0
     last_ps = state[LAST_CLICK_PS]
     last_slot = state[LAST_SLOT]
@@ -107,12 +111,13 @@ def gate(
     sum_d2 = 0.0
     sum_x = 0.0
     for i in range(times_ps.size):
-        x = origin_phase + np.float64(times_ps[i] - origin_ps) * slots_per_ps
+        time_ps = times_ps[i]
+        x = origin_phase + np.float64(time_ps - origin_ps) * slots_per_ps
         nearest = np.floor(x + 0.5)
         d = x - nearest
-        dead = times_ps[i] - last_ps < dead_time_ps
-        last_ps = times_ps[i]
-        if d > half_gate or d < -half_gate:
+        dead = time_ps - last_ps < dead_time_ps
+        last_ps = time_ps
+        if abs(d) > half_gate:
             n_outside += 1
             outside[np.int64((d + 0.5) * OUTSIDE_BINS) & (OUTSIDE_BINS - 1)] += 1
             continue
@@ -121,12 +126,12 @@ def gate(
         sum_d2 += d * d
         sum_x += x
         slot = origin_slot + np.int64(nearest)
+        mask = DETECTOR_MASKS[channels[i]]
         if slot <= last_slot:
-            if count > 0 and slot == last_slot:
-                mask = out_masks[count - 1]
-                more = mask | np.uint8(1 << channels[i])
-                multiple += more != mask
-                out_masks[count - 1] = more
+            if count > np.uint64(0) and slot == last_slot:
+                more = out_masks[count - one] | mask
+                multiple += more != out_masks[count - one]
+                out_masks[count - one] = more
             else:
                 repeated += 1
             continue
@@ -135,8 +140,8 @@ def gate(
             continue
         last_slot = slot
         out_slots[count] = slot
-        out_masks[count] = np.uint8(1 << channels[i])
-        count += 1
+        out_masks[count] = mask
+        count += one
     state[LAST_CLICK_PS] = last_ps
     state[LAST_SLOT] = last_slot
     state[OUTSIDE_GATE] += n_outside
@@ -146,7 +151,7 @@ def gate(
     moments[SUM_OFFSET] += sum_d
     moments[SUM_OFFSET_SQUARED] += sum_d2
     moments[SUM_POSITION] += sum_x
-    return count, multiple
+    return np.int64(count), multiple
 
 
 @njit(cache=True, nogil=True)
@@ -175,29 +180,30 @@ def resolve(
     -------
     (int, int, int) : detections written, same-basis doubles, cross-basis slots.
     """
-    written = 0
+    one = np.uint64(1)
+    written = np.uint64(0)
     doubles = 0
     crossed = 0
     used = 0
     for i in range(slots.size):
         mask = masks[i]
-        if mask & (mask - 1) == 0:
-            basis = np.uint8(mask > 2)
-            bit = np.uint8((mask >> 1 | mask >> 3) & 1)
-        elif mask == 3 or mask == 12:
-            basis = np.uint8(mask == 12)
-            bit = random_bits[used]
-            used += 1
-            doubles += 1
-        else:
-            crossed += 1
-            if cross_rule == RULE_DISCARD:
-                continue
-            basis = random_bits[used]
-            bit = random_bits[used + 1]
-            used += 2
+        basis = np.uint8(mask > 2)
+        bit = (mask >> np.uint8(1) | mask >> np.uint8(3)) & np.uint8(1)
+        if MULTIPLE[mask]:
+            if mask == 3 or mask == 12:
+                basis = np.uint8(mask == 12)
+                bit = random_bits[used]
+                used += 1
+                doubles += 1
+            else:
+                crossed += 1
+                if cross_rule == RULE_DISCARD:
+                    continue
+                basis = random_bits[used]
+                bit = random_bits[used + 1]
+                used += 2
         out_slots[written] = slots[i]
         out_bases[written] = basis
         out_bits[written] = bit
-        written += 1
-    return written, doubles, crossed
+        written += one
+    return np.int64(written), doubles, crossed
