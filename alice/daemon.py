@@ -61,12 +61,14 @@ class Light(threading.Thread):
                 self._node.fail_from_thread(error)
 
     def _send_batch(self) -> None:
-        symbols = self._transmitter.prepare(self.slots_sent, BATCH_SLOTS, self._random.read)
-        if self._ring.full(BATCH_SLOTS):
-            self._ring.release_before(self._ring.from_slot + BATCH_SLOTS)
-            self.slots_dropped += BATCH_SLOTS
-        self._ring.append(symbols)
-        self._modulator.send(symbols)
+        with self._node.load.stage("symbols"):
+            symbols = self._transmitter.prepare(self.slots_sent, BATCH_SLOTS, self._random.read)
+            if self._ring.full(BATCH_SLOTS):
+                self._ring.release_before(self._ring.from_slot + BATCH_SLOTS)
+                self.slots_dropped += BATCH_SLOTS
+            self._ring.append(symbols)
+        with self._node.load.stage("modulator"):
+            self._modulator.send(symbols)
         self.slots_sent += BATCH_SLOTS
         self._node.board.slots(BATCH_SLOTS)
 
@@ -91,7 +93,11 @@ async def run(config: Config, options: Options) -> None:
         ring = SymbolRing(config.blocks.symbol_buffer_slots, intensity_planes=planes)
         node.defer(ring.wipe)
         transmitter = Transmitter(
-            config.link.p_z_numerator, config.link.protocol, config.source.phase_bits, config.link.p_intensities
+            config.link.p_z_numerator,
+            config.link.protocol,
+            config.source.phase_bits,
+            config.link.p_intensities,
+            scarce=config.transmitter.random_bits == "scarce",
         )
         node.defer(transmitter.wipe)
 

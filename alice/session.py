@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from common.config import Config
-from common.datatypes import SecretKey
+from common.datatypes import ReconciledKey, SecretKey
 from common.errors import RemoteProtocolError
 from common.postprocessing.amplification import draw_seed, seed_bits
 from common.postprocessing.reconciliation import QberTracker
@@ -227,15 +227,14 @@ class AliceSession(LinkSession):
         if block.frames.kept_bits == 0:
             return self.give_up(block, "no frame could be reconciled")
         block.verifying = True
-        reconciled = block.reconciled()
 
-        def work() -> tuple[bytes, bytes]:
+        def work() -> tuple[ReconciledKey, bytes, bytes]:
+            reconciled = block.reconciled_key = block.reconciled()
             hash_key = self._random_bytes(HASH_KEY_BYTES).tobytes()
-            return hash_key, verification_tag(reconciled.bits.view(), reconciled.bits.n_bits, hash_key)
+            return reconciled, hash_key, verification_tag(reconciled.bits.view(), reconciled.bits.n_bits, hash_key)
 
-        def done(result: tuple[bytes, bytes]) -> list[Effect]:
-            hash_key, tag = result
-            block.reconciled_key = reconciled
+        def done(result: tuple[ReconciledKey, bytes, bytes]) -> list[Effect]:
+            reconciled, hash_key, tag = result
             return [self.say(block, Verify(block.block_id, reconciled.frames, reconciled.frames_failed, hash_key, tag))]
 
         return [self._guard(block, Run("block", work, done))]

@@ -53,11 +53,13 @@ class Clicks(threading.Thread):
         """Until :meth:`stop` or the end of the recording."""
         try:
             while not self._stop_asked.is_set():
-                tags = self._tagger.read(READ_TIMEOUT_S)
+                with self._node.load.stage("tagger"):
+                    tags = self._tagger.read(READ_TIMEOUT_S)
                 if tags is None:
                     self._loop.call_soon_threadsafe(self._node.finish)
                     return
-                detections = self._receiver.feed(tags)
+                with self._node.load.stage("receiver"):
+                    detections = self._receiver.feed(tags)
                 self._room.clear()
                 self._loop.call_soon_threadsafe(self._arrived, detections, self._receiver.take_events())
                 while self._can_wait and not self._stop_asked.is_set() and not self._room.wait(READ_TIMEOUT_S):
@@ -133,6 +135,8 @@ async def run(config: Config, options: Options) -> None:
                 "acquisitions": status.acquisitions,
                 "slips": status.slips,
                 "blocks_shed": clicks.blocks_shed,
+                "backlog_blocks": session.backlog_blocks,
+                "backlog_detections": session.backlog_detections,
             }
 
         clicks = Clicks(tagger, receiver, node, session, config)

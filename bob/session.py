@@ -15,7 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from common.config import Config
-from common.datatypes import Detections, SecretKey
+from common.datatypes import Detections, ReconciledKey, SecretKey
 from common.errors import RemoteProtocolError
 from common.postprocessing.amplification import seed_bits, seed_fault
 from common.postprocessing.reconciliation import QberTracker
@@ -251,20 +251,20 @@ class BobSession(LinkSession):
         if message is None or not block.frames.complete or block.verifying:
             return []
         block.verifying = True
-        reconciled = block.reconciled()
-        if (message.frames_kept, message.frames_failed) != (reconciled.frames, reconciled.frames_failed):
+        if (message.frames_kept, message.frames_failed) != (len(block.frames.kept()), block.frames.frames_failed):
             raise RemoteProtocolError(f"{message!r}: the two ends keep different frames")
 
-        def work() -> bytes:
-            return verification_tag(reconciled.bits.view(), reconciled.bits.n_bits, message.hash_key)
+        def work() -> tuple[ReconciledKey, bytes]:
+            reconciled = block.reconciled_key = block.reconciled()
+            return reconciled, verification_tag(reconciled.bits.view(), reconciled.bits.n_bits, message.hash_key)
 
-        def done(tag: bytes) -> list[Effect]:
+        def done(result: tuple[ReconciledKey, bytes]) -> list[Effect]:
+            reconciled, tag = result
             if tag != message.tag:
                 return [self.say(block, Verified(block.block_id, 0))]
             block.verified = verified_key(reconciled)
             return [self.say(block, Verified(block.block_id, 1))]
 
-        block.reconciled_key = reconciled
         return [self._guard(block, Run("block", work, done))]
 
     # -- 10 estimate, 11 amplify --------------------------------------------------------------------------------------

@@ -177,6 +177,13 @@ class Blocks(Section):
     """Alice keeps at most this many unsifted slots (2 bits each)."""
 
 
+class Transmitter(Section):
+    """How Alice draws her symbols (used by Alice alone)."""
+
+    random_bits: Literal["plentiful", "scarce"] = "plentiful"
+    """`plentiful` spends about 8.3 random bits a slot; `scarce` the entropy (1.4 bits) and ten times the time."""
+
+
 class Receiver(Section):
     """Bob's gate and the rules for clicks (used by Bob alone)."""
 
@@ -205,6 +212,7 @@ class Config(Section):
     source: Source = Source()
     security: Security = Security()
     blocks: Blocks = Blocks()
+    transmitter: Transmitter = Transmitter()
     receiver: Receiver = Receiver()
     reconciliation: Reconciliation = Reconciliation()
     amplification: Amplification = Amplification()

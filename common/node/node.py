@@ -17,9 +17,10 @@ from common.node.compute import warm_up
 from common.node import credentials
 from common.node.etsi014 import KeyDelivery
 from common.node.keystore import KeyStore
+from common.node.load import Load
 from common.node.mqtt import Broker
 from common.node.runtime import ChannelPort, Lanes, Shell, TransportPort, now_ns, stop_event
-from common.node.status import StatusBoard
+from common.node.status import StatusBoard, write_document
 from common.node.telemetry import Command, Readings
 from common.postprocessing.ldpc_codes import code_table
 from common.protocol.block import BlockFacts
@@ -57,6 +58,7 @@ class Node:
         self.config, self.options, self.store = config, options, store
         self.board = StatusBoard(config.role, config.link.name, config.link.clock_rate_hz)
         self.lanes = Lanes()
+        self.load = Load()
         self._loop = asyncio.get_running_loop()
         self._deferred: list[tuple[Callable[[], Any], bool]] = []
         self._early: list[Callable[[], Any]] = []
@@ -121,7 +123,9 @@ class Node:
             if state == "committed" or (alice and state == "decided"):
                 pool.add_segment(block_id, pads, sendable=state == "committed")
         self._transport = transport
-        self.shell = Shell(session, channel, transport, pool, self.store, self.lanes, self._on_block, self._on_ready)
+        self.shell = Shell(
+            session, channel, transport, pool, self.store, self.lanes, self._on_block, self._on_ready, self.load
+        )
         etsi = self.config.etsi014
         self.inventory = Inventory(
             self.store,
@@ -253,16 +257,20 @@ class Node:
             if heard is not None:
                 self.board.peer = "down" if silent else "up"
                 self.board.alarm("peer", "silent: the classical channel or the peer is down" if silent else None)
-            self._write_status()
+            await asyncio.to_thread(write_document, self._status(), self._status_path)
             await asyncio.sleep(STATUS_INTERVAL_S)
 
-    def _write_status(self) -> None:
+    def _status(self) -> dict[str, Any]:
         if self._pool is not None:
             self.board.auth_pool_bits = self._pool.bits_left
             self.board.auth_bits_spent = 128 * self._channel.tags_sent
             self.board.details = self._details()
+            self.board.load = {**self.load.document(), "channel_backlog_bytes": self._channel.backlog_bytes}
         self.board.pool_bits = self.store.available_bits()
-        self.board.write(self._status_path)
+        return self.board.document()
+
+    def _write_status(self) -> None:
+        write_document(self._status(), self._status_path)
 
 
 def _first(group: BaseExceptionGroup[QkdError]) -> BaseException:

@@ -17,6 +17,7 @@ from typing import Any, Protocol
 
 from common.errors import AuthenticationError, QkdError
 from common.node.compute import make_executor
+from common.node.load import Load
 from common.protocol.effects import AddPads, BlockDone, Effect, Lane, PeerStopped, Ready, Run, Send
 from common.protocol.messages import decode
 from common.protocol.session import LinkSession, Store, pads_name
@@ -133,6 +134,7 @@ class Shell:
     lanes : worker threads.
     on_block : told of every ended block.
     on_ready : told of every successful handshake.
+    load : what the jobs cost is counted here.
     """
 
     def __init__(
@@ -145,7 +147,9 @@ class Shell:
         lanes: Lanes,
         on_block: Callable[[Any], None],
         on_ready: Callable[[], None],
+        load: Load | None = None,
     ) -> None:
+        self.load = load or Load()
         self.session, self.channel, self.transport, self.pool, self.store = session, channel, transport, pool, store
         self._lanes, self._on_block, self._on_ready = lanes, on_block, on_ready
         self._wake = asyncio.Event()
@@ -161,6 +165,7 @@ class Shell:
             tasks.create_task(self._pump_on_time())
             tasks.create_task(self.transport.watch())
             tasks.create_task(self._raise_failure())
+            tasks.create_task(self.load.watch())
 
     async def _raise_failure(self) -> None:
         await self._failed
@@ -231,7 +236,7 @@ class Shell:
             else:
                 self.act(lambda: job.then(future.result()))
 
-        loop.run_in_executor(self._lanes[job.lane], job.work).add_done_callback(done)
+        loop.run_in_executor(self._lanes[job.lane], self.load.job(job.lane, job.work)).add_done_callback(done)
 
     def pump(self) -> None:
         """Put everything due on the transport."""

@@ -38,6 +38,7 @@ class StatusBoard:
         self.auth_bits_spent = 0
         self.pool_bits = 0
         self.details: dict[str, Any] = {}
+        self.load: dict[str, Any] = {}
         self._started_ns = now_ns()
         self._ready_ns: int | None = None
         self._slots = 0
@@ -108,12 +109,14 @@ class StatusBoard:
             "simulated": self.simulated,
             "alarms": [f"{name}: {text}" for name, text in sorted(self.alarms.items())],
             "details": self.details,
+            "load": self.load,
             "blocks": [asdict(facts) for facts in list(self.blocks)[-50:]],
             "process_id": os.getpid(),
         }
 
-    def write(self, path: Path) -> None:
-        """Replace the status file in one step."""
-        temporary = path.with_suffix(".tmp")
-        temporary.write_text(json.dumps(self.document()), encoding="utf-8")
-        temporary.replace(path)
+
+def write_document(document: dict[str, Any], path: Path) -> None:
+    """Replace the status file in one step."""
+    temporary = path.with_suffix(".tmp")
+    temporary.write_text(json.dumps(document), encoding="utf-8")
+    temporary.replace(path)

@@ -15,6 +15,8 @@ from common.config import Config
 from hardware.interfaces import DeviceInfo
 from hardware.registry import parse_parameters
 
+_ZEROS = memoryview(bytes(1 << 16))
+
 
 class Parameters(BaseModel):
     """Manifest of `software-random`."""
@@ -35,7 +37,11 @@ class SoftwareRandom:
 
     def read(self, n_bytes: int) -> NDArray[np.uint8]:
         """*(n_bytes,) uint8* fresh bytes."""
-        return np.frombuffer(self._stream.update(bytes(n_bytes)), dtype=np.uint8)
+        out = np.empty(n_bytes, dtype=np.uint8)
+        for at in range(0, n_bytes, len(_ZEROS)):
+            part = out[at : at + len(_ZEROS)]
+            self._stream.update_into(_ZEROS[: part.size], part.data)
+        return out
 
     def close(self) -> None:
         """Nothing to release."""
