@@ -17,7 +17,7 @@ Words = NDArray[np.uint64]
 @njit(cache=True, nogil=True)
 def split_alice(
     bases: Bytes8, prepared_bases: Bytes8, prepared_bits: Bytes8, out_mask: Words, out_key: Words, out_symbols: Bytes8
-) -> tuple[int, int]:
+) -> tuple[np.int64, np.int64]:
     """Alice's side: which Z detections came from a Z symbol, her key bits of those, and her symbols of X detections.
 
     Parameters
@@ -54,7 +54,7 @@ def split_alice(
 
 
 @njit(cache=True, nogil=True)
-def split_bob(bases: Bytes8, bits: Bytes8, mask: Bytes8, out_key: Words, out_outcomes: Bytes8) -> int:
+def split_bob(bases: Bytes8, bits: Bytes8, mask: Bytes8, out_key: Words, out_outcomes: Bytes8) -> np.int64:
     """Bob's side: his key bits of the Z detections whose mask bit is set, and the outcomes of his X detections.
 
     Parameters

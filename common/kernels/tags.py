@@ -76,7 +76,7 @@ def gate(
     outside: Int64s,
     out_slots: Int64s,
     out_masks: Bytes8,
-) -> tuple[int, int]:
+) -> tuple[np.int64, int]:
     """Assign clicks to slots: clock model, gate, common dead time, one entry a slot with the mask of its detectors.
 
     The position of a click is ``x = origin_phase + (t - origin_ps) * slots_per_ps``; its slot is
@@ -163,7 +163,7 @@ def resolve(
     out_slots: Int64s,
     out_bases: Bytes8,
     out_bits: Bytes8,
-) -> tuple[int, int, int]:
+) -> tuple[np.int64, int, int]:
     """Turn detector masks into at most one detection a slot (double-click rule, DECISIONS 60).
 
     One detector: its basis and bit. Both detectors of one basis: kept with a random bit. Detectors of both bases:

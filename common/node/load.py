@@ -29,7 +29,7 @@ class Load:
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
-        self._cpu_s: Counter[str] = Counter()
+        self._cpu_s: dict[str, float] = {}
         self._waiting: Counter[str] = Counter()
         self._lags = [0] * (len(LAG_BINS_MS) + 1)
         self._worst_ms = 0.0
@@ -46,7 +46,7 @@ class Load:
         finally:
             spent = time.thread_time() - begin
             with self._lock:
-                self._cpu_s[name] += spent
+                self._cpu_s[name] = self._cpu_s.get(name, 0.0) + spent
 
     def job(self, lane: str, work: Callable[[], Any]) -> Callable[[], Any]:
         """The same work, counted as waiting in its lane until it is called and as its stage's time from then on."""

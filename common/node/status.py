@@ -104,6 +104,7 @@ class StatusBoard:
             "secret_key_rate_bps": rate,
             "net_key_rate_bps": rate - self.auth_bits_spent / elapsed_s,
             "real_time_factor": self.real_time_factor,
+            "link_s": self._slots / self._clock_rate_hz,
             "pool_bits": self.pool_bits,
             "auth_pool_bits": self.auth_pool_bits,
             "simulated": self.simulated,

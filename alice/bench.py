@@ -1,0 +1,40 @@
+"""Alice's stages for `qkd bench link`: random source, symbols, their memory."""
+
+from __future__ import annotations
+
+from alice.transmitter import SymbolRing, Transmitter
+from common.cli.bench_link import BATCH_SLOTS, P_Z_ALICE, Stage, Workload
+from common.config import Config
+from hardware.drivers.random_software import SoftwareRandom
+
+PHASE_BITS = 4
+
+
+def stages(workload: Workload) -> list[Stage]:
+    """Both samplers with the software random source, and the ring."""
+    source = SoftwareRandom({"seed": 1}, Config(role="alice"))
+    rate = workload.link.clock_rate_hz
+    ring = SymbolRing(1 << 27)
+    batch = Transmitter(P_Z_ALICE, "three-state", PHASE_BITS).prepare(0, BATCH_SLOTS, source.read)
+    n_bytes = BATCH_SLOTS * (8 + PHASE_BITS) // 8
+
+    def draw(transmitter: Transmitter) -> object:
+        return transmitter.prepare(0, BATCH_SLOTS, source.read)
+
+    def remember(_: object) -> None:
+        ring.append(batch)
+        ring.release_before(BATCH_SLOTS)
+
+    def prepared(scarce: bool) -> Transmitter:
+        return Transmitter(P_Z_ALICE, "three-state", PHASE_BITS, scarce=scarce)
+
+    def stage(name: str, prepare: object, work: object, unit: str = "slots", amount: float = BATCH_SLOTS) -> Stage:
+        per_second = rate if unit == "slots" else rate * n_bytes / BATCH_SLOTS
+        return Stage(name, unit, amount, per_second, prepare, work)  # type: ignore[arg-type]
+
+    return [
+        stage("random source", lambda: None, lambda _: source.read(n_bytes), "bytes", n_bytes),
+        stage("symbols, plentiful", lambda: prepared(False), draw),
+        stage("symbols, scarce", lambda: prepared(True), draw),
+        stage("symbol memory", ring.wipe, remember),
+    ]

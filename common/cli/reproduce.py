@@ -1,0 +1,119 @@
+"""`qkd reproduce`: the five links of the source paper end to end, time tags to delivered keys, beside its numbers."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import click
+from rich.console import Console
+
+from common.cli.demo import run_link
+from common.cli.output import emit, json_option, machine, progress_console, quiet_option, table
+from common.planning.presets import PRESETS
+
+#: arXiv:2406.02045: secret bits per sent pulse, measured, at each link.
+PAPER_BITS_PER_PULSE = {
+    "lab-0.17dB": 5.65e-2,
+    "lab-5.11dB": 1.69e-2,
+    "lab-10.15dB": 4.34e-3,
+    "field-14.6dB": 1.08e-3,
+    "lab-15.16dB": 1.08e-3,
+}
+QUICK_BLOCK_SIZE = 1_000_000
+BLOCK_SIZE = 10_000_000
+RESULTS = Path("reproduce.json")
+
+
+def row(document: dict[str, Any], seed: int | None) -> dict[str, Any]:
+    """One link's line of the table: delivered key over sent slots, of all blocks together."""
+    blocks, preset = document["blocks"], document["preset"]
+    slots, secret = (sum(block[name] for block in blocks) for name in ("slots", "secret_bits"))
+    n_z = sum(block["n_z"] for block in blocks)
+    return {
+        "preset": preset,
+        "protocol": document["protocol"],
+        "loss_db": PRESETS[preset].loss_db,
+        "bits_per_pulse": secret / slots,
+        "paper_bits_per_pulse": PAPER_BITS_PER_PULSE[preset],
+        "block_size": document["block_size"],
+        "real_time_factor": document["real_time_factor"],
+        "accounting": "composable",
+        "blocks": len(blocks),
+        "qber": sum(block["qber"] * block["n_z"] for block in blocks) / n_z,
+        "f_ec": sum(block["f_ec"] * block["n_z"] for block in blocks) / n_z,
+        "secret_bits": secret,
+        "slots": slots,
+        "seconds_after_last_detection": blocks[-1]["seconds"] - blocks[-1]["slots"] / document["clock_rate_hz"],
+        "seed": seed,
+        "keys_equal": bool(document["keys_equal"] and document["keys_compared"]),
+    }
+
+
+def report(rows: list[dict[str, Any]], console: Console) -> None:
+    """The table for people."""
+    lines = [
+        (
+            one["preset"],
+            f"{one['loss_db']:.2f}",
+            f"{one['bits_per_pulse']:.3e}",
+            f"{one['paper_bits_per_pulse']:.3e}",
+            f"{one['bits_per_pulse'] / one['paper_bits_per_pulse']:.2f}",
+            f"{100 * one['qber']:.2f}%",
+            f"{one['f_ec']:.3f}",
+            f"{one['real_time_factor']:.2f}",
+            "equal" if one["keys_equal"] else "DIFFERENT",
+        )
+        for one in rows
+    ]
+    columns = ("link", "dB", "bits/pulse", "paper", "ratio", "QBER", "f_EC", "real time", "keys")
+    title = (
+        f"{rows[0]['protocol']}, blocks of {rows[0]['block_size']} detections, composable accounting, simulated light"
+    )
+    console.print(table(title, columns, lines))
+
+
+@click.command("reproduce")
+@click.option("--quick", is_flag=True, help=f"Blocks of {QUICK_BLOCK_SIZE} detections: a check, not the paper's rates.")
+@click.option("--protocol", type=click.Choice(["three-state", "bb84"]), default="three-state", show_default=True)
+@click.option(
+    "--block-size",
+    type=click.IntRange(10_000, 100_000_000),
+    help=f"Detections a block [default: {BLOCK_SIZE}; the paper's is 100000000].",
+)
+@click.option("--blocks", type=click.IntRange(1), default=1, show_default=True, help="Blocks with key a link.")
+@click.option("--preset", "presets", type=click.Choice(sorted(PRESETS)), multiple=True, help="Only this link (repeat).")
+@click.option("--seed", type=int, help="Make light and symbols reproducible.")
+@click.option("--out", type=click.Path(path_type=Path, dir_okay=False), default=RESULTS, show_default=True)
+@json_option
+@quiet_option
+def command(
+    quick: bool,
+    protocol: str,
+    block_size: int | None,
+    blocks: int,
+    presets: tuple[str, ...],
+    seed: int | None,
+    out: Path,
+    as_json: bool,
+    quiet: bool,
+) -> int:
+    """Run the five links of the source paper end to end and write the results beside its numbers.
+
+    `qkd figures --results reproduce.json` draws them. Blocks of 100000000 detections, as in the paper, take 11 s of
+    light at 0.17 dB and 346 s at 15.16 dB.
+
+    Example: qkd reproduce --block-size 100000000 --out reproduce.json
+    """
+    console = progress_console(quiet)
+    size = block_size or (QUICK_BLOCK_SIZE if quick else BLOCK_SIZE)
+    rows: list[dict[str, Any]] = []
+    document: dict[str, Any] = {"machine": machine(), "rows": rows}
+    for preset in presets or tuple(PRESETS):
+        console.print(f"{preset}, {protocol}, {blocks} block(s) of {size} detections")
+        done, _ = run_link(preset, protocol, size, blocks, seed, console)
+        rows.append(row(done, seed))
+        out.write_text(json.dumps(document, indent=2, allow_nan=False), encoding="utf-8")
+    emit(document, as_json, lambda target: report(rows, target))
+    return 0 if all(one["keys_equal"] for one in rows) else 1
