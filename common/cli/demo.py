@@ -28,6 +28,8 @@ from common.planning.presets import PRESETS
 
 TIMEOUT_S = 3600.0
 POLL_S = 0.2
+REFUSED_IN_WEATHER = 500
+"""So many blocks may give no key while Bob turns the light towards his detectors."""
 BLOCK_FIELDS = (
     "block_id",
     "slots",
@@ -120,8 +122,21 @@ def free_ports(count: int) -> list[int]:
         return [int(one.getsockname()[1]) for one in sockets]
 
 
-def prepare(directory: Path, preset: str, protocol: str, block_size: int, seed: int | None) -> tuple[Daemon, Daemon]:
-    """Write both configurations and their secrets."""
+WEATHER = {
+    "fading_db": 1.1,
+    "fading_time_s": 2.0,
+    "background_cps": 400.0,
+    "background_period_s": 60.0,
+    "polarisation_drift": 0.01,
+    "random_polarisation": True,
+}
+"""A changeable day: the field link's fading, background that comes and goes, a fibre that turns polarisation."""
+
+
+def prepare(
+    directory: Path, preset: str, protocol: str, block_size: int, seed: int | None, weather: bool = False
+) -> tuple[Daemon, Daemon]:
+    """Write both configurations and their secrets; ``weather`` makes the link changeable and lets Bob follow it."""
     link = PRESETS[preset]
     channel, fibre, kme_alice, kme_bob = free_ports(4)
     light = {"fibre": f"tcp://127.0.0.1:{fibre}"}
@@ -142,12 +157,16 @@ def prepare(directory: Path, preset: str, protocol: str, block_size: int, seed: 
             "modulator": {"driver": "twin-modulator", **light},
         },
     }
-    bob = {
+    bob: dict[str, Any] = {
         **common,
         "blocks": {"block_size_detections": block_size},
         "etsi014": {"listen": f"127.0.0.1:{kme_bob}"},
         "devices": {"time_tagger": {"driver": "twin-time-tagger", "preset": preset, **light, **seeds[1]}},
     }
+    if weather:
+        bob["devices"]["time_tagger"]["weather"] = WEATHER
+        bob["devices"]["polarisation_controller"] = {"driver": "twin-polarisation-controller", **light}
+        bob["polarisation"] = {"feedback": True}
     initialise(directory, {"alice": alice, "bob": bob})
     return Daemon("alice", directory), Daemon("bob", directory)
 
@@ -164,8 +183,8 @@ def running(*daemons: Daemon) -> Iterator[None]:
             daemon.stop()
 
 
-def wait_for_blocks(alice: Daemon, bob: Daemon, blocks: int, console: Console) -> None:
-    """Until both ends have committed ``blocks`` blocks with key; refused blocks are told, not counted."""
+def wait_for_blocks(alice: Daemon, bob: Daemon, blocks: int, console: Console, *, refused: int) -> None:
+    """Until both ends have committed ``blocks`` blocks with key; up to ``refused`` others are told, not counted."""
     end = time.monotonic() + TIMEOUT_S
     with Progress(
         SpinnerColumn(), TextColumn("{task.description}"), BarColumn(), TimeElapsedColumn(), console=console
@@ -179,7 +198,7 @@ def wait_for_blocks(alice: Daemon, bob: Daemon, blocks: int, console: Console) -
                 progress.console.print(_line(block))
             told = len(bob.blocks)
             progress.update(task, completed=min(len(alice.good), len(bob.good)), description=_now(bob.status()))
-            if told >= 3 * blocks + 3:
+            if told >= blocks + refused:
                 raise PeerUnreachable(
                     "most blocks give no key", remedy=f"Read {bob.log}; choose a larger --block-size."
                 )
@@ -233,6 +252,8 @@ def run_link(
     seed: int | None,
     console: Console,
     keep: Path | None = None,
+    *,
+    weather: bool = False,
 ) -> tuple[dict[str, Any], dict[str, dict[str, Any]]]:
     """Both daemons until ``blocks`` blocks have given key, then keys fetched and compared at both ends.
 
@@ -242,9 +263,9 @@ def run_link(
     """
     directory = keep or Path(tempfile.mkdtemp(prefix="qkd-demo-"))
     try:
-        alice, bob = prepare(directory, preset, protocol, block_size, seed)
+        alice, bob = prepare(directory, preset, protocol, block_size, seed, weather)
         with running(alice, bob):
-            wait_for_blocks(alice, bob, blocks, console)
+            wait_for_blocks(alice, bob, blocks, console, refused=REFUSED_IN_WEATHER if weather else 2 * blocks + 3)
             statuses = {daemon.role: daemon.status() for daemon in (alice, bob)}
             console.print("fetching keys at both ends (ETSI GS QKD 014, mutual TLS)")
             compared, equal = fetch_and_compare(directory)
@@ -288,6 +309,7 @@ def steady_factor(blocks: list[dict[str, Any]], clock_rate_hz: float) -> float:
 @click.option("--block-size", type=click.IntRange(10_000, 100_000_000), default=1_000_000, show_default=True)
 @click.option("--blocks", type=click.IntRange(1), default=3, show_default=True, help="Blocks with key to wait for.")
 @click.option("--seed", type=int, help="Make light and symbols reproducible (never for real keys).")
+@click.option("--weather", is_flag=True, help="Fading, background and turning polarisation; Bob's feedback follows.")
 @click.option("--keep", type=click.Path(path_type=Path), help="Keep configurations, logs and stores in this folder.")
 @json_option
 @quiet_option
@@ -297,6 +319,7 @@ def command(
     block_size: int,
     blocks: int,
     seed: int | None,
+    weather: bool,
     keep: Path | None,
     as_json: bool,
     quiet: bool,
@@ -306,6 +329,6 @@ def command(
     Example: qkd demo --preset field-14.6dB --block-size 1000000 --blocks 3
     """
     console = progress_console(quiet)
-    document, _ = run_link(preset, protocol, block_size, blocks, seed, console, keep)
+    document, _ = run_link(preset, protocol, block_size, blocks, seed, console, keep, weather=weather)
     emit(document, as_json, lambda out: report(document, out))
     return 0 if document["keys_equal"] and document["keys_compared"] else 1

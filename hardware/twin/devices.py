@@ -4,19 +4,22 @@ from __future__ import annotations
 
 from dataclasses import replace
 from typing import Any
+from weakref import WeakValueDictionary
 
 import numpy as np
+from numpy.typing import NDArray
 from pydantic import BaseModel, ConfigDict, Field
 
 from common.config import Config
 from common.datatypes import Symbols, TimeTags
-from common.errors import ConfigurationError
+from common.errors import ConfigurationError, DeviceError
 from common.planning.presets import PRESETS, LinkParameters
 from common.units import PS_PER_S
 from hardware.interfaces import DeviceInfo
 from hardware.registry import parse_parameters
 from hardware.twin.fibre import FibreEntrance, FibreExit, Light
 from hardware.twin.physics import CLOCK_WALK_PER_SQRT_S, CLOCK_WHITE_SQRT_S, Receiver, TaggerClock
+from hardware.twin.weather import N_AXES, Climate, Weather
 
 _MAX_OFFSET_PPM = 20.0
 _MAX_START_S = 1000.0
@@ -29,6 +32,19 @@ class ModulatorParameters(BaseModel):
 
     model_config = ConfigDict(extra="forbid")
     fibre: str
+
+
+class WeatherParameters(BaseModel):
+    """Table `weather` of `twin-time-tagger`: what changes with time, see :class:`~hardware.twin.weather.Climate`."""
+
+    model_config = ConfigDict(extra="forbid")
+    fading_db: float = Field(0.0, ge=0.0, le=10.0)
+    fading_time_s: float = Field(1.0, gt=0.0)
+    background_cps: float = Field(0.0, ge=0.0, le=1e7)
+    background_period_s: float = Field(86_400.0, gt=0.0)
+    outages_s: tuple[tuple[float, float], ...] = ()
+    polarisation_drift: float = Field(0.0, ge=0.0, le=10.0)
+    random_polarisation: bool = False
 
 
 class TaggerParameters(BaseModel):
@@ -52,6 +68,7 @@ class TaggerParameters(BaseModel):
     jitter_ps: float | None = Field(None, ge=0.0)
     dead_time_ps: int | None = Field(None, ge=0)
     resolution_ps: float | None = Field(None, gt=0.0)
+    weather: WeatherParameters = WeatherParameters()
 
     def link(self, config: Config) -> LinkParameters:
         """The preset with this manifest's exceptions and the configuration's rates."""
@@ -112,7 +129,12 @@ class TwinTimeTagger:
             draws,
             given.clock_white_sqrt_s,
         )
-        self._receiver = Receiver(link, config.link.intensities, clock, seed)
+        climate = Climate(**given.weather.model_dump())
+        weather = None
+        if not climate.calm or "polarisation_controller" in config.devices:
+            weather = Weather(climate, np.random.default_rng(seed.spawn(1)[0]))
+        self._receiver = Receiver(link, config.link.intensities, clock, seed, weather)
+        _receivers[given.fibre] = self._receiver
         self._fibre = FibreExit(given.fibre)
         self._resolution_ps = link.resolution_ps
         self._draws = draws
@@ -145,3 +167,37 @@ class TwinTimeTagger:
     def close(self) -> None:
         """Let go of the fibre."""
         self._fibre.close()
+
+
+#: Bob's open receivers by their fibre: a polarisation controller stands before one of them.
+_receivers: WeakValueDictionary[str, Receiver] = WeakValueDictionary()
+
+
+class TwinPolarisationController:
+    """Four retarders before Bob's receiver, simulated (:func:`~hardware.twin.weather.controller_rotation`).
+
+    Parameters
+    ----------
+    parameters : ``fibre``, the address of the twin time tagger that it stands before; that one is opened first.
+    """
+
+    n_axes = N_AXES
+
+    def __init__(self, parameters: dict[str, Any], config: Config) -> None:
+        given = parse_parameters(ModulatorParameters, parameters, "twin-polarisation-controller")
+        if given.fibre not in _receivers:
+            raise ConfigurationError(
+                f"devices.polarisation_controller: no twin time tagger listens to {given.fibre!r} in this process",
+                remedy="Give it the `fibre` of devices.time_tagger.",
+            )
+        self.info = DeviceInfo("polarisation controller", "digital twin", simulated=True)
+        self._receiver = _receivers[given.fibre]
+
+    def set_axes(self, positions: NDArray[np.float64]) -> None:
+        """Turn at once; the light follows within the next 55 ms."""
+        if np.shape(positions) != (N_AXES,) or not np.all((positions >= 0.0) & (positions <= 1.0)):
+            raise DeviceError(f"a polarisation controller takes {N_AXES} positions from 0 to 1")
+        self._receiver.controller = np.array(positions, np.float64)
+
+    def close(self) -> None:
+        """Stays where it is."""

@@ -17,6 +17,7 @@ from common.planning.presets import LinkParameters
 from common.units import PS_PER_S
 from hardware.twin import draws
 from hardware.twin.clicks import put_on_clock, record, sample_photons
+from hardware.twin.weather import BLOCH, N_AXES, Matrix, Weather, controller_rotation
 
 FWHM_PER_SIGMA = 2.0 * math.sqrt(2.0 * math.log(2.0))
 #: Tags this near to the end of a batch wait for the next one: jitter may still put a tag before them.
@@ -26,6 +27,8 @@ CLOCK_WALK_PER_SQRT_S = 2.4e-9 * math.sqrt(3.0 / 10.0)
 #: White frequency noise that makes up the rest of 4e-10 at 0.1 s: N / sqrt(tau); a phase step of N sqrt(dt) seconds.
 CLOCK_WHITE_SQRT_S = math.sqrt(0.1 * ((4e-10) ** 2 - CLOCK_WALK_PER_SQRT_S**2 * 0.1 / 3.0))
 _N_DETECTORS = 4
+#: The weather is looked at so often: 55 ms at 76 MHz.
+WEATHER_SLOTS = 1 << 22
 
 Generator = np.random.Generator
 
@@ -54,18 +57,21 @@ def poisson_table(mean_photon_numbers: tuple[float, ...], transmittance: float) 
     return np.array(rows)
 
 
-def channel_table(misalignment: float, p_x_bob: float) -> NDArray[np.float64]:
+def channel_table(misalignment: float, p_x_bob: float, turned: Matrix | None = None) -> NDArray[np.float64]:
     """*(4, 4) float64*: probability of each detector (H, V, R, L) for one photon of each symbol (H, V, R, L).
 
-    ``misalignment``: wrong outcome in the prepared basis; in the other basis either outcome has probability 1/2.
+    Parameters
+    ----------
+    misalignment : wrong outcome in the prepared basis (a depolarisation); in the other basis either has 1/2.
+    p_x_bob : probability of measuring X. turned : *(3, 3)*, what happens to Bloch vectors on the way; None: nothing.
+
+    Notes
+    -----
+    (1 + (1 - 2 e) b . T a) / 2 for the outcome b of a symbol a.
     """
-    table = np.empty((4, 4))
-    for symbol in range(4):
-        for basis, p_basis in ((0, 1.0 - p_x_bob), (1, p_x_bob)):
-            wrong = misalignment if basis == symbol // 2 else 0.5
-            right = 2 * basis + symbol % 2
-            table[symbol, right], table[symbol, right ^ 1] = p_basis * (1.0 - wrong), p_basis * wrong
-    return table
+    overlap = BLOCH @ (np.eye(3) if turned is None else turned).T @ BLOCH.T
+    p_basis = np.array([1.0 - p_x_bob, 1.0 - p_x_bob, p_x_bob, p_x_bob])
+    return np.asarray(0.5 * (1.0 + (1.0 - 2.0 * misalignment) * overlap) * p_basis)
 
 
 class Sampler:
@@ -89,10 +95,9 @@ class Sampler:
         self._counter = seed.generate_state(1, np.uint64)
         self._normal = draws.normal_tables()
         self.set_light(numbers, channels)
-        self.restart()
 
     def set_light(self, numbers: NDArray[np.float64], channels: NDArray[np.float64]) -> None:
-        """Change the link's weather: from the next candidate on, other probabilities hold."""
+        """Other probabilities hold from now on."""
         most = float(numbers[:, 0].max())
         self._photons_per_slot = float(numbers.sum(axis=1).max())
         self._gaps = draws.gap_tables(most)
@@ -100,6 +105,7 @@ class Sampler:
         self._numbers = np.array([[draws.threshold(p) for p in row] for row in shares], np.uint64)
         sums = np.cumsum(channels, axis=1)[:, :3]
         self._channels = np.array([[draws.threshold(p) for p in row] for row in sums], np.uint64)
+        self.restart()
 
     def restart(self) -> None:
         """The next slot is the first after darkness: the next candidate is drawn from there."""
@@ -191,27 +197,30 @@ class Receiver:
     ----------
     link : the link's physics. intensities : mean photon numbers of weak coherent pulses; empty for the single-photon
         source of ``link``. clock : the tagger's clock. seed : makes the light reproducible, whatever the batches.
+    weather : what changes with time; None: nothing.
     """
 
     def __init__(
-        self, link: LinkParameters, intensities: tuple[float, ...], clock: TaggerClock, seed: np.random.SeedSequence
+        self,
+        link: LinkParameters,
+        intensities: tuple[float, ...],
+        clock: TaggerClock,
+        seed: np.random.SeedSequence,
+        weather: Weather | None = None,
     ) -> None:
-        self._link, self.clock = link, clock
+        self._link, self._intensities, self.clock, self.weather = link, intensities, clock, weather
+        self.controller = np.zeros(N_AXES)
+        self._weather_left = 0
         light_seed, dark_seed = seed.spawn(2)
         self._dark = np.random.default_rng(dark_seed)
         self._slot_ps = PS_PER_S / link.clock_rate_hz
-        if intensities:
-            numbers = poisson_table(intensities, link.transmittance)
-        else:
-            numbers = single_photon_table(link.mean_photon_number, link.g2, link.transmittance)
         self._sampler = Sampler(
-            numbers,
-            channel_table(link.misalignment, 1.0 - link.p_z_bob),
+            *self._light_tables(),
             self._slot_ps,
             math.hypot(link.pulse_width_ps / FWHM_PER_SIGMA, link.jitter_ps),
             light_seed,
         )
-        self._next_dark_ps = self._dark_gap()
+        self._dark_left = float(self._dark.standard_exponential())
         self._last = np.full(_N_DETECTORS, -(1 << 62), np.int64)
         self._waiting = _no_clicks()
 
@@ -219,24 +228,55 @@ class Receiver:
         self, basis: NDArray[np.uint64], bit: NDArray[np.uint64], intensity: NDArray[np.uint64]
     ) -> tuple[NDArray[np.int64], NDArray[np.uint8], int]:
         """The next slots arrive: (times in ps, channels, until when nothing is missing)."""
-        return self._batch(*self._sampler.sample(basis, bit, intensity), 64 * basis.size * self._slot_ps)
+        if self.weather is None:
+            return self._batch(*self._sampler.sample(basis, bit, intensity), 64 * basis.size * self._slot_ps)
+        parts, done = [], 0
+        while done < basis.size:
+            words = slice(done, min(basis.size, done + self._words_of_this_weather()))
+            planes = (basis[words], bit[words], intensity[:, words])
+            parts.append(self._batch(*self._sampler.sample(*planes), 64 * planes[0].size * self._slot_ps))
+            self._weather_left -= planes[0].size
+            done = words.stop
+        return _join(parts)
+
+    def _words_of_this_weather(self) -> int:
+        """Words until the weather changes; it changes now if there are none left."""
+        assert self.weather is not None
+        if self._weather_left == 0:
+            self.weather.advance(WEATHER_SLOTS * self._slot_ps / PS_PER_S)
+            self._sampler.set_light(*self._light_tables())
+            self._weather_left = WEATHER_SLOTS // 64
+        return self._weather_left
+
+    def _light_tables(self) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+        """Photon numbers and detectors as the link and its weather are now."""
+        link, weather = self._link, self.weather
+        transmittance, turned = link.transmittance, None
+        if weather is not None:
+            transmittance = min(transmittance * weather.transmittance, 1.0)
+            turned = controller_rotation(self.controller) @ weather.fibre
+        if self._intensities:
+            numbers = poisson_table(self._intensities, transmittance)
+        else:
+            numbers = single_photon_table(link.mean_photon_number, link.g2, transmittance)
+        return numbers, channel_table(link.misalignment, 1.0 - link.p_z_bob, turned)
 
     def darkness(self, duration_ps: float) -> tuple[NDArray[np.int64], NDArray[np.uint8], int]:
         """No light arrives for a while."""
         self._sampler.restart()
         return self._batch(np.zeros(0), np.zeros(0, np.uint8), duration_ps)
 
-    def _dark_gap(self) -> float:
-        rate = self._link.dark_rate_cps
-        return float(self._dark.standard_exponential()) * PS_PER_S / rate if rate > 0.0 else math.inf
-
     def _darks(self, duration_ps: float) -> tuple[NDArray[np.float64], NDArray[np.uint8]]:
-        times, channels = [], []
-        while self._next_dark_ps < duration_ps:
-            times.append(self._next_dark_ps)
+        """Darks and background: ``_dark_left`` is how many more are expected before the next one comes."""
+        rate = self._link.dark_rate_cps + (self.weather.background_cps if self.weather is not None else 0.0)
+        expected = rate * duration_ps / PS_PER_S
+        times, channels, done = [], [], 0.0
+        while done + self._dark_left < expected:
+            done += self._dark_left
+            times.append(done / expected * duration_ps)
             channels.append(int(self._dark.integers(_N_DETECTORS)))
-            self._next_dark_ps += self._dark_gap()
-        self._next_dark_ps -= duration_ps
+            self._dark_left = float(self._dark.standard_exponential())
+        self._dark_left -= expected - done
         return np.array(times, np.float64), np.array(channels, np.uint8)
 
     def _batch(
@@ -279,3 +319,10 @@ class Receiver:
 
 def _no_clicks() -> tuple[NDArray[np.int64], NDArray[np.uint8]]:
     return np.zeros(0, np.int64), np.zeros(0, np.uint8)
+
+
+def _join(
+    parts: list[tuple[NDArray[np.int64], NDArray[np.uint8], int]],
+) -> tuple[NDArray[np.int64], NDArray[np.uint8], int]:
+    times, channels, untils = zip(*parts, strict=True)
+    return np.concatenate(times), np.concatenate(channels), untils[-1]
