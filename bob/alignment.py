@@ -157,13 +157,18 @@ class PreambleCheck:
         self._scores = np.zeros((2, 2 * CHECK_LAG + 1), dtype=np.int64)
         self.sigma = 0.0
         self.slip = 0
+        self.right = self.wrong = 0
+        """Clicks of the last preamble with the right and the wrong outcome, if the slot numbers are right."""
 
     def add(self, epoch: int, slots: NDArray[np.int64], bits: NDArray[np.uint8]) -> Verdict:
         """The Z clicks of one whole preamble. After ``"slipped"``: Alice's numbers are ours + ``slip``."""
         positions = slots - (epoch * EPOCH_SLOTS - CHECK_LAG)
+        before = self._scores[:, CHECK_LAG].copy()
         correlation.score_starts(
             positions, bits, preamble(epoch), 0, PREAMBLE_SLOTS, 1, self._scores[0], self._scores[1]
         )
+        agreement, clicks = (int(x) for x in self._scores[:, CHECK_LAG] - before)
+        self.right, self.wrong = (clicks + agreement) // 2, (clicks - agreement) // 2
         sigmas = self._scores[0] / np.sqrt(np.maximum(self._scores[1], FEWEST_CLICKS))
         best = int(np.argmax(sigmas))
         self.sigma = float(sigmas[CHECK_LAG])

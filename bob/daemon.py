@@ -5,18 +5,23 @@ from __future__ import annotations
 import asyncio
 import os
 import threading
+from collections.abc import Callable
 
 import numpy as np
 from numpy.typing import NDArray
 
+from bob.polarisation import Feedback
 from bob.receiver import Receiver, ReceiverEvent
 from bob.session import BobSession
+from bob.steering import Counts, Steering
 from classical_channel.link import open_link
 from common.config import Config
 from common.datatypes import Detections
+from common.errors import ConfigurationError
 from common.node.node import Node, Options, identity
 from common.node.runtime import now_ns
-from hardware.interfaces import TimeTagger
+from common.units import PS_PER_S
+from hardware.interfaces import PolarisationController, TimeTagger
 from hardware.registry import open_device
 from hardware.slow_control import SlowControl, identities
 
@@ -37,8 +42,18 @@ class Clicks(threading.Thread):
     read on, and the open block is shed whole.
     """
 
-    def __init__(self, tagger: TimeTagger, receiver: Receiver, node: Node, session: BobSession, config: Config) -> None:
+    def __init__(
+        self,
+        tagger: TimeTagger,
+        receiver: Receiver,
+        node: Node,
+        session: BobSession,
+        config: Config,
+    ) -> None:
         super().__init__(name="clicks", daemon=True)
+        self.steering: Steering | None = None
+        self._turned = threading.Event()
+        self._until_ps: int | None = None
         self._tagger, self._receiver, self._node, self._session = tagger, receiver, node, session
         self._loop = asyncio.get_running_loop()
         self._stop_asked = threading.Event()
@@ -58,10 +73,14 @@ class Clicks(threading.Thread):
                 if tags is None:
                     self._loop.call_soon_threadsafe(self._node.finish)
                     return
+                if self._turned.is_set():
+                    self._turned.clear()
+                    self._receiver.search_anew()
                 with self._node.load.stage("receiver"):
                     detections = self._receiver.feed(tags)
                 self._room.clear()
                 self._loop.call_soon_threadsafe(self._arrived, detections, self._receiver.take_events())
+                self._loop.call_soon_threadsafe(self._steer, tags.until_ps, self._receiver.take_preamble_counts())
                 while self._can_wait and not self._stop_asked.is_set() and not self._room.wait(READ_TIMEOUT_S):
                     self._loop.call_soon_threadsafe(self._look_for_room)
         except Exception as error:
@@ -71,6 +90,10 @@ class Clicks(threading.Thread):
     def stop(self) -> None:
         """Ask it to end after the present batch."""
         self._stop_asked.set()
+
+    def turned(self) -> None:
+        """The light's polarisation was turned on purpose."""
+        self._turned.set()
 
     # -- on the event loop --------------------------------------------------------------------------------------------
 
@@ -87,6 +110,17 @@ class Clicks(threading.Thread):
                 self._take(batch)
         self._look_for_room()
 
+    def _steer(self, until_ps: int, preambles: Counts) -> None:
+        """Show the polarisation feedback what is public; without a lock, only how long it has been."""
+        before, self._until_ps = self._until_ps, until_ps
+        checks = self._session.take_check_counts()
+        if self.steering is None:
+            return
+        if self._receiver.state == "locked":
+            self.steering.counts(preambles, checks, self._last_slot)
+        elif before is not None:
+            self.steering.dark(max(until_ps - before, 0) / PS_PER_S)
+
     def _take(self, batch: Detections) -> None:
         if batch.from_slot < self._last_slot:
             self._void("the slot numbers went back")
@@ -98,6 +132,8 @@ class Clicks(threading.Thread):
         self._node.shell.act(lambda: self._session.on_detections(batch, now_ns()))
 
     def _on_event(self, event: ReceiverEvent) -> None:
+        if event.kind == "locked" and self.steering is not None:
+            self.steering.restarted(event.from_slot)
         if event.kind in ("slip", "overflow"):
             self._void(f"{event.kind} of the time tags in slots {event.from_slot}..{event.to_slot}")
 
@@ -111,6 +147,22 @@ class Clicks(threading.Thread):
     def _look_for_room(self) -> None:
         if not self._behind():
             self._room.set()
+
+
+def make_steering(
+    config: Config, node: Node, controller: PolarisationController | None, moved: Callable[[], None]
+) -> Steering | None:
+    """The polarisation feedback, if it is wanted and there is a controller."""
+    wanted = config.polarisation
+    if not wanted.feedback:
+        return None
+    if controller is None:
+        raise ConfigurationError(
+            "polarisation.feedback needs a controller",
+            remedy="Name it in [devices.polarisation_controller], or switch the feedback off.",
+        )
+    feedback = Feedback(controller.n_axes, wanted.enough_clicks, wanted.patience_s)
+    return Steering(feedback, controller, node.board.alarm, moved)
 
 
 async def run(config: Config, options: Options) -> None:
@@ -137,9 +189,11 @@ async def run(config: Config, options: Options) -> None:
                 "blocks_shed": clicks.blocks_shed,
                 "backlog_blocks": session.backlog_blocks,
                 "backlog_detections": session.backlog_detections,
+                "polarisation": "off" if clicks.steering is None else clicks.steering.state,
             }
 
         clicks = Clicks(tagger, receiver, node, session, config)
+        clicks.steering = make_steering(config, node, slow.devices.get("polarisation_controller"), clicks.turned)
         devices = identities({"time_tagger": tagger} | slow.devices)
         node.connect_broker(link.instance, devices, slow.readings, slow.verbs())
         node.start(session, link.channel, link.transport, link.pool, details)

@@ -127,6 +127,7 @@ class Receiver:
         self._acquisitions = self._slips = 0
         self._batch: _Batch | None = None
         self._events: list[ReceiverEvent] = []
+        self._preamble_counts: list[tuple[int, int, int]] = []
         self._until_ps = 0
         self.state: State = "searching-frequency"
 
@@ -134,10 +135,20 @@ class Receiver:
         """A hint where to look first for the epoch's number (Alice's public progress); never trusted."""
         self._epoch_hint = epoch
 
+    def search_anew(self) -> None:
+        """The light has been turned: without a lock, clicks from before say nothing about the slots."""
+        if self._slot_search is not None:
+            self._slot_search = SlotSearch(self._next_slot, self._epoch_hint)
+
     def take_events(self) -> list[ReceiverEvent]:
         """The events since the last call, in order."""
         events, self._events = self._events, []
         return events
+
+    def take_preamble_counts(self) -> list[tuple[int, int, int]]:
+        """(first slot, right, wrong) Z outcomes of every whole preamble since the last call: public."""
+        counts, self._preamble_counts = self._preamble_counts, []
+        return counts
 
     def status(self) -> ReceiverStatus:
         """The state now."""
@@ -317,6 +328,7 @@ class Receiver:
         all_slots, all_bits = (np.concatenate(column) for column in zip(*self._preamble, strict=True))
         verdict = self._check.add(epoch, all_slots, all_bits)
         self._preamble_sigma = self._check.sigma
+        self._preamble_counts.append((epoch * EPOCH_SLOTS, self._check.right, self._check.wrong))
         if verdict == "verified":
             self._verified_slot, self._verified_epoch, self._epoch_hint = self._next_slot, epoch, epoch
         elif verdict != "undecided":

@@ -7,6 +7,7 @@ promises, and commits when Alice has decided.
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Callable
 from functools import partial
 from typing import Any
@@ -45,6 +46,9 @@ from common.protocol.transitions import Role, State, may_refuse
 CHUNK_SLOTS = 1 << 25
 """A chunk is announced at the latest after this many slots, so that Alice need not keep symbols for long."""
 BLOCK_NUMBERS_PER_START = 1 << 32
+HOPELESS = 0.16
+"""Phase error rate beyond which no code is good enough: h(0.16) + h(2.5 %) is 0.8, and Z is then rarely so good."""
+R, L = 2, 3
 
 
 class BobBlock(Block):
@@ -86,6 +90,12 @@ class BobSession(LinkSession):
         self._next_block = instance * BLOCK_NUMBERS_PER_START + 1
         self._waiting: list[Detections] = []
         self.blocks_opened = 0
+        self._check_counts: list[tuple[int, int, int]] = []
+
+    def take_check_counts(self) -> list[tuple[int, int, int]]:
+        """(first slot, right, wrong) X outcomes of every sifted chunk since the last call: public."""
+        counts, self._check_counts = self._check_counts, []
+        return counts
 
     # -- shared session -----------------------------------------------------------------------------------------------
 
@@ -233,11 +243,14 @@ class BobSession(LinkSession):
         def work() -> Any:
             return bob_sift(chunk, message.payload, intensities=levels)
 
-        return [self._guard(block, Run("sift", work, partial(self._sifted, block)))]
+        return [self._guard(block, Run("sift", work, partial(self._sifted, block, chunk)))]
 
-    def _sifted(self, block: BobBlock, sifted: Any) -> list[Effect]:
+    def _sifted(self, block: BobBlock, chunk: Detections, sifted: Any) -> list[Effect]:
+        self._check_counts.append((chunk.from_slot, *check_outcomes(sifted.x_counts)))
         block.chunks_sifted += 1
         block.x_counts += sifted.x_counts
+        if hopeless(*check_outcomes(block.x_counts)):
+            return self.give_up(block, "the check basis shows too many errors for any key")
         block.n_z += sifted.n_z
         effects = block.frames.add(sifted.bits)
         if block.state is not State.FILLING and block.chunks_sifted == block.chunks:
@@ -350,6 +363,18 @@ class BobSession(LinkSession):
             return effects
 
         return [Run("store", work, done)]
+
+
+def check_outcomes(x_counts: NDArray[np.int64]) -> tuple[int, int]:
+    """(right, wrong) of the X symbols measured in X; ``x_counts``: *(intensities, 4, 2)*."""
+    x = x_counts.sum(axis=0)
+    return int(x[R, 0] + x[L, 1]), int(x[R, 1] + x[L, 0])
+
+
+def hopeless(right: int, wrong: int) -> bool:
+    """Whether the error rate of the check basis is surely above ``HOPELESS``: decoding would be work for nothing."""
+    n = right + wrong
+    return n > 0 and wrong > HOPELESS * n + 5.0 * math.sqrt(HOPELESS * (1.0 - HOPELESS) * n)
 
 
 def join(parts: list[Detections]) -> Detections:

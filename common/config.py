@@ -197,6 +197,16 @@ class Receiver(Section):
     """What becomes of a slot in which detectors of both bases clicked."""
 
 
+class Polarisation(Section):
+    """Feedback on devices.polarisation_controller from Bob's public error rates (used by Bob alone)."""
+
+    feedback: bool = False
+    enough_clicks: int = Field(2000, ge=100)
+    """Clicks of each basis that one reading waits for."""
+    patience_s: float = Field(8.0, gt=0.0)
+    """How long a setting may fail to show the preamble before another is tried."""
+
+
 class DeviceSection(BaseModel):
     """One device: its driver's name and the driver's own parameters."""
 
@@ -214,6 +224,7 @@ class Config(Section):
     blocks: Blocks = Blocks()
     transmitter: Transmitter = Transmitter()
     receiver: Receiver = Receiver()
+    polarisation: Polarisation = Polarisation()
     reconciliation: Reconciliation = Reconciliation()
     amplification: Amplification = Amplification()
     channel: Channel = Channel()
