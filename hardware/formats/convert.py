@@ -1,0 +1,49 @@
+"""`qkd convert IN OUT`: a time-tag file in another format, by the names of the files."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import click
+
+from common.cli.output import emit, json_option
+from common.errors import InputError
+from hardware.formats.files import FORMATS, read_tags, write_tags
+
+_FORMAT = click.Choice(sorted(FORMATS))
+
+
+@click.command("convert")
+@click.argument("source", type=click.Path(path_type=Path))
+@click.argument("target", type=click.Path(path_type=Path))
+@click.option("--from", "source_format", type=_FORMAT, help="Format of the input, where its name does not tell.")
+@click.option("--to", "target_format", type=_FORMAT, help="Format of the output, where its name does not tell.")
+@click.option("--void", is_flag=True, help="Go on after a fault and mark what it touches as lost.")
+@click.option("--force", is_flag=True, help="Overwrite the output.")
+@json_option
+def command(
+    source: Path,
+    target: Path,
+    source_format: str | None,
+    target_format: str | None,
+    void: bool,
+    force: bool,
+    as_json: bool,
+) -> int:
+    """Convert a time-tag file: Feather, Parquet, PTU (T2), a1, quTAG, text.
+
+    Example: qkd convert run.ptu run.parquet
+    """
+    if target.exists() and not force:
+        raise InputError(f"{target} is there already", remedy="Give another name, or --force.")
+    with read_tags(source, source_format, faults="void" if void else "raise") as tags:
+        metadata = {"source_format": tags.info.format}
+        written = write_tags(target, tags, target_format, resolution_ps=tags.info.resolution_ps, metadata=metadata)
+        document = {
+            "tags": written,
+            "format": tags.info.format,
+            "resolution_ps": tags.info.resolution_ps,
+            "bytes": target.stat().st_size,
+        }
+    emit(document, as_json, lambda out: out.print(f"{written} tags, {document['bytes']} bytes"))
+    return 0
