@@ -88,6 +88,8 @@ async def run(config: Config, options: Options) -> None:
         node.defer(modulator.close)
         slow = SlowControl.open(config)
         node.defer(slow.close)
+        recorder = node.recorder
+        source, modulator = recorder.light(source), recorder.light(modulator)
         random = LockedRandom(source)
         planes = 2 if config.link.intensities else 0
         ring = SymbolRing(config.blocks.symbol_buffer_slots, intensity_planes=planes)
@@ -106,8 +108,18 @@ async def run(config: Config, options: Options) -> None:
             return -(-max(missing, 0) // 8 // REFILL_STEP_BYTES) * 2 * REFILL_STEP_BYTES
 
         simulated = source.info.simulated or modulator.info.simulated or slow.simulated
-        session = AliceSession(
-            config, identity(config, simulated), node.store, ring, random.read, refill_bytes, node.accept_request
+        who = identity(config, simulated)
+        recorder.begin(who, link.instance, source.info, modulator.info)
+        session = recorder.session(
+            AliceSession(
+                config,
+                who,
+                recorder.store(node.store),
+                recorder.symbols(ring),
+                recorder.random(random.read),
+                recorder.answer("refill", refill_bytes),
+                recorder.requests(node.accept_request),
+            )
         )
         light = Light(transmitter, ring, modulator, random, node)
 

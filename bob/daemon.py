@@ -174,9 +174,13 @@ async def run(config: Config, options: Options) -> None:
         node.defer(tagger.close)
         slow = SlowControl.open(config)
         node.defer(slow.close)
-        simulated = tagger.info.simulated or slow.simulated
-        session = BobSession(config, identity(config, simulated), node.store, link.instance, node.accept_request)
-        receiver = Receiver(config.link.clock_rate_hz, random_bits, **config.receiver.model_dump())
+        recorder, who = node.recorder, identity(config, tagger.info.simulated or slow.simulated)
+        recorder.begin(who, link.instance, tagger.info)
+        accept_request = recorder.requests(node.accept_request)
+        session = recorder.session(BobSession(config, who, recorder.store(node.store), link.instance, accept_request))
+        receiver = recorder.receiver(
+            Receiver(config.link.clock_rate_hz, recorder.coins(random_bits), **config.receiver.model_dump())
+        )
 
         def details() -> dict[str, object]:
             status = receiver.status()

@@ -9,7 +9,7 @@ import tomllib
 from pathlib import Path
 from typing import Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
 from common.calibration import with_calibration
 from common.errors import ConfigurationError
@@ -184,6 +184,19 @@ class Transmitter(Section):
     """`plentiful` spends about 8.3 random bits a slot; `scarce` the entropy (1.4 bits) and ten times the time."""
 
 
+class Record(Section):
+    """The flight recorder (`record = true` switches it on with these defaults); see `common/node/recorder.py`."""
+
+    enabled: bool = False
+    directory: Path = Path("recordings")
+    key_file: Path = Path("secrets/record.key")
+    """32 secret bytes, made at the first start: recording and key file together give the keys of the run."""
+    max_bytes: int = Field(1 << 34, ge=1 << 16)
+    """All recordings in the directory together; when they are full the run goes on unrecorded, with an alarm."""
+    light: bool = False
+    """Also every random byte and symbol of Alice's light (about 2 bytes a slot), not only what was detected."""
+
+
 class Receiver(Section):
     """Bob's gate and the rules for clicks (used by Bob alone)."""
 
@@ -231,11 +244,17 @@ class Config(Section):
     keys: Keys = Keys()
     etsi014: Etsi014 = Etsi014()
     mqtt: Mqtt = Mqtt()
+    record: Record = Record()
     devices: dict[str, DeviceSection] = Field(default_factory=dict)
     """Device role (random_source, modulator, time_tagger, ...) -> driver and its parameters."""
     status_file: Path = Path("status.json")
     base_dir: Path = Path()
     """Directory of the file; set on loading."""
+
+    @field_validator("record", mode="before")
+    @classmethod
+    def _switch(cls, given: Any) -> Any:
+        return {"enabled": given} if isinstance(given, bool) else given
 
     @model_validator(mode="after")
     def _consistent(self) -> Config:

@@ -19,6 +19,7 @@ from common.node.etsi014 import KeyDelivery
 from common.node.keystore import KeyStore
 from common.node.load import Load
 from common.node.mqtt import Broker
+from common.node.recorder import open_recorder
 from common.node.runtime import ChannelPort, Lanes, Shell, TransportPort, now_ns, stop_event
 from common.node.status import StatusBoard, write_document
 from common.node.telemetry import Command, Readings
@@ -68,6 +69,7 @@ class Node:
         self._details: Callable[[], dict[str, object]] = dict
         self._broker: Broker | None = None
         self._status_path = config.path(config.status_file)
+        self.recorder = open_recorder(config, self._recording_ended)
 
     @classmethod
     @contextlib.asynccontextmanager
@@ -105,6 +107,12 @@ class Node:
         if self.board.alarms.get("channel") != reason:
             log.error("channel: %s", reason)
         self.board.alarm("channel", reason)
+
+    def _recording_ended(self, reason: str) -> None:
+        """The flight recorder gave up (told by any thread); the run goes on."""
+        log.error("flight recorder: %s", reason)
+        with contextlib.suppress(RuntimeError):  # the loop may be gone already
+            self._loop.call_soon_threadsafe(self.board.alarm, "recording", reason)
 
     # -- life ---------------------------------------------------------------------------------------------------------
 
@@ -203,6 +211,7 @@ class Node:
             except Exception:
                 log.exception("while closing")
         await asyncio.to_thread(self.lanes.close)
+        await asyncio.to_thread(self.recorder.close)
         self.board.state = "stopped"
         self._write_status()
         self.store.close()
@@ -264,7 +273,8 @@ class Node:
         if self._pool is not None:
             self.board.auth_pool_bits = self._pool.bits_left
             self.board.auth_bits_spent = 128 * self._channel.tags_sent
-            self.board.details = self._details()
+            self.board.details = self._details() | self.recorder.status()
+            self.recorder.note("status", self.board.details)
             self.board.load = {**self.load.document(), "channel_backlog_bytes": self._channel.backlog_bytes}
         self.board.pool_bits = self.store.available_bits()
         return self.board.document()

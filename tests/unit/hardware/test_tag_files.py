@@ -114,8 +114,8 @@ def test_formats_without_flags_refuse_lost_tags(tmp_path: Path, name: str) -> No
 def test_metadata_and_resolution_travel(tmp_path: Path) -> None:
     for name in ("feather", "parquet"):
         write_tags(tmp_path / name, [batch([1], [1])], name, resolution_ps=4.5, metadata={"serial": "äß"})
-        info = read_tags(tmp_path / name).info
-        assert (info.resolution_ps, info.metadata["serial"]) == (4.5, "äß")
+        with read_tags(tmp_path / name) as tags:
+            assert (tags.info.resolution_ps, tags.info.metadata["serial"]) == (4.5, "äß")
 
 
 def test_a_spool_that_was_never_closed_is_read_to_its_last_batch(tmp_path: Path) -> None:
@@ -146,7 +146,8 @@ def test_qutag_files_with_and_without_header(tmp_path: Path) -> None:
     bare = (tmp_path / "x.qutag").read_bytes()
     (tmp_path / "y.qutag").write_bytes(bytes(range(200, 240)) + bare)
     assert merged(tmp_path / "x.qutag") == merged(tmp_path / "y.qutag")
-    assert read_tags(tmp_path / "y.qutag").info.metadata["header_bytes"] == "40"
+    with read_tags(tmp_path / "y.qutag") as tags:
+        assert tags.info.metadata["header_bytes"] == "40"
 
 
 @pytest.mark.parametrize("line", ["5 1", "5,1", "5;1", "  5\t1", "5 , 1  "])

@@ -1,0 +1,215 @@
+"""A recorded session, run again: the same messages and keys, and a difference is found where it begins."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from hypothesis import HealthCheck, assume, given, settings
+from hypothesis import strategies as st
+
+from alice.session import AliceSession
+from bob.session import BobSession
+from common.config import Config
+from common.node.flight import FlightWriter, Record, read_flight
+from common.node.recorder import FlightRecorder
+from common.node.replay import Replay, ReplayStore, ReplaySymbols
+from common.preamble import PREAMBLE_SLOTS
+from common.protocol.messages import Seed, decode
+from common.protocol.session import Identity
+from common.protocol.transitions import Role
+from tests.pair import End, Pair
+from tests.property.test_protocol import (  # noqa: F401
+    Feeder,
+    Sky,
+    config,
+    finish,
+    short_blocks_give_key,
+)
+
+KEY = bytes(32)
+
+
+class Recorded:
+    """Both ends with a recorder each, as the daemons wrap their parts."""
+
+    def __init__(self, folder: Path, seed: int) -> None:
+        self.sky, self._folder = Sky(seed), folder
+        self._random = np.random.default_rng(seed)
+        self.writers: list[FlightWriter] = []
+        self.paths: dict[str, list[Path]] = {"alice": [], "bob": []}
+        self.pair = Pair(End("alice", self._alice), End("bob", self._bob))
+        Feeder(self.pair, self.sky)
+
+    def _recorder(self, settings: Config, instance: int) -> tuple[FlightRecorder, Identity]:
+        path = self._folder / f"{settings.role}-{instance}.flight"
+        writer = FlightWriter(path, KEY, 1 << 30, lambda reason: None)
+        self.writers.append(writer)
+        self.paths[settings.role].append(path)
+        recorder = FlightRecorder(settings, writer, path)
+        who = Identity(Role(settings.role), "test", settings.agreed(), True)
+        recorder.begin(who, instance)
+        return recorder, who
+
+    def _alice(self, end: End, instance: int) -> AliceSession:
+        settings = config("alice")
+        recorder, who = self._recorder(settings, instance)
+        session = AliceSession(
+            settings,
+            who,
+            recorder.store(end.store),
+            recorder.symbols(self.sky),
+            recorder.random(lambda n: self._random.integers(0, 256, n, dtype=np.uint8)),
+            recorder.answer("refill", lambda: 64),
+            recorder.requests(lambda payload: payload[::-1]),
+        )
+        return recorder.session(session)
+
+    def _bob(self, end: End, instance: int) -> BobSession:
+        settings = config("bob")
+        recorder, who = self._recorder(settings, instance)
+        accept = recorder.requests(lambda payload: payload[::-1])
+        return recorder.session(BobSession(settings, who, recorder.store(end.store), instance, accept))
+
+    def close(self) -> None:
+        for writer in self.writers:
+            writer.close()
+
+
+def again(records: Iterable[Record], sky: Sky) -> Replay:
+    """As `alice.replay` and `bob.replay`, with the sky in the place of the receiver."""
+    run = Replay(records)
+    who = run.identity(run.config.agreed())
+    session: Any
+    if run.config.role == "alice":
+        session = AliceSession(
+            run.config, who, ReplayStore(run), ReplaySymbols(run), run.random, run.number("refill"), run.reply
+        )
+    else:
+        run.detections = lambda event: sky.detections(event.facts["from_slot"] - PREAMBLE_SLOTS, event.facts["n"])
+        session = BobSession(run.config, who, ReplayStore(run), int(run.begin["instance"]), run.reply)
+    run.run(session)
+    return run
+
+
+@pytest.fixture
+def recorded(tmp_path: Path) -> tuple[Recorded, dict[str, list[Record]]]:
+    """Two blocks, a request between the key managers, and a crash of Bob before the third."""
+    run = Recorded(tmp_path, 3)
+    pair = run.pair
+    pair.run(lambda: len(pair.alice.store.committed()) >= 1)
+    replies: list[bytes | None] = []
+
+    def heard(reply: bytes | None) -> list[Any]:
+        replies.append(reply)
+        return []
+
+    pair.alice.carry(pair.alice.session.request(b"one key please", heard), pair.now_ns)
+    pair.run(lambda: len(replies) == 1 and len(pair.alice.store.committed()) >= 2)
+    pair.crash(pair.bob)
+    finish(pair, 3)
+    pair.alice.carry(pair.alice.session.stop(), pair.now_ns)
+    pair.settle()
+    run.close()
+    assert replies == [b"esaelp yek eno"]
+    return run, {role: list(read_flight(paths[0], KEY)) for role, paths in run.paths.items()}
+
+
+def test_every_message_and_key_comes_out_again(recorded: tuple[Recorded, dict[str, list[Record]]]) -> None:
+    run, records = recorded
+    for end in (run.pair.alice, run.pair.bob):
+        keys: dict[int, bytes] = {}
+        for path in run.paths[end.name]:
+            replay = again(read_flight(path, KEY), run.sky)
+            assert replay.report.diverged is None
+            assert replay.report.complete
+            assert replay.report.messages_compared > 10
+            keys |= replay.keys
+        held = end.store.committed()
+        assert len(held) >= 3
+        assert {number: keys[number] for number in held} == held  # pads of the channel's pool come before them
+        facts = [block["block_id"] for block in replay.report.blocks if block["secret_bits"]]
+        assert set(facts) <= set(held)
+    assert records["alice"][0].facts["instance"] == 1
+
+
+@settings(max_examples=30, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(data=st.data())
+def test_cut_anywhere_it_replays_to_there(
+    recorded: tuple[Recorded, dict[str, list[Record]]], data: st.DataObject
+) -> None:
+    run, records = recorded
+    role = data.draw(st.sampled_from(["alice", "bob"]))
+    cut = data.draw(st.integers(1, len(records[role]) - 1))
+    report = again(records[role][:cut], run.sky).report
+    assert report.diverged is None
+    assert not report.complete
+    assert report.ended == "cut"
+
+
+@settings(max_examples=30, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(data=st.data())
+def test_the_first_message_that_differs_is_found(
+    recorded: tuple[Recorded, dict[str, list[Record]]], data: st.DataObject
+) -> None:
+    """One byte of one recorded message is changed: that message and that byte are named."""
+    run, records = recorded
+    role = data.draw(st.sampled_from(["alice", "bob"]))
+    sent = [i for i, record in enumerate(records[role]) if record.kind == "sent"]
+    number = data.draw(st.integers(0, len(sent) - 1))
+    raw = bytearray(records[role][sent[number]].raw)
+    assume(len(raw) > 1)
+    at = data.draw(st.integers(1, len(raw) - 1))  # byte 0 is the type
+    raw[at] ^= 1
+    changed = list(records[role])
+    changed[sent[number]] = Record("sent", {}, bytes(raw))
+    diverged = again(changed, run.sky).report.diverged
+    assert diverged is not None
+    assert (diverged["message"], diverged["first_byte"]) == (number + 1, at)
+
+
+def test_other_random_bytes_show_where_they_are_used_first(recorded: tuple[Recorded, dict[str, list[Record]]]) -> None:
+    run, records = recorded
+    changed = list(records["alice"])
+    seeds = [i for i, r in enumerate(changed) if r.kind == "answer" and r.facts["what"] == "random" and len(r.raw) > 16]
+    old = changed[seeds[0]]
+    changed[seeds[0]] = Record("answer", old.facts, bytes(len(old.raw)))
+    diverged = again(changed, run.sky).report.diverged
+    assert diverged is not None
+    assert diverged["what"] == "after 'job' the message SEED is not the recorded one"
+    sent = [decode(r.raw) for r in changed if r.kind == "sent"]
+    assert isinstance(sent[diverged["message"] - 1], Seed)
+
+
+@pytest.mark.parametrize(("byte", "what"), [(-1, "the key of block"), (0, "the authentication key 'pads/")])
+def test_another_key_from_the_same_messages_is_found(
+    recorded: tuple[Recorded, dict[str, list[Record]]], monkeypatch: pytest.MonkeyPatch, byte: int, what: str
+) -> None:
+    """A build whose amplification has changed: every message is the same, the key is not."""
+    import common.protocol.block as block
+
+    amplify = block.amplify
+
+    def other(*args: Any) -> Any:
+        secret = amplify(*args)
+        secret.bits._packed[byte] ^= 1  # type: ignore[index]
+        return secret
+
+    monkeypatch.setattr(block, "amplify", other)
+    run, records = recorded
+    for role in ("alice", "bob"):
+        diverged = again(records[role], run.sky).report.diverged
+        assert diverged is not None
+        assert diverged["what"].startswith(what)
+        assert diverged["what"].endswith("is not the recorded one")
+
+
+@pytest.mark.parametrize("kind", ["message", "job", "opened", "detections"])
+def test_a_missing_event_is_a_difference(recorded: tuple[Recorded, dict[str, list[Record]]], kind: str) -> None:
+    run, records = recorded
+    changed = list(records["bob"])
+    del changed[next(i for i, record in enumerate(changed) if record.kind == kind)]
+    assert again(changed, run.sky).report.diverged is not None
