@@ -90,7 +90,7 @@ def warm(console: Console) -> None:
     try:
         alice, bob = prepare(directory, "lab-0.17dB", "three-state", WARM_BLOCK, None)
         with running(alice, bob):
-            wait_for_blocks(alice, bob, 1, console)
+            wait_for_blocks(alice, bob, 1, console, refused=5)
     finally:
         shutil.rmtree(directory, ignore_errors=True)
 

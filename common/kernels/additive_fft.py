@@ -5,7 +5,7 @@ GF(2^64) and is never reduced. With the reversed coefficients ``x`` of one facto
 s_(i+j)``: the transposed map of multiplication by ``x``. Multiplication by ``x``, of at most ``N`` coefficients of
 result, is ``C' E' D E C``: ``C`` changes to the novel basis, ``E`` evaluates at ``N`` points
 (:mod:`common.kernels.additive_basis`), ``D`` multiplies by the values of ``x``, primes are inverses. The transpose has
-the same number of operations and needs ``N`` = |x| + |y| - 1 = |s| points, where the whole product would need |x| + |s|:
+the same number of operations and needs ``N`` = |x| + |y| - 1 = |s| points; the whole product would need |x| + |s|:
 
     y = C^T E^T D E'^T C'^T s        C'^T: arrows of C exchanged; E'^T, E^T: butterflies with halves exchanged
     forth (E):     low += w high, high += low        transposed inverse (E'^T): high += w low, low += high

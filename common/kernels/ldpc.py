@@ -115,8 +115,21 @@ def satisfied(posterior, signs, bases, shifts, segments, lifting):  # type: igno
 
 @njit(cache=True, nogil=True, boundscheck=False, error_model="numpy")  # type: ignore[misc]
 def decode(  # type: ignore[no-untyped-def]
-    posterior, messages, scratch, inputs, signs, bases, shifts, segments, lifting, scales, caps, knee, state,
-    iterations, patience
+    posterior,
+    messages,
+    scratch,
+    inputs,
+    signs,
+    bases,
+    shifts,
+    segments,
+    lifting,
+    scales,
+    caps,
+    knee,
+    state,
+    iterations,
+    patience,
 ):
     """Layered decoding until the syndrome fits, at most ``iterations`` times.
 

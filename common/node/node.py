@@ -13,8 +13,8 @@ from typing import Any
 from common.config import Config
 from common.errors import PeerUnreachable, QkdError
 from common.keys.inventory import Inventory
-from common.node.compute import warm_up
 from common.node import credentials
+from common.node.compute import warm_up
 from common.node.etsi014 import KeyDelivery
 from common.node.keystore import KeyStore
 from common.node.load import Load

@@ -36,6 +36,11 @@ class LinkParameters:
         """From Alice's exit to a click."""
         return transmittance_from_db(self.loss_db) * self.receiver_efficiency * self.detector_efficiency
 
+    @property
+    def detection_probability(self) -> float:
+        """Per slot, to first order (pairs of clicks counted twice); the exact value is in `link_model.py`."""
+        return self.mean_photon_number * self.transmittance + self.dark_probability
+
 
 PRESETS: dict[str, LinkParameters] = {
     "lab-0.17dB": LinkParameters(0.17),

@@ -157,9 +157,7 @@ def _size(code: Code) -> int:
     return code.syndrome_bits
 
 
-def choose_code(
-    qber: float, frame_length_bits: int, efficiency: Efficiency, uncertainty: float = 0.0
-) -> FrameSpec:
+def choose_code(qber: float, frame_length_bits: int, efficiency: Efficiency, uncertainty: float = 0.0) -> FrameSpec:
     """The code and the size of the messages for a payload of ``frame_length_bits`` at an expected error rate.
 
     Parameters

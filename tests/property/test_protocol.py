@@ -16,8 +16,8 @@ from bob.session import BobSession
 from common.config import Config, parse_config
 from common.datatypes import Detections
 from common.errors import HandshakeMismatch, RemoteProtocolError
-from common.postprocessing.amplification import FAMILIES
 from common.keys.certificate_check import faults, faults_between, parse
+from common.postprocessing.amplification import FAMILIES
 from common.preamble import PREAMBLE_SLOTS
 from common.protocol.messages import Seed
 from common.protocol.session import Identity

@@ -99,10 +99,7 @@ def slow_iteration(decoder: LayeredDecoder, factor: int, cap: int, knee: int) ->
     unsatisfied = 0
     for first, end, low, high, sign_base in decoder._segments.tolist():
         for x in range(low, high):
-            places = [
-                int(decoder._bases[e]) + (x + int(code.shifts[e])) % code.lifting
-                for e in range(first, end)
-            ]
+            places = [int(decoder._bases[e]) + (x + int(code.shifts[e])) % code.lifting for e in range(first, end)]
             heard = [int(messages[e * code.lifting + x]) for e in range(first, end)]
             wide = [int(posterior[p]) - message for p, message in zip(places, heard, strict=True)]
             odd = int(decoder._signs[sign_base + x] < 0)
