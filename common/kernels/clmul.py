@@ -163,14 +163,31 @@ def xor(typing_context: Any, left: Any, right: Any) -> Any:
     return left(left, right), generate
 
 
+def _multiply(builder: Any, left: Any, right: Any, which: int) -> Any:
+    if "clmul128" not in available_paths():
+        raise ConfigurationError("this processor has no carry-less multiplication", remedy=f"Unset {OVERRIDE}.")
+    kind = left.type
+    name = "llvm.x86.pclmulqdq" + (".512" if kind.count == 8 else "")
+    function = cgutils.get_or_insert_function(builder.module, ir.FunctionType(kind, [kind, kind, _I8]), name)
+    return builder.call(function, [left, right, ir.Constant(_I8, which)])
+
+
 def _half_product(which: int) -> Any:
     @intrinsic
     def product(typing_context: Any, left: Any, right: Any) -> Any:
         def generate(context: Any, builder: Any, signature: Any, args: Any) -> Any:
-            kind = args[0].type
-            name = "llvm.x86.pclmulqdq" + (".512" if kind.count == 8 else "")
-            function = cgutils.get_or_insert_function(builder.module, ir.FunctionType(kind, [kind, kind, _I8]), name)
-            return builder.call(function, [*args, ir.Constant(_I8, which)])
+            left, right = args
+            if left.type.count == 2 or "clmul512" in available_paths():
+                return _multiply(builder, left, right, which)
+            # Without the wide instruction four narrow ones: slower, but LLVM is never asked for what is not there.
+            parts = []
+            for i in range(0, left.type.count, 2):
+                pair = [_shuffle(builder, whole, whole, [i, i + 1]) for whole in (left, right)]
+                parts.append(_multiply(builder, *pair, which))
+            while len(parts) > 1:
+                places = list(range(2 * parts[0].type.count))
+                parts = [_shuffle(builder, *parts[i : i + 2], places) for i in range(0, len(parts), 2)]
+            return parts[0]
 
         return left(left, right), generate
 

@@ -31,7 +31,9 @@ from common.node.compute import make_pinned_executor
 
 PATHS = available_paths()
 FAST_PATHS = [path for path in PATHS if path != "fft"]
-TAGS = [WIDE if path == "clmul512" else NARROW for path in FAST_PATHS]
+#: The wide kernels run wherever the narrow ones do; without the wide instruction only their speed is not there.
+WIDTHS = ["clmul128", "clmul512"] if FAST_PATHS else []
+TAGS = [NARROW, WIDE] if FAST_PATHS else []
 SHAPES = [
     (0, 0), (1, 0), (1, 1), (2, 1), (63, 63), (64, 1), (64, 64), (65, 64), (65, 32), (127, 65), (128, 127), (129, 3),
     (1000, 999), (1001, 0), (4099, 2050), (5000, 17),
@@ -64,7 +66,7 @@ def test_every_family_and_path_equals_the_definition(
     np.testing.assert_array_equal(unpack(out, m), reference.universal_hash(family, x, s, m))
 
 
-@pytest.mark.parametrize("path", FAST_PATHS)
+@pytest.mark.parametrize("path", WIDTHS)
 @pytest.mark.parametrize(
     ("n_x", "n_y"), [(1, 1), (3, 700), (600, 500), (5, 1019), (1030, 9), (90_000, 3), (7, 300_000), (140_001, 200_000)]
 )
