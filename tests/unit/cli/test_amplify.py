@@ -13,6 +13,7 @@ import numpy as np
 import pytest
 
 from common.cli.amplify import command
+from common.cli.doctor import _amplification
 from common.cli.main import run
 from common.kernels import reference_amplification as reference
 from common.kernels.clmul import OVERRIDE, PATHS, available_paths
@@ -128,6 +129,18 @@ def test_paths_and_features_that_are_missing_are_refused_not_tried(tmp_path: Pat
     done = elsewhere(options, NUMBA_CPU_FEATURES="+no-such-feature")
     assert done.returncode == 2
     assert "no-such-feature, which this processor lacks" in done.stderr
+
+
+def test_doctor_names_the_path(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv(OVERRIDE, raising=False)
+    assert _amplification()[1]
+    assert _amplification()[2].startswith(f"{available_paths()[0]}: ")
+    monkeypatch.setenv(OVERRIDE, "fft")
+    assert "fft (by QKD_CLMUL)" in _amplification()[2]
+    monkeypatch.setenv(OVERRIDE, "abacus")
+    _, good, text = _amplification()
+    assert not good
+    assert "no such path" in text
 
 
 def test_compiled_code_is_kept_apart_by_processor(tmp_path: Path) -> None:
