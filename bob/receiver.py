@@ -78,7 +78,10 @@ class _Batch:
 
     def close(self, to_slot: int) -> Detections:
         empty = (np.zeros(0, np.int64), np.zeros(0, np.uint8), np.zeros(0, np.uint8))
-        slots, bases, bits = (np.concatenate(column) for column in zip(*(self.parts or [empty]), strict=True))
+        parts = self.parts or [empty]
+        slots, bases, bits = (
+            parts[0] if len(parts) == 1 else [np.concatenate(column) for column in zip(*parts, strict=True)]
+        )
         return Detections(slots, bases, bits, self.from_slot, to_slot, self.doubles, self.crossed, self.outside)
 
 

@@ -1,0 +1,122 @@
+"""Verdicts and tables of `qkd soak`, `qkd reproduce` and `qkd bench link`, from made-up runs."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import pytest
+from click.testing import CliRunner
+
+from common.cli import soak
+from common.cli.bench_link import LEAD_SLOTS, make_workload, sifting_stages
+from common.cli.demo import steady_factor
+from common.cli.reproduce import PAPER_BITS_PER_PULSE, row
+from common.planning.presets import PRESETS
+from common.preamble import PREAMBLE_SLOTS
+
+
+def samples(memory: list[float]) -> list[dict[str, Any]]:
+    status = {
+        "load": {"memory_bytes": 0, "loop_lag_ms": {"recent_worst": 2.0}, "jobs_waiting": {"frames": 3, "sift": 1}}
+    }
+    made = []
+    for i, value in enumerate(memory):
+        status["load"]["memory_bytes"] = int(value)
+        made.append(soak.sample("bob", status, i / 100))
+    return made
+
+
+@pytest.mark.parametrize(
+    ("memory", "flat"),
+    [
+        ([100e6] * 40, True),
+        ([50e6 + 5e6 * min(i, 10) for i in range(40)], True),  # warms up in the first quarter, then stays
+        ([100e6 + 1e6 * i for i in range(40)], False),
+        ([100e6 + 20e6 * (i % 2) for i in range(40)], True),  # scatters, does not grow
+        ([100e6, 100e6], False),  # nothing can be said
+    ],
+)
+def test_growing_memory_is_told_from_warming_up_and_scatter(memory: list[float], flat: bool) -> None:
+    assert soak.memory_verdict(samples(memory))["flat"] is flat
+
+
+def test_the_soak_document_holds_both_ends_and_the_worst_of_each_queue() -> None:
+    record = []
+    for i in range(8):
+        for role in soak.ROLES:
+            status = {"blocks_committed": i, "load": {"memory_bytes": 10**8, "loop_lag_ms": {"recent_worst": i}}}
+            record.append(soak.sample(role, status, i / 10))
+    document = soak.conclude(record, 8, True)
+    assert document["memory_flat"]
+    assert document["loop_lag_ms"]["worst"] == 7
+    assert document["blocks_committed"] == {"alice": 7, "bob": 7}
+    assert document["queue_worst"]["jobs_waiting"] == 0
+    assert document["hours"] == 0.7
+
+
+def test_soak_refuses_two_durations() -> None:
+    found = CliRunner().invoke(soak.command, ["--hours", "1", "--minutes", "2"])
+    assert found.exit_code == 2
+    assert "not both" in found.output
+
+
+def test_the_steady_factor_leaves_the_start_out() -> None:
+    blocks = [{"slots": 1000, "seen_s": 100.0}, {"slots": 2000, "seen_s": 101.0}, {"slots": 4000, "seen_s": 102.0}]
+    assert steady_factor(blocks, 1000.0) == pytest.approx(3.0)
+    assert steady_factor(blocks[:1], 1000.0) == 0.0
+    assert steady_factor([blocks[0], blocks[0]], 1000.0) == 0.0
+
+
+def test_a_reproduction_row_is_delivered_key_over_sent_slots() -> None:
+    block = {"slots": 10**6, "secret_bits": 50_000, "n_z": 80_000, "qber": 0.025, "f_ec": 1.1, "seconds": 0.5}
+    other = block | {"slots": 3 * 10**6, "secret_bits": 30_000, "n_z": 240_000, "qber": 0.029}
+    document = {
+        "preset": "lab-0.17dB",
+        "protocol": "three-state",
+        "block_size": 10**6,
+        "clock_rate_hz": 76.13e6,
+        "blocks": [block, other],
+        "keys_compared": 8,
+        "keys_equal": True,
+        "real_time_factor": 1.5,
+    }
+    made = row(document, seed=3)
+    assert made["bits_per_pulse"] == 80_000 / (4 * 10**6)
+    assert made["qber"] == pytest.approx(0.028)
+    assert made["loss_db"] == 0.17
+    assert set(PAPER_BITS_PER_PULSE) == set(PRESETS)
+    wanted = [
+        "preset",
+        "protocol",
+        "loss_db",
+        "bits_per_pulse",
+        "paper_bits_per_pulse",
+        "block_size",
+        "real_time_factor",
+    ]
+    assert list(made)[: len(wanted)] == wanted
+
+
+def test_the_benchmark_light_has_the_links_rate_and_errors() -> None:
+    made = make_workload("lab-0.17dB")
+    times, channels = (np.concatenate([getattr(b, name) for b in made.batches]) for name in ("times_ps", "channels"))
+    n, p = made.symbols.n_slots, made.link.detection_probability
+    assert abs(times.size - n * p) < 5 * np.sqrt(n * p * (1 - p))
+    assert np.all(np.diff(times) > 0)
+    slots = (times * 76.13e6 / 1e12).astype(np.int64)
+    in_preamble = (slots >= LEAD_SLOTS) & (slots < LEAD_SLOTS + PREAMBLE_SLOTS) & (channels < 2)
+    sent = np.unpackbits(made.symbols.bit.view(np.uint8), bitorder="little")[slots[in_preamble]]
+    wrong, total = np.count_nonzero(sent != channels[in_preamble]), in_preamble.sum()
+    error = made.link.misalignment
+    assert abs(wrong - total * error) < 5 * np.sqrt(total * error * (1 - error))
+    assert sifting_stages(made)[0].name == "announcement, Bob"
+
+
+@pytest.mark.slow
+def test_every_stage_of_the_link_runs() -> None:
+    from common.cli.bench_link import measure
+
+    rows = measure(make_workload("field-14.6dB"))
+    assert {"symbols, plentiful", "twin: clicks", "ingest", "Bob, all of it"} <= {row.name for row in rows}
+    assert all(row.median > 0 and row.extra["core_share"] > 0 for row in rows)
