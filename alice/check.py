@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from classical_channel.check import Finding, check_channel, private_file
 from common.config import Config
-from common.node.check import check_key_store
+from common.node.check import check_key_store, check_recorder
 from hardware.registry import check_devices
 
 DEVICES = ("random_source", "modulator")
@@ -15,5 +15,4 @@ def check(config: Config) -> list[Finding]:
     key_file = config.path(config.keys.key_file)
     signing_key = config.path(config.keys.certificate_key_file)
     rows = [*check_channel(config), private_file(key_file), private_file(signing_key), *check_devices(config, DEVICES)]
-    rows.append(check_key_store(config))
-    return rows
+    return [*rows, check_key_store(config), *check_recorder(config)]

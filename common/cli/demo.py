@@ -134,7 +134,7 @@ WEATHER = {
 
 
 def prepare(
-    directory: Path, preset: str, protocol: str, block_size: int, seed: int | None, weather: bool = False
+    directory: Path, preset: str, protocol: str, block_size: int, seed: int | None, *, weather: bool = False, record: bool = False
 ) -> tuple[Daemon, Daemon]:
     """Write both configurations and their secrets; ``weather`` makes the link changeable and lets Bob follow it."""
     link = PRESETS[preset]
@@ -147,6 +147,7 @@ def prepare(
         "link": {"name": preset, "protocol": protocol, "clock_rate_hz": link.clock_rate_hz, **settings},
         "channel": {"endpoint": f"tcp://127.0.0.1:{channel}"},
         "keys": {"deliver_simulated": True},
+        "record": {"enabled": record},
     }
     seeds = [{} if seed is None else {"seed": seed + i} for i in range(2)]
     alice = {
@@ -254,6 +255,7 @@ def run_link(
     keep: Path | None = None,
     *,
     weather: bool = False,
+    record: bool = False,
 ) -> tuple[dict[str, Any], dict[str, dict[str, Any]]]:
     """Both daemons until ``blocks`` blocks have given key, then keys fetched and compared at both ends.
 
@@ -263,7 +265,7 @@ def run_link(
     """
     directory = keep or Path(tempfile.mkdtemp(prefix="qkd-demo-"))
     try:
-        alice, bob = prepare(directory, preset, protocol, block_size, seed, weather)
+        alice, bob = prepare(directory, preset, protocol, block_size, seed, weather=weather, record=record)
         with running(alice, bob):
             wait_for_blocks(alice, bob, blocks, console, refused=REFUSED_IN_WEATHER if weather else 2 * blocks + 3)
             statuses = {daemon.role: daemon.status() for daemon in (alice, bob)}
@@ -311,6 +313,7 @@ def steady_factor(blocks: list[dict[str, Any]], clock_rate_hz: float) -> float:
 @click.option("--seed", type=int, help="Make light and symbols reproducible (never for real keys).")
 @click.option("--weather", is_flag=True, help="Fading, background and turning polarisation; Bob's feedback follows.")
 @click.option("--keep", type=click.Path(path_type=Path), help="Keep configurations, logs and stores in this folder.")
+@click.option("--record", is_flag=True, help="Record both runs for `qkd replay` (with --keep).")
 @json_option
 @quiet_option
 def command(
@@ -321,6 +324,7 @@ def command(
     seed: int | None,
     weather: bool,
     keep: Path | None,
+    record: bool,
     as_json: bool,
     quiet: bool,
 ) -> int:
@@ -328,7 +332,9 @@ def command(
 
     Example: qkd demo --preset field-14.6dB --block-size 1000000 --blocks 3
     """
+    if record and keep is None:
+        raise click.UsageError("--record needs --keep DIR: recordings are kept there")
     console = progress_console(quiet)
-    document, _ = run_link(preset, protocol, block_size, blocks, seed, console, keep, weather=weather)
+    document, _ = run_link(preset, protocol, block_size, blocks, seed, console, keep, weather=weather, record=record)
     emit(document, as_json, lambda out: report(document, out))
     return 0 if document["keys_equal"] and document["keys_compared"] else 1

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import shutil
+
 from common.config import Config
 from common.errors import QkdError
 from common.node.keystore import KeyStore
+from common.node.recorder import recorded_bytes
 
 
 def check_key_store(config: Config) -> tuple[str, bool, str]:
@@ -17,3 +20,16 @@ def check_key_store(config: Config) -> tuple[str, bool, str]:
             return ("key store", True, f"{store.available_bits()} bits for applications")
     except QkdError as error:
         return ("key store", False, str(error))
+
+
+def check_recorder(config: Config) -> list[tuple[str, bool, str]]:
+    """The flight recorder, where it is on: what it may still write, and whether the disk has room for that."""
+    if not config.record.enabled:
+        return []
+    folder = config.path(config.record.directory)
+    used = recorded_bytes(folder)
+    left = config.record.max_bytes - used
+    there = next(place for place in (folder, *folder.parents) if place.exists())
+    free = shutil.disk_usage(there).free
+    finding = f"{used} bytes recorded, {left} to go, {free} free on the disk"
+    return [("flight recorder", 0 < left <= free, finding)]

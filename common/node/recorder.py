@@ -103,12 +103,16 @@ def open_recorder(config: Config, ended_early: Callable[[str], None]) -> Recorde
         return Recorder()
     key = read_key_file(config.path(config.record.key_file), make=True)
     folder = config.path(config.record.directory)
-    used = sum(path.stat().st_size for path in folder.glob("*" + SUFFIX)) if folder.is_dir() else 0
     stem = f"{datetime.now(UTC):%Y%m%dT%H%M%SZ}-{config.role}"
     paths = (folder / f"{stem}{more}{SUFFIX}" for more in itertools.chain([""], map("-{}".format, itertools.count(2))))
     path = next(path for path in paths if not path.exists())
-    writer = FlightWriter(path, key, config.record.max_bytes - used, ended_early)
+    writer = FlightWriter(path, key, config.record.max_bytes - recorded_bytes(folder), ended_early)
     return FlightRecorder(config, writer, path)
+
+
+def recorded_bytes(folder: Path) -> int:
+    """What the recordings in a folder hold together."""
+    return sum(path.stat().st_size for path in folder.glob("*" + SUFFIX)) if folder.is_dir() else 0
 
 
 class FlightRecorder(Recorder):

@@ -10,18 +10,16 @@ from click.testing import CliRunner
 
 from alice.replay import replay as replay_alice
 from bob.replay import replay as replay_bob
-from common.cli.demo import running
+from common.cli.demo import prepare, running
 from common.cli.replay import command, record_command
 from common.node.flight import read_flight, read_key_file
-from tests.integration.nodes import blocks_in_store, good_blocks, pair, replace_in, wait_until
+from tests.integration.nodes import BLOCK_SIZE, blocks_in_store, good_blocks, wait_until
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(240)]
 
 
 def test_a_recorded_run_replays_byte_for_byte(tmp_path: Path) -> None:
-    alice, bob = pair(tmp_path)
-    for daemon in (alice, bob):
-        replace_in(daemon, "enabled = false", "enabled = true")
+    alice, bob = prepare(tmp_path, "lab-0.17dB", "three-state", BLOCK_SIZE, 1, record=True)
     with running(alice, bob):
         wait_until(lambda: good_blocks(alice, bob) >= 2, alice, bob)
         assert bob.status()["details"]["recording"] is True

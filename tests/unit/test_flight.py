@@ -14,6 +14,7 @@ from hypothesis import strategies as st
 from common.config import Config, parse_config
 from common.errors import ConfigurationError, InputError
 from common.node import flight
+from common.node.check import check_recorder
 from common.node.flight import FlightWriter, Record, read_flight, read_key_file
 from common.node.recorder import FlightRecorder, Recorder, open_recorder
 
@@ -203,3 +204,14 @@ def test_a_missing_or_short_key_file_is_said(tmp_path: Path) -> None:
     (tmp_path / "short").write_bytes(b"short")
     with pytest.raises(ConfigurationError, match="5 bytes instead of 32"):
         read_key_file(tmp_path / "short")
+
+
+def test_check_speaks_of_the_recorder_only_where_it_is_on(tmp_path: Path) -> None:
+    assert check_recorder(configuration(tmp_path, "")) == []
+    little = configuration(tmp_path, "[record]\nenabled = true\nmax_bytes = 65536")
+    assert check_recorder(little)[0][:2] == ("flight recorder", True)
+    (tmp_path / "recordings").mkdir()
+    (tmp_path / "recordings" / "old.flight").write_bytes(bytes(70_000))
+    ((_, good, finding),) = check_recorder(little)
+    assert not good
+    assert finding.startswith("70000 bytes recorded, -4464 to go")

@@ -15,6 +15,7 @@ from hypothesis import strategies as st
 from common.datatypes import TimeTags
 from common.errors import InputError
 from hardware.formats import files, open_writer, ptu, read_tags, readers, write_tags
+from hardware.formats.bench_files import command as bench
 from hardware.formats.convert import command
 
 NAMES = sorted(files.FORMATS)
@@ -256,6 +257,11 @@ MUSEUM = {
     "ptu-records-missing": ("ptu", lambda b: b[:-4], "file ends after record 3 .*header says 4 records"),
     "ptu-illegal-record": ("ptu", lambda b: b[:-4] + struct.pack("<I", 100 << 25), r"record 3 \(byte \d+\) is 0xc8"),
     "ptu-time-goes-back": ("ptu", lambda b: b[:-4] + struct.pack("<I", 7), r"from 300000 ps to 7 ps at record 3"),
+    "ptu-time-overflows": (
+        "ptu",
+        lambda b: b[:-4] + struct.pack("<I", 0xFFFFFFFF) * 5000,
+        r"record \d+ \(byte \d+\) is 0xffffffff: .*time beyond all measure",
+    ),
     "ptu-t3": ("ptu", lambda b: b.replace(struct.pack("<q", 0x01010204), struct.pack("<q", 0x01010304)), "T3 mode"),
     "ptu-fractional-unit": (
         "ptu", lambda b: b.replace(struct.pack("<d", 1e-12), struct.pack("<d", 1.5e-12)), "no whole number of ps"),
@@ -349,3 +355,18 @@ def test_convert(tmp_path: Path) -> None:
     assert merged(tmp_path / "x.parquet") == [(1000, 1), (2000, 2), (3000, 1)]
     again = CliRunner().invoke(command, [str(tmp_path / "x.ptu"), str(tmp_path / "x.parquet")])
     assert isinstance(again.exception, InputError)
+
+
+def test_bench_answers_with_every_format_and_its_peer(tmp_path: Path) -> None:
+    pytest.importorskip("ptufile")
+    arguments = ["--tags", "3000", "--runs", "1", "--quiet", "--json", "--plot", str(tmp_path / "files.png")]
+    run = CliRunner().invoke(bench, arguments)
+    assert run.exit_code == 0, run.output
+    rows = json.loads(run.stdout)["rows"]
+    assert {(row["name"], row["parameters"]["format"]) for row in rows} == {
+        (what, name) for what in ("read", "write") for name in NAMES
+    }
+    assert all(row["unit"] == "tags/s" and row["median"] > 0 for row in rows)
+    (ours,) = [row for row in rows if row["peer"] is not None]
+    assert (ours["peer"], ours["parameters"]["format"]) == ("ptufile", "ptu")
+    assert (tmp_path / "files.png").stat().st_size > 1000
