@@ -132,8 +132,8 @@ def evolve(
         posterior = _error(_with_channel(after, level, qber))
         by_degree.append([_error(_with_channel(spectrum ** (d - 1), level, qber)) for d in degrees])
         folded = np.maximum(message, 0)
-        right: Float = np.bincount(_CLIPPED, folded * _POSITIVE, MOST + 1).astype(np.float64)
-        wrong: Float = np.bincount(_CLIPPED, folded * _NEGATIVE, MOST + 1).astype(np.float64)
+        right: Float = np.asarray(np.bincount(_CLIPPED, folded * _POSITIVE, MOST + 1), np.float64)
+        wrong: Float = np.asarray(np.bincount(_CLIPPED, folded * _NEGATIVE, MOST + 1), np.float64)
         total, signed = right + wrong, right - wrong
         total, signed = total / total.sum(), signed / total.sum()
         errors.append(_error(message))

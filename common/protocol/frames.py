@@ -226,7 +226,8 @@ class FrameExchange:
     def _begin(self, frame: Frame) -> Effect:
         bits = frame.bits
         assert bits is not None
-        spec = choose_code(self._tracker.qber, frame.n_bits, self._settings.efficiency)
+        tracker = self._tracker
+        spec = choose_code(tracker.qber, frame.n_bits, self._settings.efficiency, tracker.uncertainty)
 
         def work() -> tuple[ReferenceFrame, bytes]:
             reference = ReferenceFrame(spec, bits)
