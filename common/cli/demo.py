@@ -134,7 +134,14 @@ WEATHER = {
 
 
 def prepare(
-    directory: Path, preset: str, protocol: str, block_size: int, seed: int | None, *, weather: bool = False, record: bool = False
+    directory: Path,
+    preset: str,
+    protocol: str,
+    block_size: int,
+    seed: int | None,
+    *,
+    weather: bool = False,
+    record: bool = False,
 ) -> tuple[Daemon, Daemon]:
     """Write both configurations and their secrets; ``weather`` makes the link changeable and lets Bob follow it."""
     link = PRESETS[preset]

@@ -182,11 +182,11 @@ def _half_product(which: int) -> Any:
             # Without the wide instruction four narrow ones: slower, but LLVM is never asked for what is not there.
             parts = []
             for i in range(0, left.type.count, 2):
-                pair = [_shuffle(builder, whole, whole, [i, i + 1]) for whole in (left, right)]
-                parts.append(_multiply(builder, *pair, which))
+                one, other = (_shuffle(builder, whole, whole, [i, i + 1]) for whole in (left, right))
+                parts.append(_multiply(builder, one, other, which))
             while len(parts) > 1:
                 places = list(range(2 * parts[0].type.count))
-                parts = [_shuffle(builder, *parts[i : i + 2], places) for i in range(0, len(parts), 2)]
+                parts = [_shuffle(builder, parts[i], parts[i + 1], places) for i in range(0, len(parts), 2)]
             return parts[0]
 
         return left(left, right), generate
