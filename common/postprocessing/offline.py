@@ -7,7 +7,6 @@ frames: an error rate that wanders inside the key is the same in every frame.
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable, Iterable
 from concurrent.futures import Executor
 from dataclasses import dataclass
@@ -19,6 +18,7 @@ from numpy.typing import NDArray
 from common.datatypes import ReconciledKey
 from common.errors import InputError
 from common.keybits import KeyBits
+from common.postprocessing.interleaving import frame_lengths, spread
 from common.postprocessing.ldpc_decoder import DecoderName
 from common.postprocessing.reconciliation import (
     RESULT_BITS,
@@ -29,7 +29,6 @@ from common.postprocessing.reconciliation import (
     QberTracker,
     ReferenceFrame,
     choose_code,
-    split_block,
 )
 from common.security.bounds import binary_entropy
 
@@ -141,9 +140,9 @@ def reconcile_pair(
         )
     tracker = QberTracker(LEAD_QBER) if qber is None else QberTracker(qber, _TRUSTED_BITS)
     leads = _leads(n_bits) if qber is None else []
-    lengths = leads + _whole_bytes(n_bits - sum(leads), frame_length_bits)
+    lengths = leads + frame_lengths(n_bits - sum(leads), frame_length_bits)
     starts = np.concatenate([[0], np.cumsum(lengths)]).tolist()
-    places = _spread(n_bits)
+    places = spread(n_bits)
     done: list[tuple[int, FrameOutcome]] = []
     first = 0
     while first < len(lengths):
@@ -173,26 +172,6 @@ def _leads(n_bits: int) -> list[int]:
         if _LEAD_SHARE * length <= n_bits - sum(leads):
             leads.append(length)
     return leads
-
-
-def _spread(n_bits: int) -> NDArray[np.int64]:
-    """*(ceil(n_bits / 8),) int64*: places of the bytes in the order of the frames; a last broken byte stays last.
-
-    Steps of the golden ratio: every stretch of the order is spread evenly over the key.
-    """
-    whole = n_bits // 8
-    step = max(1, round(whole * (math.sqrt(5) - 1) / 2))
-    while math.gcd(step, whole) > 1:
-        step += 1
-    places = np.arange(whole, dtype=np.int64) * step % max(whole, 1)
-    return np.append(places, whole) if n_bits % 8 else places
-
-
-def _whole_bytes(n_bits: int, frame_length_bits: int) -> list[int]:
-    """Lengths of the frames, each but the last a multiple of 8."""
-    lengths = split_block(n_bits, frame_length_bits)
-    ends = [8 * round(end / 8) for end in np.cumsum(lengths)[:-1].tolist()] + [n_bits]
-    return np.diff([0, *ends]).tolist() if n_bits else []
 
 
 def _correct(alice: Bits, bob: Bits, spec: FrameSpec, decoder: DecoderName) -> FrameOutcome:

@@ -9,7 +9,7 @@ Every disclosed bit is counted where its bytes are made. Either side may be the 
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal
 
 import numpy as np
@@ -395,7 +395,7 @@ class CorrectingFrame:
 
 
 class QberTracker:
-    """Follows the error rate through decoded frames: a long average, which forgets when the newest bits contradict it.
+    """Follows the error rate through decoded frames: an average that starts again when a frame contradicts it.
 
     Parameters
     ----------
@@ -405,9 +405,10 @@ class QberTracker:
     """
 
     def __init__(self, initial_qber: float, initial_bits: int = 1 << 11, memory_bits: int = 1 << 22) -> None:
-        self._long = _Average(memory_bits, initial_qber, initial_bits)
-        self._short = _Average(_SHORT_MEMORY_BITS, initial_qber, initial_bits)
+        self._long = _Average(memory_bits, initial_bits, initial_bits * initial_qber)
+        self._short = _Average(_SHORT_MEMORY_BITS, initial_bits, initial_bits * initial_qber)
         self._learned = False
+        self._wander = 0.0
 
     @property
     def qber(self) -> float:
@@ -420,19 +421,31 @@ class QberTracker:
         return 1 / math.sqrt(max(self._long.errors, 1.0))
 
     @property
+    def uncertainty_of_next(self) -> float:
+        """The same for bits that come later: also by how much the rate has jumped lately."""
+        return math.hypot(self.uncertainty, self._wander)
+
+    @property
     def learned(self) -> bool:
         """Some frame has been decoded (or has failed): the estimate is more than a guess."""
         return self._learned
 
     def decoded(self, n_bits: int, errors: int) -> None:
         """A frame was decoded."""
-        self._learned = True
+        before, p = self._long.bits, self._long.mean
+        fresh = _Average(self._long.memory_bits, n_bits, errors)
+        jump = fresh.mean - p
         self._long.add(n_bits, errors)
         self._short.add(n_bits, errors)
-        p = self._long.mean
-        deviation = math.sqrt(p * (1 - p) / self._short.bits)
-        if abs(self._short.mean - p) > _SURPRISE * deviation:
-            self._long.bits, self._long.errors = self._short.bits, self._short.errors
+        if abs(jump) > _SURPRISE * math.sqrt(p * (1 - p) * (1 / n_bits + 1 / before)):
+            self._wander = max(self._wander, abs(jump) / p) if self._learned else 0.0
+            self._long, self._short = fresh, replace(fresh, memory_bits=_SHORT_MEMORY_BITS)
+        else:
+            self._wander *= max(0.0, 1 - n_bits / self._long.memory_bits)
+            p = self._long.mean
+            if abs(self._short.mean - p) > _SURPRISE * math.sqrt(p * (1 - p) / self._short.bits):
+                self._long = replace(self._short, memory_bits=self._long.memory_bits)
+        self._learned = True
 
     def failed(self, spec: FrameSpec) -> None:
         """A frame was not decoded: its error rate was above what everything disclosed could correct."""
@@ -441,16 +454,18 @@ class QberTracker:
             self.decoded(spec.payload_bits, round(worst * spec.payload_bits))
 
 
-_SHORT_MEMORY_BITS = 1 << 18
-#: Standard deviations of the short average at which the long one starts again.
+_SHORT_MEMORY_BITS = 1 << 17
+#: Standard deviations, of a frame or of the short average, at which the long average starts again.
 _SURPRISE = 3.0
 
 
+@dataclass
 class _Average:
-    """Exponential average weighted by bits; starts as if it had seen few."""
+    """Exponential average weighted by bits."""
 
-    def __init__(self, memory_bits: int, initial: float, initial_bits: int) -> None:
-        self.memory_bits, self.bits, self.errors = memory_bits, float(initial_bits), initial_bits * initial
+    memory_bits: int
+    bits: float
+    errors: float
 
     @property
     def mean(self) -> float:

@@ -1,7 +1,8 @@
 """Reconciliation of one block, frame by frame while the block still fills. The same code at both ends.
 
-Sifted bits go in; frames are cut; for each frame one end is the *reference* (it sends syndromes) and the other
-corrects. Every bit that an end discloses about the key is counted here, at the moment its message is made or arrives.
+Sifted bits go in; windows of them are cut into frames that all see the same errors; for each frame one end is the
+*reference* (it sends syndromes) and the other corrects. The first frame of a window tells the error rate to the rest.
+Every bit that an end discloses about the key is counted here, at the moment its message is made or arrives.
 """
 
 from __future__ import annotations
@@ -16,6 +17,7 @@ from numpy.typing import NDArray
 from common.config import Reconciliation
 from common.errors import RemoteProtocolError
 from common.keybits import KeyBits
+from common.postprocessing.interleaving import frame_lengths, spread, window_bits
 from common.postprocessing.reconciliation import (
     RESULT_BITS,
     CorrectingFrame,
@@ -34,10 +36,8 @@ MIN_TAIL_BITS = 1024
 """A shorter rest at the end of a block is left out at both ends (nothing about it is ever disclosed)."""
 QBER_STEP = 2.0**-16
 MOST_STEPS = 0xFFFF
-FRAMES_UNLEARNED = 1
-"""Frames under way as long as no frame of this link has told the error rate: more would all be sized by a guess."""
 FRAMES_UNDER_WAY = 64
-"""Frames under way later: enough for a round trip of a second at full rate, and a bound on memory."""
+"""Frames under way: enough for a round trip of a second at full rate, and a bound on memory."""
 STATUS = {"more": 0, "decoded": 1, "failed": 2}
 Packed = NDArray[np.uint8]
 
@@ -48,6 +48,7 @@ class Frame:
 
     index: int
     n_bits: int
+    window: int = -1
     bits: Packed | None = field(default=None, repr=False)
     work: ReferenceFrame | CorrectingFrame | None = field(default=None, repr=False)
     early: Syndrome | None = field(default=None, repr=False)
@@ -83,6 +84,9 @@ class FrameExchange:
         self._bits = BitAccumulator()
         self._frames: dict[int, Frame] = {}
         self._cut = 0
+        self._windows = 0
+        self._probed: set[int] = set()
+        self._known: set[int] = set()
         self._waiting: deque[Frame] = deque()
         self._under_way = 0
         self.closed = False
@@ -95,16 +99,17 @@ class FrameExchange:
         self.sifted_bits += bits.n_bits
         self._bits.append(bits)
         effects: list[Effect] = []
-        while len(self._bits) >= self._settings.frame_length_bits:
-            effects += self._start(self._settings.frame_length_bits)
+        window = window_bits(self._settings.frame_length_bits)
+        while len(self._bits) >= window:
+            effects += self._cut_window(window)
         return effects
 
     def close(self) -> list[Effect]:
-        """No more bits: the rest becomes a shorter frame, or is left out if it is tiny."""
+        """No more bits: the rest becomes a shorter window, or is left out if it is tiny."""
         self.closed = True
         tail = len(self._bits)
         if tail >= MIN_TAIL_BITS:
-            return self._start(tail)
+            return self._cut_window(tail)
         self._bits.wipe()
         return []
 
@@ -202,32 +207,47 @@ class FrameExchange:
             decoder = Role.BOB if index % 2 == 0 else Role.ALICE
         return self._role is not decoder
 
-    def _start(self, n_bits: int) -> list[Effect]:
+    def _cut_window(self, n_bits: int) -> list[Effect]:
+        bits = self._bits.take(n_bits).take()
+        places, start = spread(n_bits), 0
+        effects: list[Effect] = []
+        for length in frame_lengths(n_bits, self._settings.frame_length_bits):
+            stop = start + (length + 7) // 8
+            effects += self._start(bits[places[start:stop]], length)
+            start = stop
+        bits.fill(0)
+        self._windows += 1
+        return effects
+
+    def _start(self, bits: Packed, n_bits: int) -> list[Effect]:
         index = self._cut
         self._cut += 1
         frame = self._frames.setdefault(index, Frame(index, n_bits))
         if frame.n_bits != n_bits:
             raise RemoteProtocolError(f"frame {index} has {n_bits} bits here and {frame.n_bits} at the peer")
-        frame.bits = self._bits.take(n_bits).take()
+        frame.bits, frame.window = bits, self._windows
         if not self._is_reference(index):
             return self._correct(frame) if frame.early is not None else []
         self._waiting.append(frame)
         return self._send_waiting()
 
     def _send_waiting(self) -> list[Effect]:
-        """Begin reference frames, as many as may be under way."""
+        """Begin reference frames: of each window one, and the others once a frame has told its error rate."""
         effects: list[Effect] = []
-        most = FRAMES_UNDER_WAY if self._tracker.learned else FRAMES_UNLEARNED
-        while self._waiting and self._under_way < most:
+        while self._waiting and self._under_way < FRAMES_UNDER_WAY:
+            window = self._waiting[0].window
+            if window not in self._known and window in self._probed:
+                break
+            self._probed.add(window)
             self._under_way += 1
             effects.append(self._begin(self._waiting.popleft()))
         return effects
 
     def _begin(self, frame: Frame) -> Effect:
-        bits = frame.bits
+        bits, tracker = frame.bits, self._tracker
         assert bits is not None
-        tracker = self._tracker
-        spec = choose_code(tracker.qber, frame.n_bits, self._settings.efficiency, tracker.uncertainty)
+        unsure = tracker.uncertainty if frame.window in self._known else tracker.uncertainty_of_next
+        spec = choose_code(tracker.qber, frame.n_bits, self._settings.efficiency, unsure)
 
         def work() -> tuple[ReferenceFrame, bytes]:
             reference = ReferenceFrame(spec, bits)
@@ -294,10 +314,13 @@ class FrameExchange:
                 frame.errors = outcome.errors
                 steps = min(round(outcome.errors / frame.n_bits / QBER_STEP), MOST_STEPS)
             self._finish(frame, outcome.status, steps)
-        return [self._say(FrameResult(self._block_id, frame.index, number, STATUS[outcome.status], steps))]
+        said = self._say(FrameResult(self._block_id, frame.index, number, STATUS[outcome.status], steps))
+        # With both ends decoding, a frame that we corrected may be what our own wait for.
+        return [said, *self._send_waiting()]
 
     def _finish(self, frame: Frame, status: str, qber_steps: int) -> None:
         frame.status, spec = status, frame.work.spec if frame.work is not None else None
+        self._known.add(frame.window)
         frame.work = None
         if status == "decoded":
             reported = round(qber_steps * QBER_STEP * frame.n_bits)

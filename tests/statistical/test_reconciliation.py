@@ -19,7 +19,10 @@ def test_the_curves_are_of_these_codes() -> None:
     assert STORED["fingerprint"] == code_table().fingerprint(), "run python -m tests.statistical.frame_error_curves"
 
 
-@pytest.mark.parametrize(("log2_n", "qber"), [(14, 0.01), (14, 0.025), (14, 0.08), (16, 0.025), (16, 0.05), (18, 0.025)])
+CURVES = [(14, 0.01), (14, 0.025), (14, 0.08), (16, 0.025), (16, 0.05), (18, 0.025)]
+
+
+@pytest.mark.parametrize(("log2_n", "qber"), CURVES)
 def test_points_of_the_curves(rng: np.random.Generator, log2_n: int, qber: float) -> None:
     """All points of one curve together, against the stored ones: within five standard deviations."""
     frames, difference, variance = FRAMES[log2_n], 0.0, 0.0

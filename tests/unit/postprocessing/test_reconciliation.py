@@ -12,7 +12,8 @@ from hypothesis import strategies as st
 
 from common.errors import InputError, LocalProtocolError, RemoteProtocolError
 from common.kernels import ldpc
-from common.postprocessing import offline, reconciliation
+from common.postprocessing import reconciliation
+from common.postprocessing.interleaving import frame_lengths, spread, window_bits
 from common.postprocessing.ldpc_codes import code_table
 from common.postprocessing.ldpc_decoder import LayeredDecoder, ReferenceDecoder
 from common.postprocessing.offline import HIGHEST_QBER, LEAD_FRAMES_BITS, reconcile_pair
@@ -261,9 +262,14 @@ def test_tracker_averages_long_and_forgets_fast() -> None:
         tracker.decoded(1 << 16, round(0.02 * (1 << 16)))
     assert tracker.learned
     assert tracker.qber == pytest.approx(0.02, rel=0.02)
-    for _ in range(4):
-        tracker.decoded(1 << 16, round(0.03 * (1 << 16)))
-    assert tracker.qber > 0.026
+    assert tracker.uncertainty < 0.006
+    assert tracker.uncertainty_of_next < 0.01
+    tracker.decoded(1 << 16, round(0.0207 * (1 << 16)))
+    assert tracker.qber < 0.0202, "within the noise of one frame"
+    tracker.decoded(1 << 16, round(0.03 * (1 << 16)))
+    assert tracker.qber > 0.0299
+    assert tracker.uncertainty > 0.02
+    assert tracker.uncertainty_of_next > 0.4, "a rate that has jumped may jump again"
     before = tracker.qber
     tracker.failed(choose_code(tracker.qber, 1 << 16, "fast"))
     assert tracker.qber > before
@@ -287,7 +293,7 @@ def test_a_failed_frame_counts_in_full(rng: np.random.Generator) -> None:
     n_bits = 1 << 16
     alice = rng.integers(0, 256, n_bits // 8, dtype=np.uint8)
     errors = np.full(n_bits, 0.02).reshape(-1, 8)
-    errors[offline._spread(n_bits)[1 << 12 :]] = 0.15
+    errors[spread(n_bits)[1 << 12 :]] = 0.15
     bob = alice ^ np.packbits(rng.random(errors.shape) < errors, axis=1, bitorder="little").reshape(-1)
     result = reconcile_pair(alice, bob, n_bits, frame_length_bits=1 << 15, qber=0.02)
     assert (result.frames, result.frames_failed) == (2, 1)
@@ -342,7 +348,7 @@ def test_failed_frames_leave_the_rest_in_order(rng: np.random.Generator) -> None
     np.testing.assert_array_equal(result.alice, alice)
     np.testing.assert_array_equal(result.bob, alice)
     lost = np.zeros(alice.size, np.bool_)
-    lost[offline._spread(n_bits)[1024:2048]] = True
+    lost[spread(n_bits)[1024:2048]] = True
     bob[lost] ^= np.packbits(rng.random((int(lost.sum()), 8)) < 0.2, axis=1).reshape(-1)
     result = reconcile_pair(alice, bob, n_bits, frame_length_bits=1 << 13, qber=0.02)
     assert result.frames_failed >= 1
@@ -355,10 +361,18 @@ def test_failed_frames_leave_the_rest_in_order(rng: np.random.Generator) -> None
 
 @given(st.integers(1, 100_000))
 def test_every_byte_has_one_place(n_bits: int) -> None:
-    places = offline._spread(n_bits)
+    places = spread(n_bits)
     np.testing.assert_array_equal(np.sort(places), np.arange((n_bits + 7) // 8))
     if n_bits % 8:
         assert places[-1] == n_bits // 8
+
+
+@given(st.integers(1 << 12, 1 << 20))
+def test_windows_hold_whole_frames_of_the_length_wished(frame_length_bits: int) -> None:
+    lengths = frame_lengths(window_bits(frame_length_bits), frame_length_bits)
+    assert all(length % 8 == 0 for length in lengths)
+    assert all(abs(length - frame_length_bits) <= 16 for length in lengths)
+    assert len(lengths) >= 4
 
 
 def test_bad_pairs_are_refused(rng: np.random.Generator) -> None:

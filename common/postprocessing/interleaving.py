@@ -1,0 +1,43 @@
+"""Cutting a window of sifted bits into frames that all see the same errors: bytes of each frame come from everywhere.
+
+A frame is then as good as any other of its window, whatever the error rate does inside it, and one decoded frame tells
+the rate of the others. Ours, DECISIONS 23.
+"""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+from numpy.typing import NDArray
+
+from common.postprocessing.reconciliation import split_block
+
+#: A window is about so many bits, and at least so many frames.
+WINDOW_BITS = 1 << 20
+_FEWEST_FRAMES = 4
+
+
+def window_bits(frame_length_bits: int) -> int:
+    """Length of a window on a link; a multiple of 8."""
+    return frame_length_bits * max(_FEWEST_FRAMES, WINDOW_BITS // frame_length_bits) // 8 * 8
+
+
+def frame_lengths(n_bits: int, frame_length_bits: int) -> list[int]:
+    """Lengths of a window's frames, as equal as can be, each but the last a multiple of 8."""
+    lengths = split_block(n_bits, frame_length_bits)
+    ends = [8 * round(end / 8) for end in np.cumsum(lengths)[:-1].tolist()] + [n_bits]
+    return np.diff([0, *ends]).tolist() if n_bits else []
+
+
+def spread(n_bits: int) -> NDArray[np.int64]:
+    """*(ceil(n_bits / 8),) int64*: places of the bytes in the order of the frames; a last broken byte stays last.
+
+    Steps of the golden ratio: every stretch of the order is spread evenly over the window.
+    """
+    whole = n_bits // 8
+    step = max(1, round(whole * (math.sqrt(5) - 1) / 2))
+    while math.gcd(step, whole) > 1:
+        step += 1
+    places = np.arange(whole, dtype=np.int64) * step % max(whole, 1)
+    return np.append(places, whole) if n_bits % 8 else places
