@@ -64,8 +64,9 @@ def test_tallies_are_those_of_one_block(data: st.DataObject) -> None:
         assert tallies.x_counts[0][3] == (0, 0)
     for level in tallies.x_counts:
         (h_r, h_l), (v_r, v_l), (r_r, r_l), _ = level
-        assert abs(h_r - h_l) <= 1
-        assert abs(v_r - v_l) <= 1
+        if rules.dead_time_ps >= link.dead_time_ps:
+            assert abs(h_r - h_l) <= 1, "without a common dead time the busier detector is blind more often"
+            assert abs(v_r - v_l) <= 1
         assert r_r >= r_l
 
 
