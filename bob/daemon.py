@@ -28,6 +28,8 @@ from hardware.slow_control import SlowControl, identities
 READ_TIMEOUT_S = 0.2
 MAX_BACKLOG_BLOCKS = 3
 MAX_BACKLOG_CHUNKS = 24
+MAX_BACKLOG_FRAME_BITS = 1 << 22
+MIN_BACKLOG_FRAMES = 8
 
 
 def random_bits(n: int) -> NDArray[np.uint8]:
@@ -60,9 +62,13 @@ class Clicks(threading.Thread):
         self._room = threading.Event()
         self._can_wait = bool(getattr(tagger, "can_wait", tagger.info.simulated))
         self._max_backlog = MAX_BACKLOG_CHUNKS * config.blocks.chunk_detections
+        in_frames = MAX_BACKLOG_FRAME_BITS // config.reconciliation.frame_length_bits
+        self._max_frames = max(in_frames, MIN_BACKLOG_FRAMES)
         self._posted = 0
         self._last_slot = 0
+        self._shedding = False
         self.blocks_shed = 0
+        self.batches_dropped = 0
 
     def run(self) -> None:
         """Until :meth:`stop` or the end of the recording."""
@@ -103,11 +109,13 @@ class Clicks(threading.Thread):
             self._on_event(event)
         behind = self._behind()
         if behind and not self._can_wait:
-            self.blocks_shed += 1
+            self.batches_dropped += 1
+            self.blocks_shed += not self._shedding
             self._node.shell.act(lambda: self._session.void_filling("shed: post-processing is behind", now_ns()))
         else:
             for batch in batches:
                 self._take(batch)
+        self._shedding = behind and not self._can_wait
         self._look_for_room()
 
     def _steer(self, until_ps: int, preambles: Counts) -> None:
@@ -142,7 +150,11 @@ class Clicks(threading.Thread):
 
     def _behind(self) -> bool:
         session = self._session
-        return session.backlog_blocks > MAX_BACKLOG_BLOCKS or session.backlog_detections > self._max_backlog
+        return (
+            session.backlog_blocks > MAX_BACKLOG_BLOCKS
+            or session.backlog_detections > self._max_backlog
+            or session.backlog_frames > self._max_frames
+        )
 
     def _look_for_room(self) -> None:
         if not self._behind():
@@ -191,9 +203,11 @@ async def run(config: Config, options: Options) -> None:
                 "acquisitions": status.acquisitions,
                 "slips": status.slips,
                 "blocks_shed": clicks.blocks_shed,
+                "batches_dropped": clicks.batches_dropped,
                 "backlog_blocks": session.backlog_blocks,
                 "backlog_detections": session.backlog_detections,
                 "polarisation": "off" if clicks.steering is None else clicks.steering.state,
+                "backlog_frames": session.backlog_frames,
             }
 
         clicks = Clicks(tagger, receiver, node, session, config)

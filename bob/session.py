@@ -20,7 +20,7 @@ from common.datatypes import Detections, ReconciledKey, SecretKey
 from common.errors import RemoteProtocolError
 from common.postprocessing.amplification import seed_bits, seed_fault
 from common.postprocessing.reconciliation import QberTracker
-from common.postprocessing.sifting import bob_sift, encode_announcement
+from common.postprocessing.sifting import MAX_CHUNK_DETECTIONS, bob_sift, encode_announcement
 from common.postprocessing.verification import verification_tag, verified_key
 from common.protocol.block import BITS_PER_BYTE, Block
 from common.protocol.effects import BlockDone, Effect, Run
@@ -45,6 +45,8 @@ from common.protocol.transitions import Role, State, may_refuse
 
 CHUNK_SLOTS = 1 << 25
 """A chunk is announced at the latest after this many slots, so that Alice need not keep symbols for long."""
+MAX_PIECE = MAX_CHUNK_DETECTIONS // 2
+"""A chunk is less than `chunk_detections` (at most as many) and one piece more."""
 BLOCK_NUMBERS_PER_START = 1 << 32
 HOPELESS = 0.16
 """Phase error rate beyond which no code is good enough: h(0.16) + h(2.5 %) is 0.8, and Z is then rarely so good."""
@@ -175,6 +177,11 @@ class BobSession(LinkSession):
         return sum(len(d) for block in self._blocks.values() for d in block.announced.values())
 
     @property
+    def backlog_frames(self) -> int:
+        """Frames that wait for their result: what slow error correction makes grow while a block still fills."""
+        return sum(block.frames.open_frames for block in self._blocks.values())
+
+    @property
     def backlog_blocks(self) -> int:
         """Blocks that are closed and not yet at their end."""
         return len(self._blocks) - (self._filling is not None)
@@ -184,6 +191,9 @@ class BobSession(LinkSession):
     def on_detections(self, detections: Detections, now_ns: int) -> list[Effect]:
         """More detections, contiguous with the last; opens and closes blocks. Dropped while there is no handshake."""
         self.now_ns = now_ns
+        return [effect for piece in pieces(detections, MAX_PIECE) for effect in self._on_piece(piece)]
+
+    def _on_piece(self, detections: Detections) -> list[Effect]:
         if not self.ready:
             return []
         self._waiting.append(detections)
@@ -391,6 +401,28 @@ def join(parts: list[Detections]) -> Detections:
         sum(d.cross_basis_clicks for d in parts),
         sum(d.outside_gate for d in parts),
     )
+
+
+def pieces(detections: Detections, most: int) -> list[Detections]:
+    """A batch as contiguous ones of at most ``most`` detections (a tagger may deliver a second at once)."""
+    n = len(detections)
+    if n <= most:
+        return [detections]
+    starts = range(0, n, most)
+    slots = detections.slots
+    edges = [detections.from_slot, *[int(slots[at]) for at in starts[1:]], detections.to_slot]
+    counts = (detections.double_clicks, detections.cross_basis_clicks, detections.outside_gate)
+    return [
+        Detections(
+            slots[at : at + most],
+            detections.bases[at : at + most],
+            detections.bits[at : at + most],
+            edges[i],
+            edges[i + 1],
+            *(counts if i == 0 else (0, 0, 0)),
+        )
+        for i, at in enumerate(starts)
+    ]
 
 
 def _first_difference(ours: str, theirs: str) -> str:

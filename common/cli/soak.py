@@ -39,6 +39,7 @@ def sample(role: str, status: dict[str, Any], hours: float) -> dict[str, Any]:
         "jobs_waiting": sum(load.get("jobs_waiting", {}).values()),
         "channel_backlog_bytes": load.get("channel_backlog_bytes", 0),
         "backlog_detections": details.get("backlog_detections", 0),
+        "backlog_frames": details.get("backlog_frames", 0),
         "symbols_kept": details.get("symbols_kept", 0),
         "blocks_committed": status.get("blocks_committed", 0),
         "blocks_refused": status.get("blocks_refused", 0),
@@ -85,7 +86,13 @@ def conclude(record: list[dict[str, Any]], keys_compared: int, keys_equal: bool)
         "blocks_refused": {role: last[role]["blocks_refused"] for role in ROLES},
         "queue_worst": {
             name: max(one[name] for one in record)
-            for name in ("jobs_waiting", "channel_backlog_bytes", "backlog_detections", "symbols_kept")
+            for name in (
+                "jobs_waiting",
+                "channel_backlog_bytes",
+                "backlog_detections",
+                "backlog_frames",
+                "symbols_kept",
+            )
         },
         "keys_compared": keys_compared,
         "keys_equal": keys_equal,

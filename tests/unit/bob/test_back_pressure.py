@@ -1,0 +1,118 @@
+"""What Bob's daemon does when post-processing is behind, and batches of any size."""
+
+from __future__ import annotations
+
+import asyncio
+import itertools
+from types import SimpleNamespace
+from typing import Any
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from bob.daemon import MAX_BACKLOG_FRAME_BITS, Clicks
+from bob.session import MAX_PIECE, join, pieces
+from classical_channel.framing import MAX_BODY_BYTES
+from common.config import Blocks, parse_config
+from common.datatypes import Detections
+from common.postprocessing.sifting import MAX_CHUNK_DETECTIONS, encode_announcement
+from common.preamble import PREAMBLE_SLOTS
+
+
+class Session:
+    """Counts what it is given."""
+
+    backlog_blocks = backlog_detections = backlog_frames = 0
+
+    def __init__(self) -> None:
+        self.taken: list[Detections] = []
+        self.voided: list[str] = []
+
+    def on_detections(self, batch: Detections, now_ns: int) -> list[Any]:
+        self.taken.append(batch)
+        return []
+
+    def void_filling(self, reason: str, now_ns: int) -> list[Any]:
+        self.voided.append(reason)
+        return []
+
+
+def detections(slots: list[int], to_slot: int) -> Detections:
+    found = np.array(slots, np.int64)
+    return Detections(found, (found % 3 == 0).astype(np.uint8), (found % 2).astype(np.uint8), 0, to_slot, 3, 2, 1)
+
+
+def clicks(session: Session, *, can_wait: bool, tmp_path: Any) -> Clicks:
+    board = SimpleNamespace(state="", slots=lambda n: None, start_counting=lambda: None)
+    node = SimpleNamespace(board=board, shell=SimpleNamespace(act=lambda call: call()))
+    tagger = SimpleNamespace(can_wait=can_wait, info=SimpleNamespace(simulated=can_wait))
+    config = parse_config("role = 'bob'", tmp_path)
+    return Clicks(tagger, SimpleNamespace(state="locked"), node, session, config)  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize(
+    ("backlog", "amount"),
+    [
+        ("backlog_blocks", 4),
+        ("backlog_detections", 1 << 24),
+        ("backlog_frames", 1 + MAX_BACKLOG_FRAME_BITS // (1 << 16)),
+    ],
+)
+async def test_a_real_tagger_is_read_on_and_the_block_is_shed_whole_and_counted(
+    backlog: str, amount: int, tmp_path: Any
+) -> None:
+    assert asyncio.get_running_loop().is_running()
+    session = Session()
+    thread = clicks(session, can_wait=False, tmp_path=tmp_path)
+    batch = detections([PREAMBLE_SLOTS + 1], PREAMBLE_SLOTS + 9)
+    thread._arrived([batch], [])
+    assert session.taken == [batch]
+    setattr(session, backlog, amount)
+    thread._arrived([batch], [])
+    assert session.taken == [batch]
+    thread._arrived([batch], [])
+    assert (thread.blocks_shed, thread.batches_dropped) == (1, 2)
+    assert set(session.voided) == {"shed: post-processing is behind"}
+    setattr(session, backlog, 0)
+    thread._arrived([detections([PREAMBLE_SLOTS + 20], PREAMBLE_SLOTS + 30)], [])
+    assert len(session.taken) == 2
+    assert thread.blocks_shed == 1
+
+
+async def test_a_tagger_that_can_wait_loses_nothing_and_is_kept_waiting(tmp_path: Any) -> None:
+    session = Session()
+    thread = clicks(session, can_wait=True, tmp_path=tmp_path)
+    session.backlog_frames = 1000
+    thread._arrived([detections([PREAMBLE_SLOTS + 1], PREAMBLE_SLOTS + 9)], [])
+    assert len(session.taken) == 1
+    assert not thread._room.is_set()
+    session.backlog_frames = 0
+    thread._look_for_room()
+    assert thread._room.is_set()
+    assert thread.blocks_shed == 0
+
+
+@given(st.lists(st.integers(1, 1000), max_size=40), st.integers(1, 9))
+def test_a_large_batch_in_pieces_is_the_same_batch(gaps: list[int], most: int) -> None:
+    slots = np.cumsum(gaps).tolist()
+    whole = detections(slots, (slots[-1] if slots else 0) + 5)
+    cut = pieces(whole, most)
+    assert all(len(piece) <= most for piece in cut)
+    assert all(a.to_slot == b.from_slot for a, b in itertools.pairwise(cut))
+    assert all(np.all((p.slots >= p.from_slot) & (p.slots < p.to_slot)) for p in cut)
+    again = join(cut)
+    for name in ("slots", "bases", "bits"):
+        np.testing.assert_array_equal(getattr(again, name), getattr(whole, name))
+    for name in ("from_slot", "to_slot", "double_clicks", "cross_basis_clicks", "outside_gate"):
+        assert getattr(again, name) == getattr(whole, name)
+
+
+def test_the_largest_chunk_fits_one_announcement_and_one_packet() -> None:
+    most = next(item.le for item in Blocks.model_fields["chunk_detections"].metadata if hasattr(item, "le"))
+    assert most + MAX_PIECE <= MAX_CHUNK_DETECTIONS
+    n = MAX_CHUNK_DETECTIONS
+    slots = (1 << 40) + PREAMBLE_SLOTS + 32 * np.arange(n, dtype=np.int64)
+    full = Detections(slots, np.zeros(n, np.uint8), np.zeros(n, np.uint8), 0, int(slots[-1]) + 1)
+    assert len(encode_announcement(full)) < MAX_BODY_BYTES - 100
