@@ -39,6 +39,9 @@ class TagsAgain:
         elif record.kind == "tags":
             self._feed()
             self._waiting = record
+        elif record.kind == "search anew":
+            self._feed()
+            self._receiver.search_anew()
 
     def detections(self, event: Record) -> Detections:
         """The batch that the session was given."""

@@ -381,6 +381,11 @@ class RecordedReceiver(_Proxy):
             self._recorder.produced(next(self._batches), batch)
         return made
 
+    def search_anew(self) -> None:
+        """See :class:`bob.receiver.Receiver`."""
+        self._recorder.put("search anew")
+        self._part.search_anew()
+
 
 class RecordedLight(_Proxy):
     """A random source or a modulator, every byte and every symbol taken down."""
