@@ -76,6 +76,12 @@ class _Batch:
     crossed: int = 0
     outside: int = 0
 
+    def take(self, more: _Batch) -> None:
+        self.parts += more.parts
+        self.doubles += more.doubles
+        self.crossed += more.crossed
+        self.outside += more.outside
+
     def close(self, to_slot: int) -> Detections:
         empty = (np.zeros(0, np.int64), np.zeros(0, np.uint8), np.zeros(0, np.uint8))
         parts = self.parts or [empty]
@@ -129,6 +135,8 @@ class Receiver:
         self._preamble_sigma = 0.0
         self._acquisitions = self._slips = 0
         self._batch: _Batch | None = None
+        self._doubtful: _Batch | None = None
+        self._sure_slot = 0
         self._events: list[ReceiverEvent] = []
         self._preamble_counts: list[tuple[int, int, int]] = []
         self._until_ps = 0
@@ -174,8 +182,8 @@ class Receiver:
 
         Returns
         -------
-        list of Detections : ascending, contiguous ranges while locked; preamble slots hold none. A click near the end
-            of a batch waits for the next one, since its slot may not be complete.
+        list of Detections : ascending, contiguous ranges while locked; preamble slots hold none. A click waits until
+            the clock was measured after it: if the light has jumped since, its slot is wrong and it is dropped.
         """
         done: list[Detections] = []
         if batch.until_ps < self._until_ps:
@@ -285,16 +293,22 @@ class Receiver:
         crossed: int,
         out: int,
     ) -> None:
+        if self._doubtful is None:
+            self._doubtful = _Batch(self._sure_slot)
+        self._doubtful.take(_Batch(from_slot, [(slots, bases, bits)], doubles, crossed, out))
+
+    def _confirm(self) -> None:
+        """The clock was measured and held: what came since the measurement before may be used."""
+        self._sure_slot = self._next_slot
         if self._batch is None:
-            self._batch = _Batch(from_slot)
-        self._batch.parts.append((slots, bases, bits))
-        self._batch.doubles += doubles
-        self._batch.crossed += crossed
-        self._batch.outside += out
+            self._batch = self._doubtful
+        elif self._doubtful is not None:
+            self._batch.take(self._doubtful)
+        self._doubtful = None
 
     def _emit(self, done: list[Detections]) -> None:
         if self._batch is not None:
-            done.append(self._batch.close(self._next_slot))
+            done.append(self._batch.close(self._sure_slot))
             self._batch = None
 
     def _align(self, slots: NDArray[np.int64], bits: Bytes8, to_slot: int) -> None:
@@ -318,6 +332,7 @@ class Receiver:
         assert self._clock is not None
         self._clock.shift(offset)
         self._next_slot += offset
+        self._sure_slot = self._next_slot
         self._gate.renumber(self._next_slot - 1)
 
     def _check_preamble(self, from_slot: int, slots: NDArray[np.int64], bits: Bytes8, done: list[Detections]) -> None:
@@ -336,6 +351,7 @@ class Receiver:
             self._verified_slot, self._verified_epoch, self._epoch_hint = self._next_slot, epoch, epoch
         elif verdict != "undecided":
             self._emit(done)
+            self._doubtful = None
             self._slips += 1
             self._events.append(ReceiverEvent("slip", self._verified_slot, self._next_slot))
             if verdict == "failed":
@@ -357,10 +373,13 @@ class Receiver:
         gate.forget_moments()
         if outcome == "jump" or not clock.holding:
             self._lose(done)
+        else:
+            self._confirm()
 
     def _lose(self, done: list[Detections]) -> None:
         """The slot numbers are no longer certain: start again from the frequency."""
         self._emit(done)
+        self._doubtful = None
         if self.state == "locked":
             self._events.append(ReceiverEvent("lost", self._verified_slot, self._next_slot))
             self.state = "lost"

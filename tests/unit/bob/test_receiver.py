@@ -151,6 +151,19 @@ def test_a_comb_that_moves_against_the_clock_ends_the_lock(rng: np.random.Genera
     assert [event.kind for event in events][:2] == ["locked", "lost"]
 
 
+def test_detections_since_the_last_measurement_are_dropped_when_the_light_jumps(rng: np.random.Generator) -> None:
+    """Alice's light came back 1000 slots late and a tenth of a slot off: what then fell into the gate is nobody's."""
+    before, _ = make(rng, FIELD, 1.5)
+    late_ps = round(1000.1 / RATE_HZ * 1e12)
+    after, _ = make(rng, replace(FIELD, first_slot=FIELD.first_slot + int(1.5 * RATE_HZ)), 0.1)
+    bob = receiver(rng)
+    found, events = run(bob, joined(before, later(after, 1_500_000_000_000 + late_ps)), 0.003)
+    assert [event.kind for event in events][:2] == ["locked", "lost"]
+    before_jump = FIELD.first_slot + int(1.5 * RATE_HZ)
+    assert found[-1].to_slot - before_jump < 0.012 * RATE_HZ, "a mean hides at most half a stretch of 20 ms"
+    assert found[-1].to_slot > before_jump - 0.021 * RATE_HZ
+
+
 def test_a_slipped_slot_is_reported_with_its_range_and_corrected(rng: np.random.Generator) -> None:
     before, _ = make(rng, FIELD, 1.4)
     moved = replace(FIELD, first_slot=FIELD.first_slot + int(1.4 * RATE_HZ) + 3)
