@@ -105,6 +105,9 @@ class TwinModulator:
 class TwinTimeTagger:
     """Bob's receiver and time tagger, simulated; its time starts with the first light.
 
+    Time is the light's: it stands still while Alice is there and prepares her next slots, however long this machine
+    takes for it. Only without Alice does it go on in darkness.
+
     Parameters
     ----------
     parameters : see :class:`TaggerParameters`. config : gives slot rate, splitting ratio and intensities.
@@ -139,6 +142,7 @@ class TwinTimeTagger:
         self._resolution_ps = link.resolution_ps
         self._draws = draws
         self._next_slot: int | None = None
+        self._until_ps = self._receiver.clock.whole_ps
 
     @property
     def resolution_ps(self) -> float:
@@ -146,23 +150,24 @@ class TwinTimeTagger:
         return self._resolution_ps
 
     def read(self, timeout_s: float) -> TimeTags | None:
-        """The clicks of the next slots that Alice sends; without light, darkness."""
+        """The clicks of the next slots that Alice sends; nothing while she prepares them; without her, darkness."""
         light = self._fibre.receive(timeout_s)
-        if light is None:
-            if self._next_slot is None:
-                return TimeTags(np.zeros(0, np.int64), np.zeros(0, np.uint8), self._receiver.clock.whole_ps)
-            return TimeTags(*self._receiver.darkness(timeout_s * PS_PER_S))
-        return self._arrived(light)
+        if light is not None:
+            return self._arrived(light)
+        if self._next_slot is None or self._fibre.connected:
+            return TimeTags(np.zeros(0, np.int64), np.zeros(0, np.uint8), self._until_ps)
+        times, channels, self._until_ps = self._receiver.darkness(timeout_s * PS_PER_S)
+        return TimeTags(times, channels, self._until_ps)
 
     def _arrived(self, light: Light) -> TimeTags:
         pause = None
         if self._next_slot is not None and light.first_slot != self._next_slot:
             pause = self._receiver.darkness((_PAUSE_S + float(self._draws.uniform(0.0, 1e-6))) * PS_PER_S)
         self._next_slot = light.first_slot + 64 * int(light.basis.size)
-        times, channels, until_ps = self._receiver.light(light.basis, light.bit, light.intensity)
+        times, channels, self._until_ps = self._receiver.light(light.basis, light.bit, light.intensity)
         if pause is not None:
             times, channels = np.concatenate([pause[0], times]), np.concatenate([pause[1], channels])
-        return TimeTags(times, channels, until_ps)
+        return TimeTags(times, channels, self._until_ps)
 
     def close(self) -> None:
         """Let go of the fibre."""

@@ -98,8 +98,13 @@ class FibreExit:
         self._closed = threading.Event()
         self._alice: socket.socket | None = None
 
+    @property
+    def connected(self) -> bool:
+        """Whether Alice is there; she may still be preparing her next slots."""
+        return self._alice is not None
+
     def receive(self, timeout_s: float) -> Light | None:
-        """The next slots, or None: no light within ``timeout_s``."""
+        """The next slots, or None: nothing came within ``timeout_s``."""
         alice = self._alice or self._connect(timeout_s)
         if alice is None:
             return None

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import signal
 import time
 import uuid
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -46,6 +47,24 @@ def kill(daemon: Daemon) -> None:
     assert daemon.process is not None
     os.kill(daemon.process.pid, signal.SIGKILL)
     daemon.process.wait()
+
+
+@contextlib.contextmanager
+def stopped(process_id: int) -> Iterator[None]:
+    """As on a machine that has no time for this process."""
+    os.kill(process_id, signal.SIGSTOP)
+    try:
+        yield
+    finally:
+        os.kill(process_id, signal.SIGCONT)
+
+
+def light_waits(bob: Daemon) -> bool:
+    """Whether Bob, with nothing left to do, has heard nothing for several of his tagger's time-outs."""
+    before, end = bob.status(), time.monotonic() + 2.5
+    while time.monotonic() < end:
+        time.sleep(0.05)
+    return before["real_time_factor"] > bob.status()["real_time_factor"]
 
 
 def replace_in(daemon: Daemon, old: str, new: str) -> None:

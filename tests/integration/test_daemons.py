@@ -18,8 +18,10 @@ from tests.integration.nodes import (
     first_failure,
     good_blocks,
     kill,
+    light_waits,
     pair,
     replace_in,
+    stopped,
     undelivered_bytes,
     wait_until,
 )
@@ -87,6 +89,22 @@ def test_every_hash_family_makes_keys(link: tuple[Daemon, Daemon], family: str) 
         stop_cleanly(bob, alice)
     assert "self-test passed" in alice.log.read_text()
     assert "self-test passed" in bob.log.read_text()
+
+
+def test_no_block_is_lost_on_a_loaded_machine(tmp_path: Path) -> None:
+    """Alice gets no processor for longer than Bob's tagger waits: the light waits too, and every block is good."""
+    alice, bob = prepare(tmp_path, "field-14.6dB", "three-state", 300_000, 1)
+    with running(bob, alice):
+        for made in range(1, 4):
+            wait_until(lambda made=made: len(bob.blocks) >= made, alice, bob)
+            assert alice.process is not None
+            with stopped(alice.process.pid):
+                wait_until(lambda: light_waits(bob), bob)
+        wait_until(lambda: good_blocks(alice, bob) >= 4, alice, bob)
+        stop_cleanly(bob, alice)
+    assert [
+        block["reason"] for block in bob.blocks if block["secret_bits"] == 0 and "stop" not in block["reason"]
+    ] == []
 
 
 def expect_refusal(link: tuple[Daemon, Daemon], *words: str) -> None:

@@ -1,0 +1,93 @@
+"""The twin's devices: the light's time is not this machine's time, and darkness is what the fibre says it is."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from alice.transmitter import Transmitter
+from common.cli.demo import free_ports
+from common.config import Config, parse_config
+from common.datatypes import TimeTags
+from hardware.twin.devices import TwinModulator, TwinTimeTagger
+
+SLOTS = 1 << 20
+SLOT_PS = 1e12 / 76.13e6
+
+
+class Link:
+    """A modulator and a tagger with the fibre between them."""
+
+    def __init__(self, config: Config) -> None:
+        self._config, (port,) = config, free_ports(1)
+        self._fibre = {"fibre": f"tcp://127.0.0.1:{port}"}
+        self._transmitter = Transmitter(60_000, "three-state")
+        rng = np.random.default_rng(1)
+        self._random = lambda n: rng.integers(0, 256, n, dtype=np.uint8)
+        self.modulator = TwinModulator(self._fibre, config)
+        self.tagger = TwinTimeTagger(self._fibre | {"seed": 1, "clock_offset_ppm": 10.0}, config)
+
+    def send(self, first_slot: int) -> None:
+        self.modulator.send(self._transmitter.prepare(first_slot, SLOTS, self._random))
+
+    def read(self) -> TimeTags:
+        tags = self.tagger.read(0.01)
+        assert tags is not None
+        return tags
+
+    def light(self, first_slot: int) -> TimeTags:
+        """Light that arrives; the read before takes the connection up."""
+        self.read()
+        self.send(first_slot)
+        while (tags := self.read()).times_ps.size == 0:
+            pass
+        return tags
+
+    def restart_alice(self) -> None:
+        self.modulator.close()
+        while self.tagger._fibre.connected:
+            self.read()
+
+    def resume_alice(self) -> None:
+        self.modulator = TwinModulator(self._fibre, self._config)
+
+
+@pytest.fixture
+def link(tmp_path: Path) -> Iterator[Link]:
+    made = Link(parse_config('role = "bob"\n', tmp_path))
+    yield made
+    made.modulator.close()
+    made.tagger.close()
+
+
+def test_time_stands_still_while_alice_prepares_her_light(link: Link) -> None:
+    """A loaded machine is not an interruption of the light: slots and times stay in step across any wait."""
+    first = link.light(0)
+    for _ in range(5):
+        waiting = link.read()
+        assert (waiting.times_ps.size, waiting.until_ps) == (0, first.until_ps)
+    second = link.light(SLOTS)
+    assert second.until_ps - first.until_ps == pytest.approx(SLOTS * SLOT_PS, rel=1e-4)
+    assert second.times_ps[0] >= first.until_ps
+
+
+def test_without_alice_it_is_dark_and_time_goes_on(link: Link) -> None:
+    first = link.light(0)
+    link.restart_alice()
+    before, after = link.read(), link.read()
+    assert first.until_ps < before.until_ps
+    assert after.until_ps - before.until_ps == pytest.approx(1e10, rel=1e-3)
+
+
+def test_light_that_starts_anew_comes_at_another_phase(link: Link) -> None:
+    """A restarted Alice: at least 20 ms later, and never where her old clock would have put it by construction."""
+    first = link.light(5 * SLOTS)
+    link.restart_alice()
+    dark = link.read()
+    link.resume_alice()
+    again = link.light(0)
+    assert again.until_ps - dark.until_ps > SLOTS * SLOT_PS + 0.02e12
+    assert dark.until_ps > first.until_ps
