@@ -2,19 +2,25 @@
 
 from __future__ import annotations
 
+import sys
 from typing import NoReturn
 
-from bob.check import check
-from bob.daemon import run
-from common.cli import main as command_line
-from common.cli.role import role_command
-
-cli = role_command("bob", run, check)
+from common.cli.signals import INTERRUPTED, ignore, leave_at_once
 
 
 def main() -> NoReturn:
     """Entry point of `bob`."""
-    command_line.run(cli, "bob")
+    leave_at_once(0 if sys.argv[1:2] == ["run"] else INTERRUPTED)
+    from common.cli.main import run as run_command  # the imports take seconds; a signal must find its handler
+
+    try:
+        from bob.check import check
+        from bob.daemon import run
+        from common.cli.role import role_command
+
+        run_command(role_command("bob", run, check), "bob")
+    finally:
+        ignore()
 
 
 if __name__ == "__main__":

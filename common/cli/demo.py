@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import json
 import shutil
+import signal
 import socket
 import subprocess
 import sys
@@ -22,6 +23,7 @@ from rich.progress import BarColumn, Progress, SpinnerColumn, TextColumn, TimeEl
 from common.cli.demo_keys import fetch_and_compare
 from common.cli.init import initialise
 from common.cli.output import emit, json_option, progress_console, quiet_option, table
+from common.cli.signals import STOP_SIGNALS
 from common.errors import PeerUnreachable
 from common.planning.optimise import recommended_settings
 from common.planning.presets import PRESETS
@@ -187,8 +189,11 @@ def running(*daemons: Daemon) -> Iterator[None]:
             daemon.start()
         yield
     finally:
+        handlers = {number: signal.signal(number, signal.SIG_IGN) for number in STOP_SIGNALS}
         for daemon in daemons:
             daemon.stop()
+        for number, handler in handlers.items():
+            signal.signal(number, handler)
 
 
 def wait_for_blocks(alice: Daemon, bob: Daemon, blocks: int, console: Console, *, refused: int) -> None:

@@ -1,7 +1,7 @@
 """The `qkd` command: finds its commands by entry point and gives every fault one face.
 
-Exit codes: 0 did it; 1 did it and the answer is no; 2 wrong usage or configuration; 3 device, peer or environment
-fault.
+Exit codes: 0 did it (a daemon: stopped when asked to); 1 did it and the answer is no; 2 wrong usage or configuration;
+3 device, peer or environment fault; 130 interrupted by Ctrl-C or SIGTERM before it was done.
 """
 
 from __future__ import annotations
@@ -13,6 +13,7 @@ from typing import Any, NoReturn
 
 import click
 
+from common.cli.signals import INTERRUPTED, ignore, interrupt
 from common.errors import ConfigurationError, InputError, QkdError
 
 COMMANDS = "qkd_node.commands"
@@ -67,9 +68,9 @@ def run(command: click.Command, name: str) -> NoReturn:
     """Run a click command and turn every expected fault into one message and the right exit code."""
     try:
         code = command.main(prog_name=name, standalone_mode=False)
-    except click.exceptions.Abort:
+    except (click.exceptions.Abort, KeyboardInterrupt):
         click.echo("interrupted", err=True)
-        sys.exit(130)
+        sys.exit(INTERRUPTED)
     except click.ClickException as error:
         error.show()
         sys.exit(2)
@@ -90,4 +91,8 @@ def cli() -> None:
 
 def main() -> NoReturn:
     """Entry point of `qkd`."""
-    run(cli, "qkd")
+    interrupt()
+    try:
+        run(cli, "qkd")
+    finally:
+        ignore()

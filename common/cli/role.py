@@ -48,7 +48,7 @@ def role_command(role: str, run: Callable[[Config, Options], Coroutine[Any, Any,
     @group.command("run", help=f"Run {name} until stopped (Ctrl-C or SIGTERM).\n\nExample: {role} run --config x.toml")
     @config_option(role)
     @click.option("--blocks", default=0, help="Stop after this many committed blocks (0: never).")
-    @json_option
+    @click.option("--json", "as_json", is_flag=True, help="Print one JSON document per ended block, each on a line.")
     @quiet_option
     def run_command(config_path: Path, blocks: int, as_json: bool, quiet: bool) -> None:
         config = load_config(config_path, role)

@@ -7,6 +7,7 @@ single threads that keep order (sift, block, store) or a pool (frames).
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import json
 import logging
 import signal
@@ -292,9 +293,14 @@ class Shell:
 
 
 def stop_event() -> asyncio.Event:
-    """Set by SIGINT or SIGTERM."""
+    """Set by SIGINT or SIGTERM; a signal that comes after the loop has ended changes nothing."""
     event = asyncio.Event()
     loop = asyncio.get_running_loop()
+
+    def ask(*_: Any) -> None:
+        with contextlib.suppress(RuntimeError):  # the loop is closed: the end is under way
+            loop.call_soon_threadsafe(event.set)
+
     for number in (signal.SIGINT, signal.SIGTERM):
-        loop.add_signal_handler(number, event.set)
+        signal.signal(number, ask)  # asyncio's own handlers go with the loop, before the process has ended
     return event
