@@ -433,30 +433,35 @@ class QberTracker:
     def decoded(self, n_bits: int, errors: int) -> None:
         """A frame was decoded."""
         before, p = self._long.bits, self._long.mean
-        fresh = _Average(self._long.memory_bits, n_bits, errors)
-        jump = fresh.mean - p
-        self._long.add(n_bits, errors)
-        self._short.add(n_bits, errors)
+        jump = errors / n_bits - p
         if abs(jump) > _SURPRISE * math.sqrt(p * (1 - p) * (1 / n_bits + 1 / before)):
             self._wander = max(self._wander, abs(jump) / p) if self._learned else 0.0
-            self._long, self._short = fresh, replace(fresh, memory_bits=_SHORT_MEMORY_BITS)
+            self._long = _Average(self._long.memory_bits, n_bits, errors)
+            self._short = _Average(_SHORT_MEMORY_BITS, n_bits, errors)
         else:
             self._wander *= max(0.0, 1 - n_bits / self._long.memory_bits)
-            p = self._long.mean
-            if abs(self._short.mean - p) > _SURPRISE * math.sqrt(p * (1 - p) / self._short.bits):
-                self._long = replace(self._short, memory_bits=self._long.memory_bits)
+            self._add(n_bits, errors)
         self._learned = True
 
     def failed(self, spec: FrameSpec) -> None:
-        """A frame was not decoded: its error rate was above what everything disclosed could correct."""
+        """A frame was not decoded: its error rate was probably above what everything disclosed could correct."""
         worst = _inverse_entropy(min(0.97, spec.code.syndrome_bits / spec.payload_bits / 1.05))
+        self._learned = True
         if worst > self.qber:
-            self.decoded(spec.payload_bits, round(worst * spec.payload_bits))
+            self._wander = max(self._wander, worst / self.qber - 1)
+            self._add(spec.payload_bits, round(worst * spec.payload_bits))
+
+    def _add(self, n_bits: int, errors: int) -> None:
+        self._long.add(n_bits, errors)
+        self._short.add(n_bits, errors)
+        p = self._long.mean
+        if abs(self._short.mean - p) > _SURPRISE * math.sqrt(p * (1 - p) / self._short.bits):
+            self._long = replace(self._short, memory_bits=self._long.memory_bits)
 
 
 _SHORT_MEMORY_BITS = 1 << 17
 #: Standard deviations, of a frame or of the short average, at which the long average starts again.
-_SURPRISE = 3.0
+_SURPRISE = 3.5
 
 
 @dataclass

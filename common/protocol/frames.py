@@ -7,7 +7,7 @@ Every bit that an end discloses about the key is counted here, at the moment its
 
 from __future__ import annotations
 
-from collections import deque
+from collections import Counter, deque
 from collections.abc import Callable
 from dataclasses import dataclass, field
 
@@ -38,6 +38,8 @@ QBER_STEP = 2.0**-16
 MOST_STEPS = 0xFFFF
 FRAMES_UNDER_WAY = 64
 """Frames under way: enough for a round trip of a second at full rate, and a bound on memory."""
+SETTLED = 0.012
+"""Relative uncertainty of the error rate below which all frames of a window may begin."""
 STATUS = {"more": 0, "decoded": 1, "failed": 2}
 Packed = NDArray[np.uint8]
 
@@ -85,8 +87,9 @@ class FrameExchange:
         self._frames: dict[int, Frame] = {}
         self._cut = 0
         self._windows = 0
-        self._probed: set[int] = set()
-        self._known: set[int] = set()
+        self._begun: Counter[int] = Counter()
+        self._decoded: Counter[int] = Counter()
+        self._failed: Counter[int] = Counter()
         self._waiting: deque[Frame] = deque()
         self._under_way = 0
         self.closed = False
@@ -232,13 +235,15 @@ class FrameExchange:
         return self._send_waiting()
 
     def _send_waiting(self) -> list[Effect]:
-        """Begin reference frames: of each window one, and the others once a frame has told its error rate."""
+        """Begin reference frames: of each window one, then two for each that has told its error rate, then all."""
         effects: list[Effect] = []
         while self._waiting and self._under_way < FRAMES_UNDER_WAY:
             window = self._waiting[0].window
-            if window not in self._known and window in self._probed:
+            known, begun = self._decoded[window], self._begun[window]
+            settled = known > 0 and self._tracker.uncertainty < SETTLED
+            if not settled and begun > 2 * known + self._failed[window]:
                 break
-            self._probed.add(window)
+            self._begun[window] += 1
             self._under_way += 1
             effects.append(self._begin(self._waiting.popleft()))
         return effects
@@ -246,7 +251,7 @@ class FrameExchange:
     def _begin(self, frame: Frame) -> Effect:
         bits, tracker = frame.bits, self._tracker
         assert bits is not None
-        unsure = tracker.uncertainty if frame.window in self._known else tracker.uncertainty_of_next
+        unsure = tracker.uncertainty if self._decoded[frame.window] else tracker.uncertainty_of_next
         spec = choose_code(tracker.qber, frame.n_bits, self._settings.efficiency, unsure)
 
         def work() -> tuple[ReferenceFrame, bytes]:
@@ -320,7 +325,7 @@ class FrameExchange:
 
     def _finish(self, frame: Frame, status: str, qber_steps: int) -> None:
         frame.status, spec = status, frame.work.spec if frame.work is not None else None
-        self._known.add(frame.window)
+        (self._decoded if status == "decoded" else self._failed)[frame.window] += 1
         frame.work = None
         if status == "decoded":
             reported = round(qber_steps * QBER_STEP * frame.n_bits)
