@@ -14,6 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from common.datatypes import Symbols, TimeTags
+from common.errors import DeviceError
 
 
 @dataclass(frozen=True, slots=True)
@@ -130,3 +131,11 @@ class SourceMonitor(Device, Protocol):
     def reading(self) -> SourceReading:
         """The bounds that hold now."""
         ...
+
+
+def check_axes(positions: NDArray[np.float64], n_axes: int) -> list[float]:
+    """The positions as a list, or a DeviceError that names what is wrong."""
+    array = np.asarray(positions, np.float64)
+    if array.shape != (n_axes,) or not bool(np.all((array >= 0.0) & (array <= 1.0))):
+        raise DeviceError(f"axes {array.tolist()} are not {n_axes} numbers in 0..1", remedy="Give fractions of range.")
+    return [float(value) for value in array]

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import difflib
+import hashlib
+import json
 from collections.abc import Callable, Sequence
 from importlib.metadata import entry_points
 from typing import Any
@@ -45,7 +47,26 @@ def doctor() -> list[tuple[str, bool, str]]:
             point.load()
         except ImportError as error:
             broken.append((f"driver {point.name}", False, str(error)))
-    return [("drivers", not broken, ", ".join(point.name for point in points)), *broken]
+    untried = [name for name in (point.name for point in points) if not tried(name)]
+    return [
+        ("drivers", not broken, ", ".join(point.name for point in points)),
+        ("not tried on an instrument", True, ", ".join(untried) or "none"),
+        *broken,
+    ]
+
+
+def tried(name: str) -> bool:
+    """Whether a driver says (``tried``) that it was tried on a real instrument; one that cannot be read was not."""
+    try:
+        return bool(getattr(driver_factory(name), "tried", True))
+    except ImportError:
+        return False
+
+
+def manifest_digest(config: Config) -> str:
+    """SHA-256 (hex) of the devices of a configuration, canonical JSON: which bench a run stood on."""
+    devices = {role: section.model_dump(mode="json") for role, section in config.devices.items()}
+    return hashlib.sha256(json.dumps(devices, sort_keys=True).encode()).hexdigest()
 
 
 def check_devices(config: Config, roles: Sequence[str]) -> list[tuple[str, bool, str]]:
@@ -57,9 +78,11 @@ def check_devices(config: Config, roles: Sequence[str]) -> list[tuple[str, bool,
             if section is None:
                 raise ConfigurationError(f"devices.{role} is missing")
             driver_factory(section.driver)
-            rows.append((f"device {role}", True, section.driver))
+            note = "" if tried(section.driver) else " (not tried on a real instrument)"
+            rows.append((f"device {role}", True, section.driver + note))
         except QkdError as error:
             rows.append((f"device {role}", False, str(error)))
+    rows.append(("device manifest", True, f"sha256 {manifest_digest(config)[:16]}"))
     return rows
 
 

@@ -14,6 +14,11 @@ settings.register_profile("dev", deadline=None, suppress_health_check=[HealthChe
 settings.load_profile("ci" if os.environ.get("CI") == "true" else "dev")
 
 
+def pytest_addoption(parser: pytest.Parser) -> None:
+    """`--hardware lab.toml`: the conformance suite runs on the devices of this configuration too."""
+    parser.addoption("--hardware", default=None, help="configuration whose devices the conformance suite opens")
+
+
 @pytest.fixture
 def rng(request: pytest.FixtureRequest) -> np.random.Generator:
     """A generator whose seed is the test's own name: reproducible and independent between tests."""

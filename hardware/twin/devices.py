@@ -189,7 +189,7 @@ class TwinPolarisationController:
     n_axes = N_AXES
 
     def __init__(self, parameters: dict[str, Any], config: Config) -> None:
-        given = parse_parameters(ModulatorParameters, parameters, "twin-polarisation-controller")
+        given = parse_parameters(ModulatorParameters, parameters, "twin-link-polarisation")
         if given.fibre not in _receivers:
             raise ConfigurationError(
                 f"devices.polarisation_controller: no twin time tagger listens to {given.fibre!r} in this process",

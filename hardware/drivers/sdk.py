@@ -1,0 +1,24 @@
+"""Packages and libraries that only some laboratories have: found on opening, or refused with what to install."""
+
+from __future__ import annotations
+
+import importlib
+from typing import Any
+
+from common.errors import ConfigurationError
+
+
+def require(module: str, driver: str, extra: str = "", remedy: str = "") -> Any:
+    """Import a vendor's package; without it, say how to get it.
+
+    Parameters
+    ----------
+    module : import name. driver : its manifest name. extra : of this distribution. remedy : where there is no extra.
+    """
+    try:
+        return importlib.import_module(module)
+    except (ImportError, OSError) as error:  # OSError: the package is there, its shared library is not
+        raise ConfigurationError(
+            f"driver {driver!r} needs the package {module!r}: {error}",
+            remedy=remedy or f"Install it: pip install 'qkd-node[{extra}]'.",
+        ) from None
