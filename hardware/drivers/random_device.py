@@ -63,6 +63,8 @@ class HealthTests:
 class RandomDevice:
     """A character device that gives true random bytes."""
 
+    tried = False
+
     def __init__(self, parameters: dict[str, Any], config: Config) -> None:
         given = parse_parameters(Parameters, parameters, "random-device")
         self._path, self._health = given.path, HealthTests()

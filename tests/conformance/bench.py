@@ -1,4 +1,4 @@
-"""Every device of the suite: kind -> ways to reach it. A way is a context manager that yields (driver, parameters, faults)."""
+"""Every device of the suite: kind -> ways to reach it, each a context manager that yields a :class:`Way`."""
 
 from __future__ import annotations
 
@@ -7,8 +7,9 @@ from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
 from typing import Any
 
-from hardware.twin.instruments import AttenuatorTwin, PowerMeterTwin
-from hardware.twin.wire.scpi import Instrument, ScpiDialogue, attenuator, power_meter
+from hardware.twin.instruments import AttenuatorTwin, AxesTwin, BiasTwin, PowerMeterTwin
+from hardware.twin.wire.instruments import AptDialogue, OzDialogue, WebSqDialogue, websq_counts
+from hardware.twin.wire.scpi import Instrument, ScpiDialogue, attenuator, power_meter, voltage_source
 from hardware.twin.wire.server import Faults, WireServer
 
 TIMEOUT_S = 0.3
@@ -16,7 +17,7 @@ TIMEOUT_S = 0.3
 
 @dataclass
 class Way:
-    """How a test reaches a device. ``faults``: None where nothing can be injected; ``safe``: is the twin in its safe state?"""
+    """How a test reaches a device; ``faults`` to inject; ``safe``: is the twin in its safe state?"""
 
     driver: str
     parameters: dict[str, Any]
@@ -57,15 +58,60 @@ def scpi_attenuator(family: str, lag: int = 0) -> Opening:
     )
 
 
+def serial(driver: str, dialogue: OzDialogue | AptDialogue, safe: Callable[[], bool]) -> Opening:
+    """An instrument on a pseudo-terminal."""
+
+    @contextmanager
+    def way() -> Iterator[Way]:
+        with WireServer() as server:
+            parameters = {"port": server.serial(dialogue), "timeout_s": TIMEOUT_S, "settle_s": 2.0}
+            yield Way(driver, parameters, dialogue.faults, safe)
+
+    return way
+
+
+def oz_attenuator() -> Opening:
+    twin = AttenuatorTwin()
+    return serial("oz-attenuator", OzDialogue(twin), lambda: twin.attenuation.target == 60.0)
+
+
+def voltage_polarisation() -> Opening:
+    twin = AxesTwin(3, lag=1)
+    instrument = voltage_source(twin, 5.0)
+    return scpi("voltage-polarisation", instrument, lambda: all(a.target == 0.0 for a in twin.axes), full_scale_v=5.0)
+
+
+def websq() -> Opening:
+    twin, faults = BiasTwin(), Faults()
+
+    @contextmanager
+    def way() -> Iterator[Way]:
+        with WireServer() as server:
+            control = server.tcp(lambda: WebSqDialogue(twin, faults))
+            counts = server.stream(lambda reader, writer: websq_counts(twin, faults, writer))
+            ports = {"host": "127.0.0.1", "control_port": control, "counts_port": counts}
+            parameters = {**ports, "bias_ua": [20.0] * 4, "timeout_s": TIMEOUT_S}
+            yield Way("single-quantum-websq", parameters, faults, lambda: not twin.enabled and not any(twin.current_ua))
+
+    return way
+
+
 WAYS: dict[str, dict[str, Callable[[], Opening]]] = {
     "attenuator": {
         "twin": lambda: local("twin-attenuator", lag=2),
         "keysight": lambda: scpi_attenuator("keysight"),
         "keysight-slow": lambda: scpi_attenuator("keysight", lag=4),
         "exfo": lambda: scpi_attenuator("exfo"),
+        "oz": oz_attenuator,
     },
     "power meter": {
         "twin": lambda: local("twin-power-meter"),
         "pm100": lambda: scpi("thorlabs-pm100", power_meter(PowerMeterTwin()), None, wavelength_nm=942.0),
     },
+    "polarisation controller": {
+        "twin": lambda: local("twin-polarisation-controller", lag=2),
+        "mpc320": lambda: serial("thorlabs-mpc320", AptDialogue(AxesTwin(3, lag=2)), lambda: True),
+        "voltage": voltage_polarisation,
+    },
+    "detector bias": {"twin": lambda: local("twin-detector-bias"), "websq": websq},
 }
