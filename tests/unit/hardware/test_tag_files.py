@@ -50,9 +50,11 @@ def test_what_is_written_is_read(tmp_path: Path, name: str, recording: list[Time
     path = tmp_path / "tags"
     assert write_tags(path, recording, name) == sum(map(len, recording))
     expected = [pair for b in recording for pair in zip(b.times_ps.tolist(), b.channels.tolist(), strict=True)]
-    if name.startswith("a1"):  # units of 1/256 ns; two clicks of one detector at one time are one
+    if name.startswith("a1"):  # units of 1/256 ns; two clicks of one detector at one time may be one
         expected = sorted({(t, c) for t, c in expected})
-        assert [(round(t / 1000), c) for t, c in sorted(merged(path, name))] == [(t // 1000, c) for t, c in expected]
+        assert [(round(t / 1000), c) for t, c in sorted(set(merged(path, name)))] == [
+            (t // 1000, c) for t, c in expected
+        ]
     else:
         assert merged(path, name) == expected
     if name in KEEPS_FLAGS:
