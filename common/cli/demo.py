@@ -250,8 +250,8 @@ def report(document: dict[str, Any], console: Console) -> None:
         )
         for block in document["blocks"]
     ]
-    columns = ("block", "n_z", "QBER", "phase <=", "f_EC", "leak", "secret", "bits/pulse", "s", "real time")
-    console.print(table(f"{document['preset']}, {document['protocol']}, simulated light", columns, rows))
+    columns = ("block", "n_z", "QBER", "phase <=", "f_EC", "leak", "secret", "bits/pulse", "s", "x real")
+    console.print(table(f"{document['preset']}, {document['protocol']}, simulated light", columns, rows, padding=0))
     console.print(f"real-time factor {document['real_time_factor']:.2f} (link seconds per second of this machine)")
     verdict = "[green]equal[/]" if document["keys_equal"] else "[bold red]DIFFERENT[/]"
     console.print(f"{document['keys_compared']} keys fetched over ETSI GS QKD 014 at both ends: {verdict}")
