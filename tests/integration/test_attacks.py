@@ -1,0 +1,199 @@
+"""Two real daemons: an altered bit on the way, kills within the two-phase commit, secrets where they do not belong."""
+
+from __future__ import annotations
+
+import asyncio
+import base64
+import json
+import sqlite3
+import threading
+from collections.abc import Iterator
+from contextlib import closing, contextmanager
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from classical_channel.framing import Kind, Packet
+from classical_channel.zmq_transport import ZmqTransport
+from common.cli import demo_keys
+from common.cli.demo import Daemon, free_ports, running
+from common.config import load_config
+from tests.integration.nodes import (
+    blocks_in_store,
+    first_failure,
+    good_blocks,
+    kill,
+    pair,
+    replace_in,
+    undelivered_bytes,
+    wait_until,
+)
+
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(240)]
+LARGE_BYTES = 2000
+"""Only announcements and their answers are so large: the handshake goes through unharmed."""
+
+
+@contextmanager
+def man_in_the_middle(alice: Daemon, bob: Daemon, *, towards_bob: bool) -> Iterator[list[bytes]]:
+    """Holds the CURVE keys of both ends and flips one bit of one message; the list tells what was altered."""
+    ours, theirs = load_config(alice.config), load_config(bob.config)
+    (port,) = free_ports(1)
+    replace_in(bob, ours.channel.endpoint, f"tcp://127.0.0.1:{port}")
+    altered: list[bytes] = []
+    stop = threading.Event()
+
+    def as_peer_of(config: Any, endpoint: str, *, bind: bool, disguise: Any) -> ZmqTransport:
+        secret = disguise.path(disguise.channel.curve_secret_file).read_bytes().strip()
+        public = disguise.path(disguise.channel.peer_curve_public_file).read_bytes().strip()
+        return ZmqTransport(endpoint, bind=bind, secret=secret, peer_public=public, refused=print)
+
+    async def forward(source: ZmqTransport, target: ZmqTransport, *, alter: bool) -> None:
+        while True:
+            raw = await source.receive()
+            packet = Packet.decode(raw)
+            if alter and not altered and packet.kind is Kind.DATA and len(raw) > LARGE_BYTES:
+                altered.append(raw)
+                raw = raw[:-1] + bytes([raw[-1] ^ 1])
+            target.send(raw)
+
+    async def serve() -> None:
+        to_alice = as_peer_of(ours, ours.channel.endpoint, bind=False, disguise=theirs)
+        to_bob = as_peer_of(theirs, f"tcp://127.0.0.1:{port}", bind=True, disguise=ours)
+        async with asyncio.TaskGroup() as tasks:
+            to_alice.start()
+            to_bob.start()
+            jobs = [
+                tasks.create_task(forward(to_bob, to_alice, alter=not towards_bob)),
+                tasks.create_task(forward(to_alice, to_bob, alter=towards_bob)),
+                tasks.create_task(to_alice.watch()),
+                tasks.create_task(to_bob.watch()),
+            ]
+            await asyncio.to_thread(stop.wait)
+            for job in jobs:
+                job.cancel()
+        to_alice.close()
+        to_bob.close()
+
+    thread = threading.Thread(target=asyncio.run, args=(serve(),))
+    thread.start()
+    try:
+        yield altered
+    finally:
+        stop.set()
+        thread.join()
+
+
+@pytest.mark.parametrize("towards_bob", [False, True])
+def test_one_altered_bit_ends_the_link(tmp_path: Path, towards_bob: bool) -> None:
+    """Whoever receives it stops with the reason and the remedy; neither end has a key."""
+    alice, bob = pair(tmp_path)
+    victim, other = (bob, alice) if towards_bob else (alice, bob)
+    with man_in_the_middle(alice, bob, towards_bob=towards_bob) as altered, running(alice, bob):
+        code, text = first_failure(victim)
+        assert len(altered) == 1
+        assert code == 3, text
+        assert "authentication tag did not verify" in text
+        assert "the channel is under attack" in text
+        assert other.process is not None
+        other.stop()
+        assert other.process.returncode == 0, other.log.read_text()[-1500:]
+    assert blocks_in_store(alice) == blocks_in_store(bob) == {}
+
+
+def undecided(daemon: Daemon) -> list[str]:
+    """States of the blocks that this end's store has not settled, as the disk shows them."""
+    config = load_config(daemon.config)
+    path = config.path(config.keys.database)
+    if not path.exists():
+        return []
+    try:
+        with closing(sqlite3.connect(f"file:{path}?mode=ro", uri=True, timeout=0.5)) as store:
+            return [state for (state,) in store.execute("SELECT state FROM blocks WHERE state != 'committed'")]
+    except sqlite3.OperationalError:  # it is being made, or is busy
+        return []
+
+
+def kill_while(victim: Daemon, state: str, *daemons: Daemon) -> None:
+    """kill -9 as soon as the victim's store holds a block in this state."""
+    spins = 0
+    while state not in undecided(victim):
+        spins += 1
+        if spins % 200 == 0:
+            for daemon in daemons:
+                daemon.poll()
+    kill(victim)
+
+
+def test_killed_within_the_two_phase_commit(tmp_path: Path) -> None:
+    """Between promise and commit, at either end, again and again: both ends hold the same bytes of the same blocks."""
+    alice, bob = pair(tmp_path, 100_000)
+    with running(alice, bob):
+        wait_until(lambda: good_blocks(alice, bob) >= 1, alice, bob)
+        for victim, state in ((bob, "pending"), (alice, "pending"), (alice, "decided"), (bob, "pending")):
+            made = set(blocks_in_store(alice)) & set(blocks_in_store(bob))
+            kill_while(victim, state, alice, bob)
+            victim.start()
+            wait_until(lambda made=made: len(blocks_in_store(alice)) > len(made), alice, bob)
+            assert made <= set(blocks_in_store(alice)) & set(blocks_in_store(bob))
+        alice.stop()
+        bob.stop()
+    assert set(undecided(bob)) <= {"pending"}
+    ours, theirs = undelivered_bytes(alice), undelivered_bytes(bob)
+    shared = set(ours) & set(theirs)
+    assert len(shared) >= 4
+    assert {number: ours[number] for number in shared} == {number: theirs[number] for number in shared}
+    assert len(set(ours.values())) == len(ours), "one key under two names"
+
+
+def forms(secret: bytes) -> list[bytes]:
+    """A secret as it might be written: raw, in hexadecimal, in base64; its first 24 bytes give it away."""
+    start = secret[:24]
+    return [
+        start,
+        start.hex().encode(),
+        start.hex().upper().encode(),
+        base64.b64encode(start),
+        repr(start)[2:-1].encode(),
+    ]
+
+
+def test_secrets_stand_in_no_log_status_or_command_line(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Link secret, store key, CURVE secret, private keys, delivered keys: in their own files and nowhere else."""
+    alice, bob = pair(tmp_path)
+    delivered: list[bytes] = []
+    call = demo_keys._call
+
+    def listen(*args: Any) -> dict[str, Any]:
+        answer = call(*args)
+        delivered.extend(base64.b64decode(key["key"]) for key in answer["keys"])
+        return answer
+
+    monkeypatch.setattr(demo_keys, "_call", listen)
+    with running(alice, bob):
+        wait_until(lambda: good_blocks(alice, bob) >= 1, alice, bob)
+        assert demo_keys.fetch_and_compare(tmp_path) == (8, True)
+        assert alice.process is not None
+        assert bob.process is not None
+        lines = [
+            Path(f"/proc/{d.process.pid}/{file}").read_bytes()
+            for d in (alice, bob)
+            if d.process
+            for file in ("cmdline", "environ")
+        ]
+    assert len(delivered) == 16
+    guarded = [path for path in tmp_path.rglob("secrets/*") if path.suffix in (".key", ".secret")]
+    contents = [path.read_bytes() for path in guarded]
+    assert {path.name for path in guarded} >= {"link.key", "curve.key"}
+    needles = [form for secret in [*delivered, *contents] if not secret.startswith(b"-----") for form in forms(secret)]
+    needles += [secret.splitlines()[2] for secret in contents if secret.startswith(b"-----")]
+    others = {path: path.read_bytes() for path in tmp_path.rglob("*") if path.is_file() and path not in guarded}
+    assert any(path.name == "log" for path in others)
+    assert any(path.name == "status.json" for path in others)
+    assert any(path.suffix == ".sqlite" or "sqlite" in path.name for path in others)
+    for needle in needles:
+        assert not any(needle in line for line in lines)
+        found = [path.name for path, content in others.items() if needle in content]
+        assert not found, f"a secret stands in {found}"
+    assert json.loads((tmp_path / "alice" / "status.json").read_text())["blocks_committed"] >= 1
