@@ -16,6 +16,9 @@ from numpy.typing import NDArray
 from common.datatypes import Symbols, TimeTags
 from common.errors import DeviceError
 
+#: Serial numbers of wire-level twins start so: a driver that reads one marks its device as simulated.
+TWIN_SERIAL = "TWIN"
+
 
 @dataclass(frozen=True, slots=True)
 class DeviceInfo:

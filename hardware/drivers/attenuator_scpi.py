@@ -15,7 +15,7 @@ from pydantic import Field
 from common.config import Config
 from common.errors import DeviceError
 from hardware.drivers.scpi import ScpiSession, VisaParameters
-from hardware.interfaces import DeviceInfo
+from hardware.interfaces import TWIN_SERIAL, DeviceInfo
 from hardware.registry import parse_parameters
 
 TOLERANCE_DB = 0.05
@@ -43,7 +43,7 @@ class _ScpiAttenuator:
         self._attenuation, self._shutter = (text.format(n=given.channel) for text in self.prefix)
         self._scpi: ScpiSession | None = ScpiSession(given, self.name, self.models)
         model, serial, firmware = self._scpi.parts
-        self.info = DeviceInfo("attenuator", model, serial, firmware)
+        self.info = DeviceInfo("attenuator", model, serial, firmware, serial.startswith(TWIN_SERIAL))
 
     def _session(self) -> ScpiSession:
         if self._scpi is None:

@@ -13,7 +13,7 @@ from pydantic import Field
 from common.config import Config
 from common.errors import DeviceError
 from hardware.drivers.scpi import ScpiSession, VisaParameters
-from hardware.interfaces import DeviceInfo
+from hardware.interfaces import TWIN_SERIAL, DeviceInfo
 from hardware.registry import parse_parameters
 
 
@@ -44,7 +44,7 @@ class ThorlabsPM100:
             scpi.close()
             raise
         model, serial, firmware = scpi.parts
-        self.info = DeviceInfo("power meter", model, serial, firmware)
+        self.info = DeviceInfo("power meter", model, serial, firmware, serial.startswith(TWIN_SERIAL))
 
     def power_w(self) -> float:
         """Average power in W."""

@@ -14,7 +14,7 @@ from pydantic import Field
 
 from common.config import Config
 from hardware.drivers.scpi import ScpiSession, VisaParameters
-from hardware.interfaces import DeviceInfo, check_axes
+from hardware.interfaces import TWIN_SERIAL, DeviceInfo, check_axes
 from hardware.registry import parse_parameters
 
 NAME = "voltage-polarisation"
@@ -39,7 +39,7 @@ class VoltagePolarisation:
         self._channels, self._full_scale_v, self._closed = given.channels, given.full_scale_v, False
         self._scpi = ScpiSession(given, NAME, ("E363", "EDU363"))
         model, serial, firmware = self._scpi.parts
-        self.info = DeviceInfo("polarisation controller", model, serial, firmware)
+        self.info = DeviceInfo("polarisation controller", model, serial, firmware, serial.startswith(TWIN_SERIAL))
 
     @property
     def n_axes(self) -> int:

@@ -97,8 +97,8 @@ def split_block(message: bytes) -> tuple[str, bytes]:
 def attenuator(twin: AttenuatorTwin, family: str = "keysight", channel: int = 1) -> Instrument:
     """An attenuator of either family."""
     identity, base = {
-        "keysight": ("Keysight Technologies,N7752A,MY00000001,1.025", ("INP{n}:ATT", "OUTP{n}:STAT")),
-        "exfo": ("EXFO Inc.,LTB-8,000001,1.0.0.0", ("LINS{n}:INP:ATT", "LINS{n}:OUTP:STAT")),
+        "keysight": ("Keysight Technologies,N7752A,TWIN0001,1.025", ("INP{n}:ATT", "OUTP{n}:STAT")),
+        "exfo": ("EXFO Inc.,LTB-8,TWIN0002,1.0.0.0", ("LINS{n}:INP:ATT", "LINS{n}:OUTP:STAT")),
     }[family]
     attenuation, shutter = (text.format(n=channel) for text in base)
 
@@ -130,7 +130,7 @@ def power_meter(twin: PowerMeterTwin) -> Instrument:
         twin.wavelength_nm = value
 
     return Instrument(
-        "Thorlabs,PM100D,P0000001,2.4.0",
+        "Thorlabs,PM100D,TWIN0003,2.4.0",
         {
             "SENS:POW:UNIT": lambda a, b: None,
             "SENS:POW:RANG:AUTO": lambda a, b: None,
@@ -161,6 +161,6 @@ def voltage_source(twin: AxesTwin, full_scale_v: float) -> Instrument:
         return f"{twin.axes[parse(argument)[1]].read() * full_scale_v:.6E}"
 
     return Instrument(
-        "Keysight Technologies,E36313A,MY00000002,1.0.4",
+        "Keysight Technologies,E36313A,TWIN0004,1.0.4",
         {"VOLT": set_voltage, "VOLT?": get_voltage, "MEAS:VOLT?": get_voltage, "OUTP": lambda a, b: None},
     )
