@@ -1,0 +1,79 @@
+"""Drivers by entry point: the README's example as a package outside the tree; what was not tried says so."""
+
+from __future__ import annotations
+
+import re
+import subprocess
+import sys
+from importlib.metadata import entry_points
+from pathlib import Path
+
+import pytest
+
+import hardware.drivers
+from common.config import Config, DeviceSection
+from common.errors import ConfigurationError
+from hardware.registry import GROUP, check_devices, doctor, manifest_digest, open_device, tried
+
+README = Path(hardware.drivers.__file__).with_name("README.md")
+
+
+@pytest.fixture
+def my_lab(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The example of the README, as an installed distribution."""
+    code = re.findall(r"```python\n(.*?)```", README.read_text(), re.S)[0]
+    package = tmp_path / "my_lab"
+    package.mkdir()
+    (package / "__init__.py").write_text("")
+    (package / "shutter.py").write_text(code)
+    metadata = tmp_path / "my_lab-1.dist-info"
+    metadata.mkdir()
+    (metadata / "METADATA").write_text("Metadata-Version: 2.1\nName: my-lab\nVersion: 1\n")
+    (metadata / "entry_points.txt").write_text(f"[{GROUP}]\nmy-shutter = my_lab.shutter:Shutter\n")
+    monkeypatch.syspath_prepend(tmp_path)
+
+
+@pytest.mark.usefixtures("my_lab")
+def test_a_package_outside_the_tree_brings_a_driver() -> None:
+    section = DeviceSection.model_validate({"driver": "my-shutter", "serial": "7"})
+    device = open_device("attenuator", section, Config(role="alice"))
+    device.set_attenuation_db(0.0)
+    device.close()
+    assert device.attenuation_db() == 60.0
+    assert not tried("my-shutter")
+    assert any("my-shutter" in text for _, _, text in doctor())
+
+
+@pytest.mark.usefixtures("my_lab")
+def test_its_wrong_parameter_is_named() -> None:
+    section = DeviceSection.model_validate({"driver": "my-shutter", "serail": "7"})
+    with pytest.raises(ConfigurationError, match="my-shutter"):
+        open_device("attenuator", section, Config(role="alice"))
+
+
+def test_check_says_what_was_not_tried_and_hashes_the_manifest() -> None:
+    def config(port: int) -> Config:
+        section = {"driver": "tcp-tags", "host": "x", "port": port, "simulated": False}
+        return Config(role="bob", devices={"time_tagger": DeviceSection.model_validate(section)})
+
+    rows = check_devices(config(1), ["time_tagger"])
+    assert rows[0] == ("device time_tagger", True, "tcp-tags (not tried on a real instrument)")
+    assert manifest_digest(config(1))[:16] in rows[1][2]
+    assert manifest_digest(config(1)) != manifest_digest(config(2))
+
+
+def test_the_readme_lists_every_driver() -> None:
+    ours = {point.name for point in entry_points(group=GROUP) if point.value.startswith("hardware.drivers.")}
+    listed = set(re.findall(r"^\| `([a-z0-9-]+)` \|", README.read_text(), re.M))
+    assert ours - {"software-random"} == listed
+
+
+def test_no_driver_imports_a_vendors_package_before_it_is_opened() -> None:
+    names = [
+        point.value.partition(":")[0] for point in entry_points(group=GROUP) if point.value.startswith("hardware.")
+    ]
+    code = (
+        f"import importlib, sys; [importlib.import_module(n) for n in {names}];"
+        "sys.exit(any(m in sys.modules for m in ('pyvisa', 'serial', 'Swabian')))"
+    )
+    assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
