@@ -60,7 +60,7 @@ def command(host: str) -> None:
     Example: qkd hil serve > bench.toml
     """
     with WireServer() as server:
-        document = {"role": "alice", "devices": serve_bench(server, host)}
+        document: dict[str, Any] = {"role": "alice", "devices": serve_bench(server, host)}
         click.echo(tomlkit.dumps(document))
         click.get_text_stream("stdout").flush()
         click.echo("serving until Ctrl-C", err=True)
