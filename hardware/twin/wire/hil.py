@@ -8,10 +8,14 @@ from typing import Any
 import click
 import tomlkit
 
+from common.config import Config
+from common.planning.presets import PRESETS
+from hardware.twin.devices import TwinTimeTagger
 from hardware.twin.instruments import AttenuatorTwin, AxesTwin, BiasTwin, PowerMeterTwin
 from hardware.twin.wire.instruments import AptDialogue, OzDialogue, WebSqDialogue, websq_counts
 from hardware.twin.wire.scpi import Instrument, ScpiDialogue, attenuator, power_meter, voltage_source
 from hardware.twin.wire.server import Faults, WireServer
+from hardware.twin.wire.tags import HEARTBEAT, OVERFLOW, tag_stream
 
 FULL_SCALE_V = 5.0
 LASER_W = 1e-6
@@ -52,16 +56,27 @@ def serve_bench(server: WireServer, host: str = "127.0.0.1") -> dict[str, dict[s
     }
 
 
+def serve_tagger(server: WireServer, fibre: str, preset: str, host: str = "127.0.0.1") -> dict[str, Any]:
+    """Start the simulated receiver behind a raw tag stream; driver and parameters for Bob's time tagger."""
+    tagger = TwinTimeTagger({"fibre": fibre, "preset": preset}, Config(role="bob"))
+    port = server.stream(lambda reader, writer: tag_stream(tagger, writer), host)
+    marks = {"heartbeat_channel": HEARTBEAT, "overflow_channel": OVERFLOW}
+    return {"driver": "tcp-tags", "host": host, "port": port, "simulated": True, **marks}
+
+
 @click.command("serve")
 @click.option("--host", default="127.0.0.1", show_default=True, help="Address to listen on.")
-def command(host: str) -> None:
+@click.option("--fibre", default="", help="Address of Alice's twin-modulator: serves Bob's time tagger too.")
+@click.option("--preset", type=click.Choice(sorted(PRESETS)), default="field-14.6dB", show_default=True)
+def command(host: str, fibre: str, preset: str) -> None:
     """Serve simulated instruments that speak their real protocols; print the manifest of the bench.
 
-    Example: qkd hil serve > bench.toml
+    Example: qkd hil serve --fibre tcp://127.0.0.1:47500 > bench.toml
     """
     with WireServer() as server:
-        document: dict[str, Any] = {"role": "alice", "devices": serve_bench(server, host)}
-        click.echo(tomlkit.dumps(document))
-        click.get_text_stream("stdout").flush()
+        document: dict[str, Any] = {"role": "bob" if fibre else "alice", "devices": serve_bench(server, host)}
+        if fibre:
+            document["devices"]["time_tagger"] = serve_tagger(server, fibre, preset, host)
+        print(tomlkit.dumps(document), flush=True)
         click.echo("serving until Ctrl-C", err=True)
         threading.Event().wait()

@@ -1,0 +1,87 @@
+"""`quantis`: ID Quantique Quantis PCIe and USB through the vendor's libQuantis (ctypes), with continuous health tests.
+
+Not tried on a real instrument; tried against a stand-in for the library. The interface (`QuantisCount`, `QuantisRead`;
+device type 1 = PCI(e), 2 = USB; at most 16 MiB a read; a negative result is an error) is recalled from the vendor's API and
+was not checked against its header: do that first. The package called Quantis on PyPI is something else.
+"""
+
+from __future__ import annotations
+
+import ctypes
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+from numpy.typing import NDArray
+from pydantic import BaseModel, ConfigDict, Field
+
+from common.config import Config
+from common.errors import ConfigurationError, DeviceError
+from hardware.drivers.random_device import WINDOW_BYTES, HealthTests
+from hardware.interfaces import DeviceInfo
+from hardware.registry import parse_parameters
+
+NAME = "quantis"
+DEVICE_TYPES = {"pci": 1, "usb": 2}
+MAX_READ_BYTES = 16 << 20
+
+
+class Parameters(BaseModel):
+    """Manifest of `quantis`."""
+
+    model_config = ConfigDict(extra="forbid")
+    connection: Literal["pci", "usb"] = "usb"
+    number: int = Field(0, ge=0, le=15)
+    library: Path = Path("libQuantis.so")
+
+
+def load_library(path: Path) -> Any:
+    """The vendor's library."""
+    return ctypes.CDLL(str(path))
+
+
+class Quantis:
+    """True random bytes, each handed out once."""
+
+    tried = False
+
+    def __init__(self, parameters: dict[str, Any], config: Config) -> None:
+        given = parse_parameters(Parameters, parameters, NAME)
+        try:
+            self._library = load_library(given.library)
+        except OSError as error:
+            raise ConfigurationError(
+                f"driver 'quantis' needs the vendor's library: {error}",
+                remedy="Install ID Quantique's Quantis software and name its libQuantis.so in `library`.",
+            ) from None
+        self._given, self._health, self._closed = given, HealthTests(), False
+        count = int(self._library.QuantisCount(DEVICE_TYPES[given.connection]))
+        if given.number >= count:
+            raise self._fault(f"{count} are connected")
+        self.info = DeviceInfo("random source", f"ID Quantique Quantis ({given.connection})", str(given.number))
+        self.read(4 * WINDOW_BYTES)  # the start-up test; these bytes are not used
+
+    def _fault(self, text: str) -> DeviceError:
+        return DeviceError(
+            f"driver {NAME!r}: {self._given.connection} device {self._given.number}: {text}",
+            remedy="Check that it is plugged in and that this user may use it.",
+        )
+
+    def read(self, n_bytes: int) -> NDArray[np.uint8]:
+        """*(n_bytes,) uint8* fresh bytes that passed the health tests."""
+        if self._closed:
+            raise DeviceError(f"driver {NAME!r} is closed", remedy="Open the device again.")
+        out = np.zeros(n_bytes, np.uint8)
+        for start in range(0, n_bytes, MAX_READ_BYTES):
+            piece = out[start : start + MAX_READ_BYTES]
+            pointer = piece.ctypes.data_as(ctypes.POINTER(ctypes.c_uint8))
+            device = DEVICE_TYPES[self._given.connection], self._given.number
+            got = int(self._library.QuantisRead(*device, pointer, ctypes.c_size_t(piece.size)))
+            if got != piece.size:
+                raise self._fault(f"gave {got} for {piece.size} bytes")
+        self._health.check(out)
+        return out
+
+    def close(self) -> None:
+        """Nothing stays open between reads; may be called twice."""
+        self._closed = True
