@@ -1,8 +1,8 @@
 """`quantis`: ID Quantique Quantis PCIe and USB through the vendor's libQuantis (ctypes), with continuous health tests.
 
 Not tried on a real instrument; tried against a stand-in for the library. The interface (`QuantisCount`, `QuantisRead`;
-device type 1 = PCI(e), 2 = USB; at most 16 MiB a read; a negative result is an error) is recalled from the vendor's API and
-was not checked against its header: do that first. The package called Quantis on PyPI is something else.
+device type 1 = PCI(e), 2 = USB; at most 16 MiB a read; a negative result is an error) is recalled from the vendor's API
+and was not checked against its header: do that first. The package called Quantis on PyPI is something else.
 """
 
 from __future__ import annotations
