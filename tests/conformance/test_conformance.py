@@ -72,6 +72,8 @@ def test_says_who_it_is_and_closes_twice(any_way: Way) -> None:
     with device_of(any_way) as device:
         assert device.info.kind
         assert device.info.model
+        if any_way.faults is not None and "resource" in any_way.parameters:
+            assert device.info.simulated  # the twin's serial number says so
         device.close()
         device.close()
     if any_way.safe is not None:
@@ -119,6 +121,17 @@ def test_another_instrument_is_refused(faulty_way: Way) -> None:
     with pytest.raises(DeviceError, match=r"Toaster") as caught, device_of(faulty_way):
         pass
     assert_has_remedy(caught)
+
+
+def test_another_firmware_than_expected_is_refused() -> None:
+    with WAYS["attenuator"]["keysight"]()() as way:
+        way.parameters["expect"] = "1.025"
+        with device_of(way) as device:
+            assert device.info.firmware == "1.025"
+        way.parameters["expect"] = "1.026"
+        with pytest.raises(DeviceError, match=r"expected 1\.026") as caught, device_of(way):
+            pass
+        assert_has_remedy(caught)
 
 
 def use(device: Any) -> None:
