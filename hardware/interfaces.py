@@ -3,6 +3,11 @@
 All calls may block and are made from worker threads, one thread per device; none touches the event loop. Every device
 raises :class:`common.errors.DeviceError` on failure, leaves itself in its safe state in ``close()`` (idempotent), and
 says in ``info`` whether anything it produces is simulated.
+
+Timing: no call outlasts the driver's own time-outs; a setter returns when the read-back agrees, never on an echo.
+Errors: a DeviceError names the device, the fault and a remedy; a device that was closed raises on use. A setting out of
+range raises and changes nothing. Closing: a safe state that could not be reached raises once, after the connection was
+released. A driver class says ``tried = False`` until it has met a real instrument.
 """
 
 from __future__ import annotations
@@ -61,7 +66,7 @@ class Modulator(Device, Protocol):
 
 
 class TimeTagger(Device, Protocol):
-    """Delivers the clicks of the four detectors."""
+    """Delivers the clicks of the four detectors; lost, damaged or reversed tags set ``overflow``, never vanish."""
 
     @property
     def resolution_ps(self) -> float:
@@ -74,7 +79,7 @@ class TimeTagger(Device, Protocol):
 
 
 class Attenuator(Device, Protocol):
-    """A variable optical attenuator."""
+    """A variable optical attenuator; safe state: shutter closed (where there is one) and largest attenuation."""
 
     def set_attenuation_db(self, attenuation_db: float) -> None:
         """Set and wait until settled; out of range raises."""
@@ -86,7 +91,7 @@ class Attenuator(Device, Protocol):
 
 
 class PolarisationController(Device, Protocol):
-    """A controller of ``n_axes`` retarders."""
+    """A controller of ``n_axes`` retarders; safe state: standing still, or 0 V."""
 
     @property
     def n_axes(self) -> int:
@@ -99,7 +104,7 @@ class PolarisationController(Device, Protocol):
 
 
 class DetectorBias(Device, Protocol):
-    """Bias supply of the single-photon detectors."""
+    """Bias supply of the single-photon detectors, counted from 0; safe state: every bias off."""
 
     def set_bias(self, channel: int, on: bool) -> None:
         """Switch one detector's bias."""
@@ -111,7 +116,7 @@ class DetectorBias(Device, Protocol):
 
 
 class PowerMeter(Device, Protocol):
-    """Optical power at Alice's exit or monitor port."""
+    """Optical power at Alice's exit or monitor port; it has no unsafe state."""
 
     def power_w(self) -> float:
         """Average power in W."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import pytest
 import tomlkit
 
 from common.cli.demo import running
@@ -13,6 +14,7 @@ from hardware.twin.wire.server import WireServer
 from tests.integration.nodes import good_blocks, pair, wait_until
 
 
+@pytest.mark.slow
 def test_daemons_make_a_key_through_the_wire_level_tagger(tmp_path: Path) -> None:
     alice, bob = pair(tmp_path)
     document = tomlkit.parse(bob.config.read_text())

@@ -59,6 +59,7 @@ def serve_bench(server: WireServer, host: str = "127.0.0.1") -> dict[str, dict[s
 def serve_tagger(server: WireServer, fibre: str, preset: str, host: str = "127.0.0.1") -> dict[str, Any]:
     """Start the simulated receiver behind a raw tag stream; driver and parameters for Bob's time tagger."""
     tagger = TwinTimeTagger({"fibre": fibre, "preset": preset}, Config(role="bob"))
+    server.defer(tagger.close)
     port = server.stream(lambda reader, writer: tag_stream(tagger, writer), host)
     marks = {"heartbeat_channel": HEARTBEAT, "overflow_channel": OVERFLOW}
     return {"driver": "tcp-tags", "host": host, "port": port, "simulated": True, **marks}

@@ -50,16 +50,23 @@ class WireServer:
         self._servers: list[asyncio.Server] = []
         self._tasks: set[asyncio.Task[None]] = set()
         self._terminals: list[int] = []
+        self._at_end: list[Callable[[], None]] = []
 
     def __enter__(self) -> Self:
         self._thread.start()
         return self
 
     def __exit__(self, *exc: object) -> None:
+        for close in self._at_end:
+            close()
         asyncio.run_coroutine_threadsafe(self._stop(), self._loop).result(5.0)
         self._loop.call_soon_threadsafe(self._loop.stop)
         self._thread.join(5.0)
         self._loop.close()
+
+    def defer(self, close: Callable[[], None]) -> None:
+        """Close a twin's own parts when the server ends."""
+        self._at_end.append(close)
 
     async def _stop(self) -> None:
         for server in self._servers:
@@ -67,6 +74,7 @@ class WireServer:
         for task in self._tasks:
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
+        await self._loop.shutdown_default_executor()
         for handle in self._terminals:
             self._loop.remove_reader(handle)
             os.close(handle)
