@@ -29,8 +29,13 @@ Bits = NDArray[np.uint8]
 
 @click.command("reconcile")
 @click.option("--qber", "qbers", type=click.FloatRange(0.001, 0.11), multiple=True, help="Error rate; repeatable.")
-@click.option("--frame-length", "sizes", type=click.IntRange(1 << 12, 1 << 20), multiple=True,
-              help="Frame length in bits; repeatable.")
+@click.option(
+    "--frame-length",
+    "sizes",
+    type=click.IntRange(1 << 12, 1 << 20),
+    multiple=True,
+    help="Frame length in bits; repeatable.",
+)
 @click.option("--megabits", type=click.FloatRange(0.1), default=16.0, show_default=True, help="Sifted bits per figure.")
 @click.option("--seed", type=int, default=1, show_default=True)
 @click.option("--peer/--no-peer", default=True, show_default=True, help=f"Measure {PEER} in the same run.")
