@@ -13,7 +13,7 @@ from bob.session import BobSession
 from common.config import Config
 from common.datatypes import Detections
 from common.node.flight import Record
-from common.node.node import identity
+from common.node.node import agreed
 from common.node.recorder import fingerprint, tags_of
 from common.node.replay import Diverged, Replay, ReplayStore
 
@@ -79,6 +79,6 @@ def replay(records: Iterable[Record]) -> Replay:
     run = Replay(records)
     again = TagsAgain(run.config)
     run.on_record, run.detections = again.take, again.detections
-    who = run.identity(identity(run.config, simulated=False).agreed)
+    who = run.identity(agreed(run.config))
     run.run(BobSession(run.config, who, ReplayStore(run), int(run.begin["instance"]), run.reply))
     return run

@@ -44,10 +44,14 @@ class Options:
 
 
 def identity(config: Config, simulated: bool) -> Identity:
-    """What this end says in the handshake."""
-    agreed = {**config.agreed(), "code_tables": code_table().fingerprint()}
+    """What this end says in the handshake, and the key that it signs certificates with."""
     signer = credentials.read_certificate_key(config.path(config.keys.certificate_key_file))
-    return Identity(Role(config.role), f"qkd-node {version('qkd-node')}", agreed, simulated, signer)
+    return Identity(Role(config.role), f"qkd-node {version('qkd-node')}", agreed(config), simulated, signer)
+
+
+def agreed(config: Config) -> dict[str, Any]:
+    """What both ends must have alike, by name."""
+    return {**config.agreed(), "code_tables": code_table().fingerprint()}
 
 
 class Node:

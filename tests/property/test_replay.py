@@ -23,6 +23,7 @@ from common.protocol.session import Identity
 from common.protocol.transitions import Role
 from tests.pair import End, Pair
 from tests.property.test_protocol import (  # noqa: F401
+    SIGNER,
     Feeder,
     Sky,
     config,
@@ -50,7 +51,7 @@ class Recorded:
         self.writers.append(writer)
         self.paths[settings.role].append(path)
         recorder = FlightRecorder(settings, writer, path)
-        who = Identity(Role(settings.role), "test", settings.agreed(), True)
+        who = Identity(Role(settings.role), "test", settings.agreed(), True, SIGNER)
         recorder.begin(who, instance)
         return recorder, who
 
