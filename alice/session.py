@@ -19,7 +19,7 @@ from common.postprocessing.amplification import draw_seed, seed_bits
 from common.postprocessing.reconciliation import QberTracker
 from common.postprocessing.sifting import alice_sift, decode_announcement
 from common.postprocessing.verification import verification_tag, verified_key
-from common.protocol.block import BITS_PER_BYTE, Block
+from common.protocol.block import BITS_PER_BYTE, Block, BlockFacts
 from common.protocol.effects import BlockDone, Effect, Run, Send
 from common.protocol.messages import (
     Announce,
@@ -312,13 +312,12 @@ class AliceSession(LinkSession):
             self.step(block, message, ours=False)
             self.forget(block.block_id)
 
-        def work() -> None:
-            if self.store.state_of(message.block_id) not in ("decided", "committed"):
-                raise RemoteProtocolError(f"{message!r}: that block was never decided here")
-            self.store.commit(message.block_id)
+        def work() -> BlockFacts | None:
+            return self.commit(message.block_id, "decided", reported=block is not None)
 
-        def done(_: None) -> list[Effect]:
-            facts = [BlockDone(block.facts(self.now_ns))] if block is not None else []
-            return [self.add_pads(message.block_id, sendable=True), *facts]
+        def done(settled: BlockFacts | None) -> list[Effect]:
+            facts = block.facts(self.now_ns) if block is not None else settled
+            told = [BlockDone(facts)] if facts is not None else []
+            return [self.add_pads(message.block_id, sendable=True), *told]
 
         return [Run("store", work, done)]

@@ -22,7 +22,7 @@ from common.postprocessing.amplification import seed_bits, seed_fault
 from common.postprocessing.reconciliation import QberTracker
 from common.postprocessing.sifting import MAX_CHUNK_DETECTIONS, bob_sift, encode_announcement
 from common.postprocessing.verification import verification_tag, verified_key
-from common.protocol.block import BITS_PER_BYTE, Block
+from common.protocol.block import BITS_PER_BYTE, Block, BlockFacts
 from common.protocol.effects import BlockDone, Effect, Run
 from common.protocol.messages import (
     Announce,
@@ -357,20 +357,18 @@ class BobSession(LinkSession):
         if block is not None:
             self.step(block, message, ours=False)
 
-        def work() -> None:
-            if self.store.state_of(message.block_id) not in ("pending", "committed"):
-                raise RemoteProtocolError(f"{message!r}: this end holds no such block; are the stores of one link?")
-            self.store.commit(message.block_id)
+        def work() -> BlockFacts | None:
+            return self.commit(message.block_id, "pending", reported=block is not None)
 
         answer = self.while_session_lasts(Committed(message.block_id))
 
-        def done(_: None) -> list[Effect]:
+        def done(settled: BlockFacts | None) -> list[Effect]:
             effects: list[Effect] = [self.add_pads(message.block_id, sendable=True), *answer()]
             if block is not None:
                 block.state = State.COMMITTED
                 self.forget(block.block_id)
-                effects.append(BlockDone(block.facts(self.now_ns)))
-            return effects
+            facts = block.facts(self.now_ns) if block is not None else settled
+            return [*effects, BlockDone(facts)] if facts is not None else effects
 
         return [Run("store", work, done)]
 

@@ -60,6 +60,9 @@ class DictStore:
     def state_of(self, block_id: int) -> str | None:
         return self.blocks.get(block_id, (None, b""))[0]
 
+    def certificate_of(self, block_id: int) -> str:
+        return self.certificates[block_id]
+
     def put_setting(self, name: str, value: bytes) -> None:
         self.settings[name] = value
 

@@ -189,6 +189,14 @@ class KeyStore:
             row = self._db.execute("SELECT state FROM blocks WHERE block_id = ?", (block_id,)).fetchone()
         return None if row is None else str(row[0])
 
+    def certificate_of(self, block_id: int) -> str:
+        """The certificate that was kept with a key."""
+        with self._lock:
+            row = self._db.execute("SELECT record FROM blocks WHERE block_id = ?", (block_id,)).fetchone()
+        if row is None:
+            raise LocalProtocolError(f"block {block_id} is not in the store")
+        return str(row[0])
+
     def blocks(self) -> list[dict[str, object]]:
         """What operators may see of each block: state, sizes, ledger; no key."""
         with self._lock:

@@ -340,6 +340,12 @@ class RecordedStore(_Proxy):
         self._recorder.take("setting", value or b"", there=value is not None)
         return value
 
+    def certificate_of(self, block_id: int) -> str:
+        """See the store."""
+        certificate: str = self._part.certificate_of(block_id)
+        self._recorder.take("certificate", certificate.encode())
+        return certificate
+
     def store_pending(self, block_id: int, key: KeyBits, record: str, simulated: bool) -> None:
         """See the store."""
         self._recorder.take("key", hashlib.sha256(key.view().tobytes()).digest(), block_id=block_id, n_bits=len(key))

@@ -264,6 +264,10 @@ class ReplayStore:
         record = self._replay.answer("setting")
         return record.raw if record.facts["there"] else None
 
+    def certificate_of(self, block_id: int) -> str:
+        """As recorded."""
+        return self._replay.answer("certificate").raw.decode()
+
     def store_pending(self, block_id: int, key: KeyBits, record: str, simulated: bool) -> None:
         """Compare the key."""
         raw = key.take().tobytes()

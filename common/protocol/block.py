@@ -217,6 +217,38 @@ class Block:
         )
 
 
+def settled_facts(certificate_json: str) -> BlockFacts:
+    """The facts of a block whose key is good by now, from the certificate that was stored with the promise.
+
+    How long it took and how many rounds its frames needed are not in it: 0.
+    """
+    body = json.loads(certificate_json)
+    ledger, met = body["ledger"], body["reconciliation"]
+    tallies, secret_bits, leak_ec_bits = ledger["tallies"], int(ledger["ell_bits"]), int(ledger["leak_ec_bits"])
+    kept, slots = int(tallies["n_z_kept"]), int(tallies["slots_sent"])
+    qber = met["errors_corrected"] / kept if kept else 0.0
+    return BlockFacts(
+        block_id=int(body["block_id"]),
+        state=State.COMMITTED.value,
+        reason="",
+        slots=slots,
+        detections=int(met["detections"]),
+        n_z=sum(tallies["n_z"]),
+        qber=qber,
+        phase_error_upper=float(ledger["phi_upper"]),
+        f_ec=efficiency(leak_ec_bits, kept, qber),
+        leak_ec_bits=leak_ec_bits,
+        secret_bits=secret_bits,
+        bits_per_pulse=secret_bits / slots if slots else 0.0,
+        seconds=0.0,
+        frames=int(met["frames"]),
+        frames_failed=int(met["frames_failed"]),
+        rounds_max=0,
+        auth_bits_earned=int(body["authentication"]["bits_earned"]),
+        simulated=bool(body["simulated"]),
+    )
+
+
 def efficiency(leak_bits: int, n_bits: int, qber: float) -> float:
     """f_EC = leak / (n h(QBER)); 0 where it has no meaning."""
     if n_bits == 0 or not 0.0 < qber < 1.0:

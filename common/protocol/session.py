@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 
 from common.errors import HandshakeMismatch, LocalProtocolError, RemoteProtocolError
 from common.keybits import KeyBits
+from common.protocol.block import BlockFacts, settled_facts
 from common.protocol.effects import AddPads, BlockDone, Effect, PeerStopped, Ready, Run, Send
 from common.protocol.messages import (
     PROTOCOL_VERSION,
@@ -58,6 +59,10 @@ class Store(Protocol):
 
     def state_of(self, block_id: int) -> str | None:
         """ "pending", "decided", "committed" or None."""
+        ...
+
+    def certificate_of(self, block_id: int) -> str:
+        """The certificate that was kept with a key."""
         ...
 
     def put_setting(self, name: str, value: bytes) -> None:
@@ -330,6 +335,18 @@ class LinkSession(ABC):
             self.store.put_setting(pads_name(block_id), raw[:refill_bytes].tobytes())
         self.store.store_pending(block_id, KeyBits.from_bytes(raw[refill_bytes:].tobytes()), record, self.simulated)
         raw.fill(0)
+
+    def commit(self, block_id: int, before: str, *, reported: bool) -> BlockFacts | None:
+        """Commit a key that the other end holds as well; the facts of a block that only the store remembers.
+
+        Runs in the store lane. A block is told of once: by its own record if it still has one (``reported``), by
+        the store if another session or another process made it, and not at all when the commit is a repetition.
+        """
+        state = self.store.state_of(block_id)
+        if state not in (before, "committed"):
+            raise RemoteProtocolError(f"block {block_id} is not {before} here; are the stores of one link?")
+        self.store.commit(block_id)
+        return None if reported or state == "committed" else settled_facts(self.store.certificate_of(block_id))
 
     def destroy(self, block_id: int) -> None:
         """Forget a pending key and its pads. Runs in the store lane."""

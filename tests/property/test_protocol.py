@@ -203,6 +203,22 @@ def test_kill_minus_nine_at_any_step(kills: list[tuple[int, bool]]) -> None:
     finish(pair, len(pair.alice.store.committed()) + 1)
 
 
+@pytest.mark.parametrize("at_alice", [True, False])
+def test_a_block_settled_by_a_later_handshake_is_reported_once(at_alice: bool) -> None:
+    """Alice had decided when one end was killed: the key is good, and both ends say so."""
+    pair, sky = make_pair()
+    Feeder(pair, sky)
+    pair.run(lambda: ("decided", 1 << 32 | 1) in pair.alice.store.history)
+    killed = pair.alice if at_alice else pair.bob
+    assert ("committed", 1 << 32 | 1) not in pair.alice.store.history
+    pair.crash(killed)
+    finish(pair, 2)
+    for end in (pair.alice, pair.bob):
+        told = [facts for facts in end.done if facts.state in ("committed", "decided")]
+        assert [facts.block_id for facts in told] == sorted(end.store.committed())
+        assert all(facts.secret_bits == 1024 and facts.bits_per_pulse > 0 and facts.f_ec > 1 for facts in told)
+
+
 def test_the_kill_property_can_fail() -> None:
     """Without Alice's durable decision a kill between her COMMIT and Bob's answer splits the keys."""
     split = False
