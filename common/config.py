@@ -77,8 +77,8 @@ class Security(Section):
     eps_total: float = Field(1e-10, gt=0.0, lt=1.0)
     eps_cor: float = Field(1e-15, gt=0.0, lt=1.0)
     eps_auth: float = Field(1e-15, gt=0.0, lt=1.0)
-    tails: Literal["chernoff", "exact"] = "chernoff"
-    """Form of the tail bounds: the closed form, or the tighter binomial tail itself."""
+    tails: Literal["chernoff", "exact", "anytime"] = "chernoff"
+    """Form of the tail bounds: the closed form, the tighter binomial tail itself, or one that holds wherever a block ends."""
 
 
 class Reconciliation(Section):

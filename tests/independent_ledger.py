@@ -6,6 +6,7 @@ Nothing of `common.security` is imported. Bounds are roots of the same equations
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from typing import Any
 
 from scipy.optimize import brentq
@@ -32,6 +33,41 @@ def other_class(k: float, ratio: float, eps: float, upper: bool) -> float:
     return brentq(excess, k, k / s, xtol=1e-9, rtol=1e-14) - k if excess(k) > 0 else 0.0
 
 
+GRID = [32.0 * math.exp(-j * math.log(1.2)) for j in range(96)]
+
+
+def anytime_root(line: Callable[[float, float], float], low: float, high: float, eps: float) -> float:
+    """Where the largest of the lines (lambda, unknown) reaches ln(96 / eps)."""
+    wanted = math.log(len(GRID)) - math.log(eps)
+    return brentq(lambda unknown: max(line(x, unknown) for x in GRID) - wanted, low, high, xtol=1e-9, rtol=1e-14)
+
+
+def anytime_number_of_coins(n: float, p: float, eps: float) -> float:
+    return anytime_root(lambda x, k: x * k - n * math.log(1 - p + p * math.exp(x)), 0.0, n, eps)
+
+
+def anytime_other_class(k: float, ratio: float, eps: float, upper: bool) -> float:
+    s, sign = 1 / (1 + ratio), -1 if upper else 1
+    if not upper and max(x * k - k * math.log(1 - s + s * math.exp(x)) for x in GRID) < math.log(len(GRID) / eps):
+        return 0.0
+
+    def line(x: float, total: float) -> float:
+        return sign * x * k - total * math.log1p(s * math.expm1(sign * x))
+
+    return anytime_root(line, k, 10 * k / s + 1000 / s if upper else k / s, eps) - k
+
+
+def anytime_mean_of_coins(k: float, n: float, eps: float, upper: bool) -> float:
+    sign = -1 if upper else 1
+
+    def line(x: float, m: float) -> float:
+        return sign * x * k - n * math.log1p(m / n * math.expm1(sign * x))
+
+    if not upper and max(line(x, 0.0) for x in GRID) < math.log(len(GRID) / eps):
+        return 0.0
+    return anytime_root(line, *((k, n) if upper else (0.0, k)), eps)
+
+
 def entropy(x: float) -> float:
     return -x * math.log2(x) - (1 - x) * math.log2(1 - x)
 
@@ -52,8 +88,10 @@ def single_photons(ledger: dict[str, Any], eps: float) -> tuple[float, float]:
     tallies, settings = ledger["tallies"], ledger["settings"]
     mu, p = settings["intensities"], settings["p_intensities"]
 
+    mean = anytime_mean_of_coins if ledger["budget"]["tails"] == "anytime" else mean_of_coins
+
     def n_plus_minus(counts: list[int], k: int, upper: bool) -> float:
-        return math.exp(mu[k]) / p[k] * mean_of_coins(counts[k], sum(counts), eps, upper)
+        return math.exp(mu[k]) / p[k] * mean(counts[k], sum(counts), eps, upper)
 
     tau = [sum(p[k] * math.exp(-mu[k]) * mu[k] ** n for k in range(3)) for n in (0, 1)]
     n_z = tallies["n_z"][:3]
@@ -67,26 +105,30 @@ def single_photons(ledger: dict[str, Any], eps: float) -> tuple[float, float]:
 
 
 def key_length_of(ledger: dict[str, Any]) -> int:
-    """Secret bits of a ledger's tallies under composable accounting, whole bytes."""
+    """Secret bits of a ledger's tallies, whole bytes."""
     tallies, settings, source, budget = (ledger[name] for name in ("tallies", "settings", "source", "budget"))
-    assert budget["accounting"] == "composable"
+    paper, anytime = budget["accounting"] == "paper", budget["tails"] == "anytime"
+    coins = anytime_number_of_coins if anytime else number_of_coins
+    other = anytime_other_class if anytime else other_class
     pz, qz, slots = settings["p_z_alice"], settings["p_z_bob"], tallies["slots_sent"]
     px, qx = 1 - pz, 1 - qz
     multi = source["g2_upper"] * source["mean_photon_number_upper"] ** 2 / 2
     (h, v, r, left), n_z = tallies["x_counts"][0], tallies["n_z_kept"]
     eps = (0.1 * budget["eps_total"]) ** 2 / {"three-state": 5, "bb84": 2, "decoy-bb84": 8}[settings["protocol"]]
-    untagged = n_z - number_of_coins(slots, pz * qz * multi, eps)
+    if paper:
+        eps = 1e-10 / 12
+    untagged = n_z - coins(slots, pz * qz * multi, eps)
     if settings["protocol"] == "three-state":
         half = pz / 2 / px
-        right = max(0.0, r[0] - number_of_coins(slots, px * qx * multi, eps))
-        wrong = other_class(r[1], half, eps, True) + h[0] + v[0] - other_class(right, half, eps, False)
-        phase_errors = other_class(max(wrong, 0.0), qz / qx, eps, True)
+        right = max(0.0, r[0] - coins(slots, px * qx * multi, eps))
+        wrong = other(r[1], half, eps, True) + h[0] + v[0] - other(right, half, eps, False)
+        phase_errors = other(max(wrong, 0.0), qz / qx, eps, True)
     elif settings["protocol"] == "bb84":
-        phase_errors = other_class(r[1] + left[0], pz * qz / (px * qx), eps, True)
+        phase_errors = other(r[1] + left[0], pz * qz / (px * qx), eps, True)
     else:
         untagged, errors = single_photons(ledger, eps)
-        phase_errors = other_class(errors, pz * qz / (px * qx), eps, True)
-    cost = 2 * math.log2(1 / (2 * 0.25 * budget["eps_total"]))
+        phase_errors = other(errors, pz * qz / (px * qx), eps, True)
+    cost = 2 * math.log2(1 / (2 * (1e-10 / 24 if paper else 0.25 * budget["eps_total"])))
     bits = (
         untagged * (1 - entropy(phase_errors / untagged)) - ledger["leak_ec_bits"] - ledger["leak_verify_bits"] - cost
     )

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
-from typing import NamedTuple
 
 from scipy.special import betainc
 
@@ -27,7 +26,7 @@ def relative_entropy_nats(a: float, b: float) -> float:
 
 def binomial_upper(n: float, p: float, eps: float) -> float:
     """Smallest k >= np with n D(k/n || p) >= ln(1/eps): n coins of bias p exceed it with probability at most eps."""
-    _require(eps, n)
+    require(eps, n)
     if n == 0 or p <= 0.0:
         return 0.0
     if p >= 1.0:
@@ -43,7 +42,7 @@ def sample_upper(k: float, ratio: float, eps: float) -> float:
     Each of K events belongs to the sampled class with probability s = 1 / (1 + ratio). Returns K - k for the largest K
     with K D(k/K || s) <= ln(1/eps) and k/K <= s.
     """
-    _require(eps, k)
+    require(eps, k)
     if ratio <= 0.0:
         return 0.0
     s, needed = 1.0 / (1.0 + ratio), math.log(1.0 / eps)
@@ -58,7 +57,7 @@ def sample_upper(k: float, ratio: float, eps: float) -> float:
 
 def sample_lower(k: float, ratio: float, eps: float) -> float:
     """Lower bound on the other class when k events fell into the sampled class (the other tail)."""
-    _require(eps, k)
+    require(eps, k)
     if ratio <= 0.0 or k <= 0.0:
         return 0.0
     s, needed = 1.0 / (1.0 + ratio), math.log(1.0 / eps)
@@ -72,7 +71,7 @@ def mean_upper(k: float, n: float, eps: float) -> float:
 
     Where the mean is larger, a sum as small as k has probability below eps.
     """
-    _require(eps, k, n)
+    require(eps, k, n)
     if k >= n:
         return n
     needed = math.log(1.0 / eps)
@@ -81,7 +80,7 @@ def mean_upper(k: float, n: float, eps: float) -> float:
 
 def mean_lower(k: float, n: float, eps: float) -> float:
     """Smallest mean m <= k with n D(k/n || m/n) <= ln(1/eps) (the other tail of :func:`mean_upper`)."""
-    _require(eps, k, n)
+    require(eps, k, n)
     if k <= 0.0:
         return 0.0
     k = min(k, n)
@@ -91,7 +90,7 @@ def mean_lower(k: float, n: float, eps: float) -> float:
 
 def exact_binomial_upper(n: float, p: float, eps: float) -> float:
     """Smallest k with P(Binomial(n, p) > k) <= eps, by the incomplete beta function I_p(k + 1, n - k)."""
-    _require(eps, n)
+    require(eps, n)
     n = math.ceil(n)
     if n == 0 or p <= 0.0:
         return 0.0
@@ -117,7 +116,7 @@ def exact_sample_upper(k: float, ratio: float, eps: float) -> float:
 
 def exact_sample_lower(k: float, ratio: float, eps: float) -> float:
     """As :func:`sample_lower`, for the smallest K with P(Binomial(K, s) >= k) = I_s(k, K - k + 1) > eps."""
-    _require(eps, k)
+    require(eps, k)
     if ratio <= 0.0 or k <= 0.0:
         return 0.0
     s = 1.0 / (1.0 + ratio)
@@ -133,21 +132,6 @@ def binary_entropy(x: float) -> float:
     return -x * math.log2(x) - (1.0 - x) * math.log2(1.0 - x)
 
 
-class Tails(NamedTuple):
-    """One form of the three bounds."""
-
-    binomial_upper: Callable[[float, float, float], float]
-    sample_upper: Callable[[float, float, float], float]
-    sample_lower: Callable[[float, float, float], float]
-
-
-TAILS = {
-    "chernoff": Tails(binomial_upper, sample_upper, sample_lower),
-    "exact": Tails(exact_binomial_upper, exact_sample_upper, exact_sample_lower),
-}
-"""By the name in a budget: the closed form of the specification, or the tighter tail itself."""
-
-
 def _bisect(inside: Callable[[float], bool], low: float, high: float) -> tuple[float, float]:
     """Narrow (low, high) around the point up to which ``inside`` holds, to the last bit."""
     for _ in range(ITERATIONS):
@@ -158,6 +142,7 @@ def _bisect(inside: Callable[[float], bool], low: float, high: float) -> tuple[f
     return low, high
 
 
-def _require(eps: float, *counts: float) -> None:
+def require(eps: float, *counts: float) -> None:
+    """Refuse an eps outside (0, 1) and a count that is negative or not finite."""
     if not 0.0 < eps < 1.0 or not all(math.isfinite(count) and count >= 0.0 for count in counts):
         raise ValueError(f"a bound needs 0 < eps < 1 and a count >= 0, not eps {eps} and {', '.join(map(str, counts))}")

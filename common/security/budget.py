@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from dataclasses import dataclass
+from typing import NamedTuple
 
-from common.security.bounds import TAILS, Tails
+from common.security import anytime, bounds
 
 ACCOUNTINGS = ("composable", "paper")
 ESTIMATION_SHARE = 0.1
@@ -16,6 +18,38 @@ PAPER_EPS_TERM = 1e-10 / 12.0
 PAPER_EPS_PA = 1e-10 / 24.0
 
 
+class Tails(NamedTuple):
+    """One form of the five bounds."""
+
+    binomial_upper: Callable[[float, float, float], float]
+    sample_upper: Callable[[float, float, float], float]
+    sample_lower: Callable[[float, float, float], float]
+    mean_upper: Callable[[float, float, float], float]
+    mean_lower: Callable[[float, float, float], float]
+
+
+TAILS = {
+    "chernoff": Tails(
+        bounds.binomial_upper, bounds.sample_upper, bounds.sample_lower, bounds.mean_upper, bounds.mean_lower
+    ),
+    "exact": Tails(
+        bounds.exact_binomial_upper,
+        bounds.exact_sample_upper,
+        bounds.exact_sample_lower,
+        bounds.mean_upper,
+        bounds.mean_lower,
+    ),
+    "anytime": Tails(
+        anytime.anytime_binomial_upper,
+        anytime.anytime_sample_upper,
+        anytime.anytime_sample_lower,
+        anytime.anytime_mean_upper,
+        anytime.anytime_mean_lower,
+    ),
+}
+"""By name: the closed form of the specification, the tighter tail itself, and one that holds wherever a block ends."""
+
+
 @dataclass(frozen=True, slots=True)
 class EpsilonBudget:
     """The agreed budget, shared out.
@@ -24,7 +58,7 @@ class EpsilonBudget:
     ----------
     accounting : "composable" (default) or "paper" (each bound at 1e-10/12, no square root; for comparison only).
     eps_total, eps_cor, eps_auth : totals of the configuration.
-    tails : "chernoff" (default: the closed form) or "exact" (incomplete beta, tighter).
+    tails : "chernoff" (default: the closed form), "exact" (incomplete beta, tighter) or "anytime" (whoever ends a block).
     """
 
     accounting: str = "composable"

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import math
 
-from common.security.bounds import mean_lower, mean_upper
 from common.security.budget import EpsilonBudget
 from common.security.tallies import Estimate, L, ProtocolSettings, R, SourceBounds, Tallies, Term
 
@@ -48,14 +47,14 @@ def estimate(tallies: Tallies, settings: ProtocolSettings, source: SourceBounds,
 
     With y_n = (events of n photons) / tau_n, a count scaled by e^mu / p_mu has the mean sum_n mu^n / n! y_n.
     """
-    eps = budget.eps_term(TERMS)
+    bounds, eps = budget.bounds, budget.eps_term(TERMS)
     mu, nu, vac = settings.intensities
     tau_0, tau_1 = photon_probability(0, settings), photon_probability(1, settings)
     scale = [math.exp(k) / p for k, p in zip(settings.intensities, settings.p_intensities, strict=True)]
     terms: list[Term] = []
 
     def scaled(counts: list[int], level: int, what: str, *, upper: bool) -> float:
-        bound = (mean_upper if upper else mean_lower)(counts[level], sum(counts), eps)
+        bound = (bounds.mean_upper if upper else bounds.mean_lower)(counts[level], sum(counts), eps)
         terms.append(Term(f"{what}, mean, {'upper' if upper else 'lower'}", bound, eps))
         return scale[level] * bound
 
@@ -82,6 +81,6 @@ def estimate(tallies: Tallies, settings: ProtocolSettings, source: SourceBounds,
     v_1_upper = noted("X errors of one photon, upper", max(0.0, tau_1 * (decoy_errors - vacuum_errors) / (nu - vac)))
     v_1_upper = min(v_1_upper, float(sum(errors)))
     p_z, q_z = settings.p_z_alice, settings.p_z_bob
-    n_ph_upper = budget.bounds.sample_upper(v_1_upper, (p_z * q_z) / ((1.0 - p_z) * (1.0 - q_z)), eps)
+    n_ph_upper = bounds.sample_upper(v_1_upper, (p_z * q_z) / ((1.0 - p_z) * (1.0 - q_z)), eps)
     terms.append(Term("phase errors, upper", n_ph_upper, eps))
     return Estimate.of(n_u_lower, n_ph_upper, tuple(terms))

@@ -68,6 +68,7 @@ SPECIAL: dict[str, dict[str, Any]] = {
 VARIANTS: dict[str, dict[str, Any]] = {
     "": {},
     ", exact": {"budget": {"tails": "exact"}},
+    ", anytime": {"budget": {"tails": "anytime"}},
     ", paper": {"budget": {"accounting": "paper"}},
     ", with doubt": {"source": {"eps": 1e-11}, "budget": {"eps_total": 3e-10, "eps_cor": 1e-14, "eps_auth": 1e-13}},
     ", dim": {"source": {"g2_upper": 0.03}},
@@ -202,10 +203,22 @@ EDGES: list[tuple[str, tuple[float, ...], float]] = [
     ("mean_lower", (1, 10, 0.5), 0.2413482899),
     ("mean_lower", (10, 10, E), 1.0),
     ("mean_lower", (12, 10, E), 1.0),
+    *(("anytime_binomial_upper", args, 0.0) for args in ((0, 0.5, E), (9, 0.0, E))),
+    *(("anytime_binomial_upper", (n, p, E), n) for n, p in ((9, 1.0), (1, 0.5), (2.5, 0.5))),
+    *((f"anytime_sample_{side}", (9, 0.0, E), 0.0) for side in ("upper", "lower")),
+    *(("anytime_sample_lower", (k, 1.0, E), 0.0) for k in (0, 1, 33)),
+    ("anytime_sample_upper", (0, 1.0, E), math.log(96 / E) / math.log(2)),
+    *(("anytime_mean_upper", (n, n, E), float(n)) for n in (0, 1, 7)),
+    ("anytime_mean_upper", (0, 10, E), 10 * (1 - (E / 96) ** 0.1)),
+    *(("anytime_mean_upper", (k, 7, E), 7.0) for k in (6.999, 9)),
+    *(("anytime_mean_lower", (0, n, E), 0.0) for n in (0, 1, 7)),
+    ("anytime_mean_lower", (1, 10, 1e-13), 0.0),
+    ("anytime_mean_lower", (1, 10, 0.5), 0.002010261772),
+    *(("anytime_mean_lower", (k, 10, E), 10 * (E / 96) ** 0.1) for k in (10, 12)),
 ]
 """(bound, arguments, value): where little was counted or nothing is uncertain; from closed forms where there is one."""
 BOUNDS = ("binomial_upper", "sample_upper", "sample_lower", "mean_upper", "mean_lower")
-BOUNDS = (*BOUNDS, "exact_binomial_upper", "exact_sample_upper", "exact_sample_lower")
+BOUNDS = (*BOUNDS, *(f"anytime_{name}" for name in BOUNDS), "exact_binomial_upper", "exact_sample_upper", "exact_sample_lower")
 REFUSED = [(9.0, 0.5, eps) for eps in (0.0, 1.0, 1.1, -1.0, NAN)] + [(k, 0.5, E) for k in (-1.0, NAN, INF)]
 """Arguments that every bound refuses with ValueError."""
 

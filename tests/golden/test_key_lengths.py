@@ -10,6 +10,7 @@ import pytest
 from common.planning.link_model import expected_qber, expected_tallies, key_leak
 from common.planning.optimise import recommended_p_z_alice
 from common.planning.presets import PRESETS
+from common.security.budget import ACCOUNTINGS
 from common.security.finite_key import EpsilonBudget, Ledger, key_length
 from common.security.tallies import ProtocolSettings, SourceBounds, Tallies
 from tests.independent_ledger import key_length_of
@@ -19,14 +20,17 @@ SOURCE = SourceBounds(0.292, 0.00698)
 WEAK_PULSES = ((0.36, 0.135, 0.0), (0.74, 0.23, 0.03))
 
 
-def ledger_of(preset: str, protocol: str = "three-state", block: int = BLOCK) -> Ledger:
+def ledger_of(
+    preset: str, protocol: str = "three-state", block: int = BLOCK, budget: EpsilonBudget | None = None
+) -> Ledger:
     link = PRESETS[preset]
     if protocol == "decoy-bb84":
         settings = ProtocolSettings(protocol, 0.88, link.p_z_bob, *WEAK_PULSES)
     else:
         settings = ProtocolSettings(protocol, recommended_p_z_alice(link, block, protocol), link.p_z_bob)
     tallies = expected_tallies(link, settings, block)
-    return key_length(tallies, settings, SOURCE, EpsilonBudget(), key_leak(expected_qber(link), tallies.n_z_kept), 128)
+    leak = key_leak(expected_qber(link), tallies.n_z_kept)
+    return key_length(tallies, settings, SOURCE, budget or EpsilonBudget(), leak, 128)
 
 
 @pytest.mark.parametrize(
@@ -41,8 +45,13 @@ def test_rates_of_the_paper_s_links(preset: str, rate: float, phase_error: float
 @pytest.mark.parametrize("protocol", ["three-state", "bb84", "decoy-bb84"])
 @pytest.mark.parametrize("preset", sorted(PRESETS))
 @pytest.mark.parametrize("block", [1_000_000, BLOCK])
-def test_an_independent_calculation_agrees(preset: str, protocol: str, block: int) -> None:
-    ledger = ledger_of(preset, protocol, block)
+@pytest.mark.parametrize("accounting", ACCOUNTINGS)
+@pytest.mark.parametrize("tails", ["chernoff", "anytime"])
+def test_an_independent_calculation_agrees(
+    preset: str, protocol: str, block: int, accounting: str, tails: str
+) -> None:
+    ledger = ledger_of(preset, protocol, block, EpsilonBudget(accounting, tails=tails))
+    assert ledger.ell_bits > 0
     assert key_length_of(json.loads(ledger.to_json())) == pytest.approx(ledger.ell_bits, abs=16)
 
 

@@ -73,6 +73,10 @@ def same(value: Any, golden: Any) -> bool:
     return bool(value == golden)
 
 
+def bound(proof: dict[str, ModuleType], name: str) -> Any:
+    return getattr(proof["anytime" if name.startswith("anytime") else "bounds"], name)
+
+
 def first_difference(proof: dict[str, ModuleType]) -> str | None:
     """The first case that a version of the proof answers otherwise than it must."""
     golden = written()
@@ -80,11 +84,11 @@ def first_difference(proof: dict[str, ModuleType]) -> str | None:
         if not same(call(proof["finite_key"], case), golden[name]):
             return name
     for name, arguments, value in EDGES:
-        if not math.isclose(getattr(proof["bounds"], name)(*arguments), value, rel_tol=1e-6):
+        if not math.isclose(bound(proof, name)(*arguments), value, rel_tol=1e-6):
             return f"{name}{arguments}"
     for name, arguments in itertools.product(BOUNDS, REFUSED):
         with contextlib.suppress(ValueError):
-            getattr(proof["bounds"], name)(*arguments)
+            bound(proof, name)(*arguments)
             return f"{name}{arguments} is not refused"
     for case, word in nonsense():
         ledger = call(proof["finite_key"], case)

@@ -15,7 +15,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from common.security import bb84, decoy, three_state
-from common.security.bounds import TAILS
+from common.security.budget import TAILS
 from common.security.finite_key import EpsilonBudget
 from common.security.tallies import ProtocolSettings, SourceBounds, Tallies
 

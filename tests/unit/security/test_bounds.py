@@ -11,7 +11,6 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from common.security.bounds import (
-    TAILS,
     binary_entropy,
     binomial_upper,
     exact_binomial_upper,
@@ -23,6 +22,7 @@ from common.security.bounds import (
     sample_lower,
     sample_upper,
 )
+from common.security.budget import TAILS
 
 EPS = 0.05
 TRIALS = 4000
