@@ -14,6 +14,7 @@ from common.planning.link_model import DECOY, EXPECTED_F_EC, PROTOCOL_NAMES, Rec
 from common.planning.optimise import optimise
 from common.planning.presets import PRESETS, LinkParameters
 from common.planning.rate import Rate, Task, evaluate, require_proof
+from common.security.budget import TAILS
 from common.security.finite_key import EpsilonBudget
 from common.security.tallies import SourceBounds
 
@@ -53,6 +54,7 @@ def _numbers(ctx: click.Context, option: click.Parameter, text: str | None) -> t
 @click.option("--mean-photon-number-upper", type=float, help="Bound for the proof [default: --mean-photon-number].")
 @click.option("--g2-upper", type=float, help="Bound for the proof [default: --g2].")
 @click.option("--eps-total", type=float, default=1e-10, show_default=True)
+@click.option("--tails", type=click.Choice(sorted(TAILS)), default="chernoff", show_default=True, help="Form of bounds.")
 @json_option
 def command(
     protocol: str,
@@ -93,7 +95,7 @@ def _task(protocol: str, mean_photon_number: float | None, options: dict[str, An
     source = SourceBounds(
         link.mean_photon_number if upper is None else upper, link.g2 if g2_upper is None else g2_upper
     )
-    budget = EpsilonBudget(options["accounting"], options["eps_total"])
+    budget = EpsilonBudget(options["accounting"], options["eps_total"], tails=options["tails"])
     rules = ReceiverRules(options["dead_time_ps"])
     if rules.dead_time_ps < 0:
         raise InputError(f"a dead time of {rules.dead_time_ps} ps", remedy="Give --dead-time-ps of 0 or more.")

@@ -61,6 +61,7 @@ class LinkDescription(BaseModel):
     eps_total: float = Field(1e-10, gt=0.0, lt=1.0)
     eps_cor: float = Field(1e-15, gt=0.0, lt=1.0)
     eps_auth: float = Field(1e-15, gt=0.0, lt=1.0)
+    tails: Literal["chernoff", "exact", "anytime"] = "chernoff"
     f_ec: float = Field(EXPECTED_F_EC, ge=1.0)
     """Expected leak over the Shannon limit."""
     block_size_max: int = Field(LARGEST_BLOCK, ge=SMALLEST_BLOCK, le=LARGEST_BLOCK)
@@ -83,7 +84,7 @@ class LinkDescription(BaseModel):
         link = self._link(known)
         check_link(link)
         rules = ReceiverRules(self.receiver_dead_time_ps, self.cross_basis)
-        budget = EpsilonBudget(self.accounting, self.eps_total, self.eps_cor, self.eps_auth)
+        budget = EpsilonBudget(self.accounting, self.eps_total, self.eps_cor, self.eps_auth, self.tails)
         return Task(link, self.protocol, self.block_size_max, budget, self.f_ec, rules, self._source(link, known))
 
     def _link(self, known: Calibration) -> LinkParameters:

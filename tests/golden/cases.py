@@ -208,6 +208,8 @@ EDGES: list[tuple[str, tuple[float, ...], float]] = [
     *((f"anytime_sample_{side}", (9, 0.0, E), 0.0) for side in ("upper", "lower")),
     *(("anytime_sample_lower", (k, 1.0, E), 0.0) for k in (0, 1, 33)),
     ("anytime_sample_upper", (0, 1.0, E), math.log(96 / E) / math.log(2)),
+    ("anytime_sample_upper", (0, 1e-9, 0.5), math.log(192) / math.log(1e9)),
+    ("anytime_sample_lower", (200, 0.5, E), 27.2261928),
     *(("anytime_mean_upper", (n, n, E), float(n)) for n in (0, 1, 7)),
     ("anytime_mean_upper", (0, 10, E), 10 * (1 - (E / 96) ** 0.1)),
     *(("anytime_mean_upper", (k, 7, E), 7.0) for k in (6.999, 9)),

@@ -32,6 +32,7 @@ EQUIVALENT = {
         "bounds: if ratio <= 0.0 or k <= 0.0:: ratio <= 0.0 or k <= 0.0 -> ratio <= 0.0 and k <= 0.0",
         "bounds: if n == 0 or p <= 0.0:: n == 0 or p <= 0.0 -> n == 0 and p <= 0.0",
         "bounds: if p >= 1.0:: 1.0 -> 1.25",
+        "anytime: if p >= 1.0:: 1.0 -> 1.25",
         "bounds: if k * relative_entropy_nats(1.0, s) <= needed:: 1.0 -> 1.25",
         "bounds: if other == 0.0:: 0.0 -> 1.0",
         "decoy: return sum(p * math.exp(-mu) * mu**n / math.factorial(n) for mu, p in pairs): "
