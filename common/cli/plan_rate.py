@@ -54,7 +54,9 @@ def _numbers(ctx: click.Context, option: click.Parameter, text: str | None) -> t
 @click.option("--mean-photon-number-upper", type=float, help="Bound for the proof [default: --mean-photon-number].")
 @click.option("--g2-upper", type=float, help="Bound for the proof [default: --g2].")
 @click.option("--eps-total", type=float, default=1e-10, show_default=True)
-@click.option("--tails", type=click.Choice(sorted(TAILS)), default="chernoff", show_default=True, help="Form of bounds.")
+@click.option(
+    "--tails", type=click.Choice(sorted(TAILS)), default="chernoff", show_default=True, help="Form of bounds."
+)
 @json_option
 def command(
     protocol: str,
@@ -146,9 +148,15 @@ def _fixed(
     return fixed
 
 
+def _text(value: Any) -> str:
+    if isinstance(value, list):
+        return ", ".join(map(_text, value))
+    return f"{value:.6g}" if isinstance(value, float) else f"{value:,}" if isinstance(value, int) else str(value)
+
+
 def _render(console: Console, rate: Rate) -> None:
     document = rate.document()
     terms = document.pop("terms")
-    rows = [(name, f"{value:.6g}" if isinstance(value, float) else str(value)) for name, value in document.items()]
+    rows = [(name, _text(value)) for name, value in document.items() if value not in (None, [])]
     console.print(table("expected block", ("quantity", "value"), rows))
     console.print(table("terms of the bound", ("term", "value"), [(name, f"{v:.6g}") for name, v in terms.items()]))

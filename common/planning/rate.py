@@ -124,6 +124,7 @@ class Rate:
             "slots": ledger.tallies.slots_sent,
             "block_seconds": self.seconds,
             "accounting": ledger.budget.accounting,
+            "tails": ledger.budget.tails,
             "eps_spent": ledger.eps_spent,
             "terms": {term.name: term.value for term in ledger.terms},
         }

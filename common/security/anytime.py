@@ -2,7 +2,8 @@
 
 For one lambda and any predictable biases p_i, exp(lambda S_t - sum ln(1 + p_i (e^lambda - 1))) is a martingale of mean
 1; by Ville's inequality it ever reaches 1/delta with probability at most delta. The bounds are what holds for all
-lambda of a fixed grid at once, each with delta = eps / len(GRID). Source: Ville 1939; ours, `README.md`, section Streaming.
+lambda of a fixed grid at once, each with delta = eps / len(GRID). Source: Ville 1939; ours, see
+`README.md`, section Streaming.
 """
 
 from __future__ import annotations

@@ -58,7 +58,8 @@ class EpsilonBudget:
     ----------
     accounting : "composable" (default) or "paper" (each bound at 1e-10/12, no square root; for comparison only).
     eps_total, eps_cor, eps_auth : totals of the configuration.
-    tails : "chernoff" (default: the closed form), "exact" (incomplete beta, tighter) or "anytime" (whoever ends a block).
+    tails : "chernoff" (default: the closed form), "exact" (incomplete beta, tighter) or "anytime"
+        (wherever a block is stopped).
     """
 
     accounting: str = "composable"

@@ -220,7 +220,13 @@ EDGES: list[tuple[str, tuple[float, ...], float]] = [
 ]
 """(bound, arguments, value): where little was counted or nothing is uncertain; from closed forms where there is one."""
 BOUNDS = ("binomial_upper", "sample_upper", "sample_lower", "mean_upper", "mean_lower")
-BOUNDS = (*BOUNDS, *(f"anytime_{name}" for name in BOUNDS), "exact_binomial_upper", "exact_sample_upper", "exact_sample_lower")
+BOUNDS = (
+    *BOUNDS,
+    *(f"anytime_{name}" for name in BOUNDS),
+    "exact_binomial_upper",
+    "exact_sample_upper",
+    "exact_sample_lower",
+)
 REFUSED = [(9.0, 0.5, eps) for eps in (0.0, 1.0, 1.1, -1.0, NAN)] + [(k, 0.5, E) for k in (-1.0, NAN, INF)]
 """Arguments that every bound refuses with ValueError."""
 

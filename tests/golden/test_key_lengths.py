@@ -47,9 +47,7 @@ def test_rates_of_the_paper_s_links(preset: str, rate: float, phase_error: float
 @pytest.mark.parametrize("block", [1_000_000, BLOCK])
 @pytest.mark.parametrize("accounting", ACCOUNTINGS)
 @pytest.mark.parametrize("tails", ["chernoff", "anytime"])
-def test_an_independent_calculation_agrees(
-    preset: str, protocol: str, block: int, accounting: str, tails: str
-) -> None:
+def test_an_independent_calculation_agrees(preset: str, protocol: str, block: int, accounting: str, tails: str) -> None:
     ledger = ledger_of(preset, protocol, block, EpsilonBudget(accounting, tails=tails))
     assert ledger.ell_bits > 0
     assert key_length_of(json.loads(ledger.to_json())) == pytest.approx(ledger.ell_bits, abs=16)
