@@ -78,7 +78,7 @@ class Security(Section):
     eps_cor: float = Field(1e-15, gt=0.0, lt=1.0)
     eps_auth: float = Field(1e-15, gt=0.0, lt=1.0)
     tails: Literal["chernoff", "exact", "anytime"] = "chernoff"
-    """Form of the tail bounds: closed form, the tighter binomial tail itself, or one that holds wherever a block ends."""
+    """Form of the tail bounds: closed form, the tighter binomial tail, or one that holds wherever a block ends."""
 
 
 class Reconciliation(Section):
