@@ -11,10 +11,9 @@ from dataclasses import replace
 import pytest
 
 from common.planning.curves import coherent_rates, finite_rates
-from common.planning.link_model import DECOY, EXPECTED_F_EC
+from common.planning.link_model import EXPECTED_F_EC
 from common.planning.paper import CLAIMED_ADVANTAGE_FIELD_DB, MEASURED, SOURCE_EFFICIENCY
 from common.planning.presets import PRESETS
-from common.security import finite_key
 from common.security.rates import (
     advantage_db,
     coherent_asymptotic,
@@ -55,7 +54,6 @@ def test_our_blocks_are_not_below_the_measured_rates(preset: str, protocol: str)
     assert 1.0 < ours / measured < 2.0
 
 
-@pytest.mark.skipif(DECOY not in finite_key.PROTOCOLS, reason="the decoy proof is not installed")
 @pytest.mark.parametrize(
     ("loss_db", "protocol", "advantage"),
     [(0.17, "bb84", 1.40), (0.17, "three-state", 1.01), (14.6, "bb84", 1.65), (14.6, "three-state", -0.17)],

@@ -11,7 +11,6 @@ from hypothesis import strategies as st
 from common.planning.link_model import DECOY, ReceiverRules, expected_block
 from common.planning.presets import PRESETS, LinkParameters
 from common.planning.rate import Task, evaluate
-from common.security import finite_key
 from common.security.rates import coherent_limit, single_photon_asymptotic, single_photon_limit
 from common.security.tallies import ProtocolSettings
 
@@ -93,7 +92,6 @@ def test_no_single_photon_key_above_equation_two(
     assert found <= asymptotic * (1 + 0.02) + 1e-12
 
 
-@pytest.mark.skipif(DECOY not in finite_key.PROTOCOLS, reason="the decoy proof is not installed")
 @given(st.data())
 def test_no_laser_key_above_equation_one(data: st.DataObject) -> None:
     link = data.draw(links(darks_cps=0.0))
