@@ -40,4 +40,4 @@ def test_the_package_s_finite_rate_is_above_its_own_limit() -> None:
     limit = BB84FullyAsymptoticKeyRateEstimate(detector=detector(link)).compute_rate(
         mu=0.7057, attenuation=link.loss_db
     )
-    assert float(finite) > 1.2 * limit, "the package was mended: compare finite rates, and say so on the page"
+    assert float(np.max(finite)) > 1.2 * limit, "the package was mended: compare finite rates, and say so on the page"
