@@ -129,7 +129,8 @@ def test_estimates_bracket_the_truth(
     assert failed / TRIALS <= EPS + 4 * math.sqrt(EPS * (1 - EPS) / TRIALS)
     kept, inflated = np.median(tightness, axis=0)
     assert kept > 0.5, "the bound on untagged events is not of use"
-    assert inflated < 4.0, "the bound on phase errors is not of use"
+    # Five nats on top of three widen every deviation by sqrt(8 / 3).
+    assert inflated < (6.0 if tails == "anytime" else 4.0), "the bound on phase errors is not of use"
 
 
 by_photons = st.lists(st.floats(0.0, 1.0), min_size=12, max_size=12)
