@@ -6,6 +6,7 @@ from classical_channel.check import Finding, check_channel, private_file
 from common.config import Config
 from common.node.check import check_key_store, check_recorder
 from hardware.registry import check_devices
+from hardware.slow_control import ROLES
 
 DEVICES = ("time_tagger",)
 
@@ -14,5 +15,6 @@ def check(config: Config) -> list[Finding]:
     """(what, good, finding) rows."""
     key_file = config.path(config.keys.key_file)
     signing_key = config.path(config.keys.certificate_key_file)
-    rows = [*check_channel(config), private_file(key_file), private_file(signing_key), *check_devices(config, DEVICES)]
+    rows = [*check_channel(config), private_file(key_file), private_file(signing_key)]
+    rows += check_devices(config, DEVICES, ROLES)
     return [*rows, check_key_store(config), *check_recorder(config)]

@@ -69,16 +69,20 @@ def manifest_digest(config: Config) -> str:
     return hashlib.sha256(json.dumps(devices, sort_keys=True).encode()).hexdigest()
 
 
-def check_devices(config: Config, roles: Sequence[str]) -> list[tuple[str, bool, str]]:
-    """(device, good, finding) for every role: is its driver known? Nothing is opened."""
+def check_devices(config: Config, roles: Sequence[str], optional: Sequence[str] = ()) -> list[tuple[str, bool, str]]:
+    """(device, good, finding) for every role needed or configured: is its driver known? Nothing is opened.
+
+    A device whose role is in neither list is good, but the finding says that no daemon opens it.
+    """
     rows = []
-    for role in roles:
+    for role in [*roles, *(role for role in config.devices if role not in roles)]:
         section = config.devices.get(role)
         try:
             if section is None:
                 raise ConfigurationError(f"devices.{role} is missing")
             driver_factory(section.driver)
             note = "" if tried(section.driver) else " (not tried on a real instrument)"
+            note += "" if role in (*roles, *optional) else ", but this role is never opened"
             rows.append((f"device {role}", True, section.driver + note))
         except QkdError as error:
             rows.append((f"device {role}", False, str(error)))

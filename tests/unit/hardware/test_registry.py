@@ -62,6 +62,20 @@ def test_check_says_what_was_not_tried_and_hashes_the_manifest() -> None:
     assert manifest_digest(config(1)) != manifest_digest(config(2))
 
 
+def test_check_looks_at_every_configured_device_and_says_which_is_never_opened() -> None:
+    drivers = {"time_tagger": "tcp-tags", "attenuator": "oz-attenuater", "spare": "oz-attenuator"}
+    devices = {role: DeviceSection(driver=driver) for role, driver in drivers.items()}
+    rows = check_devices(Config(role="bob", devices=devices), ["time_tagger"], ["attenuator"])
+    assert [(name, good) for name, good, _ in rows[:3]] == [
+        ("device time_tagger", True),
+        ("device attenuator", False),
+        ("device spare", True),
+    ]
+    assert "did you mean 'oz-attenuator'" in rows[1][2]
+    assert "never opened" in rows[2][2]
+    assert "never opened" not in rows[0][2]
+
+
 def test_the_readme_lists_every_driver() -> None:
     ours = {point.name for point in entry_points(group=GROUP) if point.value.startswith("hardware.drivers.")}
     listed = set(re.findall(r"^\| `([a-z0-9-]+)` \|", README.read_text(), re.M))
