@@ -2,8 +2,8 @@
 
 Not tried on a real instrument; tried against their wire-level twins through PyVISA-py. Command sets: Keysight 8156A,
 8157xA, N775xA (`:INPut<n>:ATTenuation`, `:OUTPut<n>:STATe`); EXFO FTBx-3500 and LTB platforms
-(`LINStrument<n>:INPut:ATTenuation`, `LINStrument<n>:OUTPut:STATe`). EXFO's headers were not checked
-against its manual.
+(`LINStrument<n>:INPut:ATTenuation`, `LINStrument<n>:OUTPut:STATe`). Both sets of headers are recalled, not checked
+against the makers' manuals.
 """
 
 from __future__ import annotations

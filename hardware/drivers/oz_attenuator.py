@@ -1,9 +1,10 @@
 """`oz-attenuator`: OZ Optics DD-100-MC digital attenuator on a serial port.
 
-Not tried on a real instrument; tried against its wire-level twin on a pseudo-terminal. Protocol (OZ Optics DD-100-MC
-manual): 9600 baud, command and CR; the answer's lines end with `Done` and an empty line. `CD` shows the
-configuration, `A12.34` sets dB, `D` answers `DPos:steps` and `ATTEN:dB`. It has no shutter: its safe state
-is its largest attenuation, which is not darkness.
+Not tried on a real instrument; tried against its wire-level twin on a pseudo-terminal. Protocol, recalled and not
+checked against the manual of the DD-100-MC: 9600 baud, command and CR; the answer's lines end with `Done` and an empty
+line. `CD` shows the configuration, `A12.34` sets dB, `D` answers `DPos:steps` and `ATTEN:dB`. It has no shutter: its
+safe state is its largest attenuation, which is not darkness. No answer carries a serial number, so the manifest must
+say whether it is simulated.
 """
 
 from __future__ import annotations
@@ -29,6 +30,8 @@ class Parameters(SerialParameters):
     """Manifest of `oz-attenuator`."""
 
     maximum_db: float = Field(60.0, gt=0.0, le=120.0)
+    simulated: bool
+    """True for a twin behind the port: its keys are marked."""
 
 
 class OzAttenuator:
@@ -48,7 +51,7 @@ class OzAttenuator:
         except DeviceError:
             self._port.close()
             raise
-        self.info = DeviceInfo("attenuator", "OZ Optics DD-100-MC")
+        self.info = DeviceInfo("attenuator", "OZ Optics DD-100-MC", simulated=given.simulated)
 
     def _ask(self, command: str) -> str:
         with self._port.lock:

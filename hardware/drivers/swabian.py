@@ -1,8 +1,9 @@
 """`swabian`: Swabian Instruments Time Taggers, plugged in here or served over the network.
 
-Not tried on a real instrument; tried against a stand-in for the vendor's package. Source: the documentation of
-`Swabian-TimeTagger` (`createTimeTagger`, `createTimeTaggerNetwork`, `TimeTagStream.getData`). Event types:
-0 is a click, every other one (error, overflow begin and end, missed events) voids the block.
+Not tried on a real instrument; tried against a stand-in for the vendor's package. The names
+(`createTimeTagger`, `createTimeTaggerNetwork`, `TimeTagStream.getData`) are those of the package `Swabian-TimeTagger`;
+what they do, and the event types, is recalled and was not checked against its documentation: 0 is a click, every other
+one (error, overflow begin and end, missed events) voids the block.
 """
 
 from __future__ import annotations

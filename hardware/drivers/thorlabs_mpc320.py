@@ -1,8 +1,9 @@
 """`thorlabs-mpc320`: three motorised paddles over Thorlabs' APT serial protocol.
 
-Not tried on a real instrument; tried against its wire-level twin on a pseudo-terminal. Source: Thorlabs, APT
-Controllers Host-Controller Communications Protocol: 6-byte header (message, length or two parameters, destination with
-0x80 where data follow, source), little endian. Paddles are channels 1, 2, 4; 1370 steps are 170 degrees.
+Not tried on a real instrument; tried against its wire-level twin on a pseudo-terminal. Recalled from Thorlabs'
+APT Host-Controller Communications Protocol and not checked against it: 6-byte header (message, length or two
+parameters, destination with 0x80 where data follow, source), little endian; paddles are channels 1, 2, 4; 1370 steps
+are 170 degrees; serial numbers of MPC320 begin with 38. A twin's begins with 99.
 """
 
 from __future__ import annotations
@@ -28,6 +29,8 @@ MOVE_ABSOLUTE, MOVE_STOP = 0x0453, 0x0465
 REQ_STATUS, GET_STATUS = 0x0490, 0x0491
 PADDLES = (1, 2, 4)
 RANGE_STEPS = 1370
+#: First two of the eight digits of a twin's serial number, where Thorlabs codes the kind of device.
+TWIN_SERIAL_PREFIX = 99
 TOLERANCE_STEPS = 8
 POLL_S = 0.02
 
@@ -75,7 +78,13 @@ class ThorlabsMPC320:
         if not name.startswith("MPC"):
             raise self._port.fault(f"is {name!r}, not an MPC", "Correct `port` or the driver.")
         parts = [firmware >> shift & 0xFF for shift in (16, 8, 0)]
-        return DeviceInfo("polarisation controller", f"Thorlabs {name}", str(serial), ".".join(map(str, parts)))
+        return DeviceInfo(
+            "polarisation controller",
+            f"Thorlabs {name}",
+            str(serial),
+            ".".join(map(str, parts)),
+            simulated=serial // 1_000_000 == TWIN_SERIAL_PREFIX,
+        )
 
     def _position(self, paddle: int) -> int:
         data = self._exchange(short_message(REQ_STATUS, paddle), GET_STATUS)

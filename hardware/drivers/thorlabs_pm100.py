@@ -1,7 +1,8 @@
 """`thorlabs-pm100`: the PM100 family of optical power meters, over SCPI.
 
-Not tried on a real instrument; tried against its wire-level twin through PyVISA-py. Commands: Thorlabs PM100D manual,
-SCPI reference (`SENSe:CORRection:WAVelength` in nm, `SENSe:POWer:UNIT W`, `MEASure:POWer?`).
+Not tried on a real instrument; tried against its wire-level twin through PyVISA-py. Commands
+(`SENSe:CORRection:WAVelength` in nm, `SENSe:POWer:UNIT W`, `MEASure:POWer?`) are recalled, not checked against the
+PM100D's manual.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 """`voltage-polarisation`: retarders driven by a multi-channel voltage source over SCPI (`VOLT value,(@n)`).
 
 Not tried on a real instrument; tried against its wire-level twin through PyVISA-py. Command form: Keysight E36300
-series and compatible sources.
+series and compatible sources, recalled and not checked against a manual.
 """
 
 from __future__ import annotations

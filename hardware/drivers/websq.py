@@ -3,6 +3,7 @@
 Not tried on a real instrument; tried against its wire-level twin. Protocol (the vendor's open WebSQControl client):
 control port 12000 takes JSON objects, answers and broadcasts objects with `label` and `value`, parted by byte 0x17;
 `{"request": "labelProps"}` tells every property. Port 12345 sends lines `time, counts, counts, ...`, one a period.
+No property carries a serial number, so the manifest must say whether it is simulated.
 """
 
 from __future__ import annotations
@@ -39,6 +40,8 @@ class Parameters(BaseModel):
     bias_ua: tuple[float, ...] = Field(min_length=1)
     """Bias current of each detector when on, in microampere."""
     timeout_s: float = Field(5.0, gt=0.0, le=120.0)
+    simulated: bool
+    """True for a twin behind the ports: its keys are marked."""
 
 
 class WebSQ:
@@ -64,7 +67,8 @@ class WebSQ:
             raise
         self._on = [False] * len(given.bias_ua)
         model = str(self._properties.get("SystemName", "Single Quantum"))
-        self.info = DeviceInfo("detector bias", model, firmware=str(self._properties.get("SoftwareVersion", "")))
+        firmware = str(self._properties.get("SoftwareVersion", ""))
+        self.info = DeviceInfo("detector bias", model, firmware=firmware, simulated=given.simulated)
 
     def _fault(self, text: str, remedy: str = "Check power and network, and the two ports.") -> DeviceError:
         return DeviceError(f"driver {NAME!r} at {self._given.host}: {text}", remedy=remedy)

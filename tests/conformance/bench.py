@@ -58,13 +58,13 @@ def scpi_attenuator(family: str, lag: int = 0) -> Opening:
     )
 
 
-def serial(driver: str, dialogue: OzDialogue | AptDialogue, safe: Callable[[], bool]) -> Opening:
+def serial(driver: str, dialogue: OzDialogue | AptDialogue, safe: Callable[[], bool], **more: Any) -> Opening:
     """An instrument on a pseudo-terminal."""
 
     @contextmanager
     def way() -> Iterator[Way]:
         with WireServer() as server:
-            parameters = {"port": server.serial(dialogue), "timeout_s": TIMEOUT_S, "settle_s": 2.0}
+            parameters = {"port": server.serial(dialogue), "timeout_s": TIMEOUT_S, "settle_s": 2.0, **more}
             yield Way(driver, parameters, dialogue.faults, safe)
 
     return way
@@ -72,7 +72,7 @@ def serial(driver: str, dialogue: OzDialogue | AptDialogue, safe: Callable[[], b
 
 def oz_attenuator() -> Opening:
     twin = AttenuatorTwin()
-    return serial("oz-attenuator", OzDialogue(twin), lambda: twin.attenuation.target == 60.0)
+    return serial("oz-attenuator", OzDialogue(twin), lambda: twin.attenuation.target == 60.0, simulated=True)
 
 
 def voltage_polarisation() -> Opening:
@@ -90,7 +90,7 @@ def websq() -> Opening:
             control = server.tcp(lambda: WebSqDialogue(twin, faults))
             counts = server.stream(lambda reader, writer: websq_counts(twin, faults, writer))
             ports = {"host": "127.0.0.1", "control_port": control, "counts_port": counts}
-            parameters = {**ports, "bias_ua": [20.0] * 4, "timeout_s": TIMEOUT_S}
+            parameters = {**ports, "bias_ua": [20.0] * 4, "timeout_s": TIMEOUT_S, "simulated": True}
             yield Way("single-quantum-websq", parameters, faults, lambda: not twin.enabled and not any(twin.current_ua))
 
     return way

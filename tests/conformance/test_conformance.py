@@ -72,8 +72,8 @@ def test_says_who_it_is_and_closes_twice(any_way: Way) -> None:
     with device_of(any_way) as device:
         assert device.info.kind
         assert device.info.model
-        if any_way.faults is not None and "resource" in any_way.parameters:
-            assert device.info.simulated  # the twin's serial number says so
+        if any_way.faults is not None:
+            assert device.info.simulated  # the twin's serial number says so, or the manifest
         device.close()
         device.close()
     if any_way.safe is not None:
@@ -253,5 +253,6 @@ def test_the_bench_serves_a_manifest_whose_devices_work_together() -> None:
         meter.close()
         for role, section in bench.items():
             device = open_device(role, section, CONFIG)
+            assert device.info.simulated, role
             use(device)
             device.close()

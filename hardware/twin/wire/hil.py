@@ -34,7 +34,11 @@ def serve_bench(server: WireServer, host: str = "127.0.0.1") -> dict[str, dict[s
     return {
         "attenuator": {"driver": "keysight-attenuator", "resource": visa(attenuator(first))},
         "attenuator_exfo": {"driver": "exfo-attenuator", "resource": visa(attenuator(AttenuatorTwin(), "exfo"))},
-        "attenuator_oz": {"driver": "oz-attenuator", "port": server.serial(OzDialogue(AttenuatorTwin()))},
+        "attenuator_oz": {
+            "driver": "oz-attenuator",
+            "port": server.serial(OzDialogue(AttenuatorTwin())),
+            "simulated": True,
+        },
         "power_meter": {
             "driver": "thorlabs-pm100",
             "resource": visa(power_meter(PowerMeterTwin(LASER_W, first))),
@@ -52,6 +56,7 @@ def serve_bench(server: WireServer, host: str = "127.0.0.1") -> dict[str, dict[s
             "control_port": control,
             "counts_port": counts,
             "bias_ua": [20.0] * 4,
+            "simulated": True,
         },
     }
 

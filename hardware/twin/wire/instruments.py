@@ -63,7 +63,7 @@ class AptDialogue:
     def _answer(self, message: int, channel: int, data: bytes) -> bytes:
         if message == 0x0005:
             model = (self.faults.identity.split(",")[1] if self.faults.identity else "MPC320").encode()[:8]
-            return self._long(0x0006, struct.pack("<I8sHI", 38_000_001, model, 44, 0x010203).ljust(84, b"\0"))
+            return self._long(0x0006, struct.pack("<I8sHI", 99_000_001, model, 44, 0x010203).ljust(84, b"\0"))
         if message == 0x0453:
             paddle, steps = struct.unpack("<Hi", data)
             if 0 <= steps <= self.range_steps:
