@@ -11,16 +11,10 @@ from rich.console import Console
 
 from common.cli.demo import run_link
 from common.cli.output import emit, json_option, machine, progress_console, quiet_option, table
+from common.planning.paper import MEASURED
 from common.planning.presets import PRESETS
 
 #: arXiv:2406.02045: secret bits per sent pulse, measured, at each link.
-PAPER_BITS_PER_PULSE = {
-    "lab-0.17dB": 5.65e-2,
-    "lab-5.11dB": 1.69e-2,
-    "lab-10.15dB": 4.34e-3,
-    "field-14.6dB": 1.08e-3,
-    "lab-15.16dB": 1.08e-3,
-}
 QUICK_BLOCK_SIZE = 1_000_000
 BLOCK_SIZE = 10_000_000
 RESULTS = Path("reproduce.json")
@@ -36,7 +30,7 @@ def row(document: dict[str, Any], seed: int | None) -> dict[str, Any]:
         "protocol": document["protocol"],
         "loss_db": PRESETS[preset].loss_db,
         "bits_per_pulse": secret / slots,
-        "paper_bits_per_pulse": PAPER_BITS_PER_PULSE[preset],
+        "paper_bits_per_pulse": MEASURED[preset][1],
         "block_size": document["block_size"],
         "real_time_factor": document["real_time_factor"],
         "accounting": "composable",

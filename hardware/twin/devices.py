@@ -12,10 +12,10 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from common.config import Config
 from common.datatypes import Symbols, TimeTags
-from common.errors import ConfigurationError, DeviceError
+from common.errors import ConfigurationError
 from common.planning.presets import PRESETS, LinkParameters
 from common.units import PS_PER_S
-from hardware.interfaces import DeviceInfo
+from hardware.interfaces import DeviceInfo, check_axes
 from hardware.registry import parse_parameters
 from hardware.twin.fibre import FibreEntrance, FibreExit, Light
 from hardware.twin.physics import CLOCK_WALK_PER_SQRT_S, CLOCK_WHITE_SQRT_S, Receiver, TaggerClock
@@ -200,9 +200,7 @@ class TwinPolarisationController:
 
     def set_axes(self, positions: NDArray[np.float64]) -> None:
         """Turn at once; the light follows within the next 55 ms."""
-        if np.shape(positions) != (N_AXES,) or not np.all((positions >= 0.0) & (positions <= 1.0)):
-            raise DeviceError(f"a polarisation controller takes {N_AXES} positions from 0 to 1")
-        self._receiver.controller = np.array(positions, np.float64)
+        self._receiver.controller = np.array(check_axes(positions, N_AXES), np.float64)
 
     def close(self) -> None:
         """Stays where it is."""

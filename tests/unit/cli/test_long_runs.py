@@ -11,7 +11,8 @@ from click.testing import CliRunner
 from common.cli import soak
 from common.cli.bench_link import LEAD_SLOTS, make_workload, sifting_stages
 from common.cli.demo import steady_factor
-from common.cli.reproduce import PAPER_BITS_PER_PULSE, row
+from common.cli.reproduce import row
+from common.planning.paper import MEASURED
 from common.planning.presets import PRESETS
 from common.preamble import PREAMBLE_SLOTS
 
@@ -85,7 +86,7 @@ def test_a_reproduction_row_is_delivered_key_over_sent_slots() -> None:
     assert made["bits_per_pulse"] == 80_000 / (4 * 10**6)
     assert made["qber"] == pytest.approx(0.028)
     assert made["loss_db"] == 0.17
-    assert set(PAPER_BITS_PER_PULSE) == set(PRESETS)
+    assert set(MEASURED) == set(PRESETS)
     wanted = [
         "preset",
         "protocol",
