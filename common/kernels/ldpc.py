@@ -145,7 +145,7 @@ def decode(  # type: ignore[no-untyped-def]
         in ``signs``. Each is a range of copies of one check.
     scales, caps : *(bins,) int64*, scale (64 = 1) and cap of the messages by sqrt(2 * unsatisfied fraction).
     knee : of the box-plus correction, 4 times its value at 0.
-    state : *(2,) int64*, scale and cap to start with, in and out.
+    state : *(3,) int64*, scale and cap to start with, in and out; out: unsatisfied checks.
     patience : iterations without fewer unsatisfied checks (by 1/64) after which it gives up.
 
     Returns
@@ -209,7 +209,7 @@ def decode(  # type: ignore[no-untyped-def]
                     if o > lifting - LANES:
                         store16(posterior, base - lifting, total)
         at = min(int((bins - 1) * np.sqrt(2.0 * unsatisfied / checks)), bins - 1)
-        state[0], state[1] = scales[at], caps[at]
+        state[0], state[1], state[2] = scales[at], caps[at], unsatisfied
         if unsatisfied == 0 and satisfied(posterior, signs, bases, shifts, segments, lifting):
             return iteration + 1
         # A decoder that is stuck stays stuck: more checks help, more iterations do not.

@@ -27,6 +27,10 @@ DecoderName = Literal["fast", "reference"]
 UNITS_PER_NAT = 9.0
 KNEE = 20
 PATIENCE = 16
+#: Unsatisfied checks up to which a decoder that is stuck is worth a rescue, its tries, and their iterations.
+_FEW_CHECKS = 32
+_RESCUES = 3
+_RESCUE_ITERATIONS = 24
 #: Posterior of a bit that is known, far above any sum of messages.
 _KNOWN = 4000
 _REFERENCE_ITERATIONS = 100
@@ -57,7 +61,7 @@ def scale_tables() -> tuple[NDArray[np.int64], NDArray[np.int64]]:
     scales = np.clip(np.rint(64 * (0.986 - 0.8 * unsatisfied)), 12, 64)
     caps = np.clip(np.rint(80 * np.exp(-0.6 * unsatisfied / 0.36)), 1, 127)
     nearly = unsatisfied < 0.004
-    return np.where(nearly, 64, scales).astype(np.int64), np.where(nearly, 100, caps).astype(np.int64)
+    return np.where(nearly, 64, scales).astype(np.int64), np.where(nearly, 127, caps).astype(np.int64)
 
 
 def _segments(code: Code, units: int) -> NDArray[np.int64]:
@@ -105,7 +109,8 @@ class LayeredDecoder:
         self._signs = np.empty(code.rows * code.lifting, np.int8)
         degree = len(code.columns) / (code.rows - code.merged)
         first_cap = 2 * math.atanh((1 - 2 * qber) ** (degree - 1)) * UNITS_PER_NAT
-        self._state = np.array([64, max(1, round(first_cap))], np.int64)
+        self._state = np.array([64, max(1, round(first_cap)), 0], np.int64)
+        self._doubt = np.int16(level // (_RESCUES + 1))
         self._segments = np.empty((0, 5), np.int64)
 
     def reveal(self, units: int, wanted: Words) -> None:
@@ -115,6 +120,21 @@ class LayeredDecoder:
 
     def run(self, limit: int) -> Bits | None:
         """See :class:`Decoder`; milliseconds to tens of them."""
+        found, rescues = self._decode(limit), 0
+        while not found and self._state[2] <= _FEW_CHECKS and rescues < _RESCUES:
+            # A chain of wrong bits in two checks each outweighs the two capped messages at its ends. Trust in what was
+            # measured is lowered for all bits; only those that little speaks for turn.
+            self._posterior -= self._doubt
+            rescues += 1
+            found = self._decode(_RESCUE_ITERATIONS)
+        if not found:
+            self._posterior += np.int16(rescues) * self._doubt
+            return None
+        errors = np.empty((self.code.payload_columns, self.code.lifting), np.uint8)
+        ldpc.hard_decisions(self._posterior, self.code.lifting, errors)
+        return errors
+
+    def _decode(self, limit: int) -> bool:
         code = self.code
         scales, caps = scale_tables()
         done = ldpc.decode(
@@ -122,11 +142,7 @@ class LayeredDecoder:
             self._segments, code.lifting, scales, caps, KNEE, self._state, limit, PATIENCE,
         )  # fmt: skip
         self.iterations += abs(done)
-        if done < 0:
-            return None
-        errors = np.empty((code.payload_columns, code.lifting), np.uint8)
-        ldpc.hard_decisions(self._posterior, code.lifting, errors)
-        return errors
+        return bool(done > 0)
 
 
 class ReferenceDecoder:

@@ -73,6 +73,8 @@ _SETTINGS: dict[str, _Setting] = {
     "balanced": _Setting(1.006, 1.3, 1.3),
     "fast": _Setting(1.026, 2.0, 2.0),
 }
+#: Deviations (of the frame and of the expected rate together) that all messages together serve.
+_LAST = 4.5
 #: What short frames need more, over the root of their length.
 _SHORT = 8.0
 #: Of the decoder, by round.
@@ -183,7 +185,7 @@ def choose_code(qber: float, frame_length_bits: int, efficiency: Efficiency, unc
     fitting = [code for code in codes if code.capacity_bits == capacity]
     # All messages together must serve nearly every frame; above that, the largest code that fits into the first message
     # splits fewest checks there, and has the most left for later.
-    last = _median_efficiency(p) * (1 + _SHORT / math.sqrt(frame_length_bits)) + 4 * spread + 2 * unsure
+    last = _median_efficiency(p) * (1 + _SHORT / math.sqrt(frame_length_bits)) + _LAST * math.hypot(spread, unsure)
     enough = [code for code in fitting if code.syndrome_bits >= last * entropy * frame_length_bits]
     within = [code for code in enough if code.syndrome_bits - code.merged_bits <= first]
     code = max(within, key=_size) if within else min(enough or fitting[-1:], key=_size)

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from common.errors import InputError, LocalProtocolError, RemoteProtocolError
 from common.kernels import ldpc
-from common.postprocessing import reconciliation
+from common.postprocessing import ldpc_decoder, reconciliation
 from common.postprocessing.interleaving import frame_lengths, spread, window_bits
 from common.postprocessing.ldpc_codes import code_table
 from common.postprocessing.ldpc_decoder import LayeredDecoder, ReferenceDecoder
@@ -135,7 +135,7 @@ def test_decoder_kernel_equals_its_slow_twin(rng: np.random.Generator, units: in
     fast, slow = (LayeredDecoder(code, code.capacity_bits - 77, 0.03) for _ in range(2))
     for decoder in (fast, slow):
         decoder.reveal(units, wanted)
-    factor, cap = fast._state.tolist()
+    factor, cap, _ = fast._state.tolist()
     assert fast.run(1) is None
     slow_iteration(slow, factor, cap, 20)
     np.testing.assert_array_equal(fast._messages, slow._messages)
@@ -144,6 +144,47 @@ def test_decoder_kernel_equals_its_slow_twin(rng: np.random.Generator, units: in
     np.testing.assert_array_equal(
         fast._posterior.reshape(-1, stride)[:, inside], slow._posterior.reshape(-1, stride)[:, inside]
     )
+
+
+def chain_of_errors(code: Any, length: int) -> np.ndarray:
+    """*(payload_columns, lifting) uint8*: bits in two checks each, all wrong, hand in hand: only two checks are odd."""
+    rows = np.repeat(np.arange(code.rows), np.diff(code.row_start))
+    degrees = np.bincount(code.columns)
+    errors = np.zeros((code.payload_columns, code.lifting), np.uint8)
+    edge, place = int(np.flatnonzero(degrees[code.columns] == 2)[0]), 0
+    for _ in range(length):
+        column = int(code.columns[edge])
+        errors[column, place] ^= 1
+        out = next(int(e) for e in np.flatnonzero(code.columns == column) if e != edge)
+        check = (place - int(code.shifts[out])) % code.lifting
+        edge = next(
+            int(e)
+            for e in np.flatnonzero(rows == rows[out])
+            if e != out
+            and degrees[code.columns[e]] == 2
+            and not errors[code.columns[e], (check + int(code.shifts[e])) % code.lifting]
+        )
+        place = (check + int(code.shifts[edge])) % code.lifting
+    return errors
+
+
+@pytest.mark.parametrize("length", [5, 8])
+def test_a_chain_of_errors_is_found(length: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Eight outweigh the two messages at its ends: seen once in two hundred frames, as a frame that never decoded."""
+    code = next(c for c in code_table().codes if c.capacity_bits == 1 << 14 and c.syndrome_bits > 3500)
+    errors = chain_of_errors(code, length)
+    assert errors.sum() == length
+    spec = FrameSpec(code.code_id, code.capacity_bits, 0, 0)
+    syndrome = reconciliation._syndrome(reconciliation._flatten(errors, spec), spec)
+    for rescues in (3, 0):
+        monkeypatch.setattr(ldpc_decoder, "_RESCUES", rescues)
+        decoder = LayeredDecoder(code, code.capacity_bits, 0.025)
+        decoder.reveal(code.merged_bits // 64, syndrome)
+        found = decoder.run(100)
+        if rescues or length == 5:
+            np.testing.assert_array_equal(found, errors)
+        else:
+            assert found is None
 
 
 def test_both_decoders_find_the_same_errors(rng: np.random.Generator) -> None:
