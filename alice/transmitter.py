@@ -17,7 +17,10 @@ from common.preamble import EPOCH_SLOTS, PREAMBLE_SLOTS, preamble
 RandomReader = Callable[[int], NDArray[np.uint8]]
 """``n_bytes -> (n_bytes,) uint8``: fresh random bytes, each handed out once."""
 
+LANES = 64
 _WORDS_AT_ONCE = 1 << 15
+_PIECE_WORDS = 1 << 13
+"""Symbol words drawn at once by the plentiful sampler: with their random words they stay in the processor's cache."""
 _SMALLEST_RING_WORDS = 1 << 17
 
 
@@ -30,7 +33,7 @@ class Transmitter:
     protocol : "three-state" sends only R in X; the others R and L with probability 1/2.
     phase_bits : bits of the random phase word of each slot.
     p_intensities : probabilities of signal, decoy and vacuum (multiples of 2^-16); empty for single photons.
-    scarce : use the sampler that spends about 1.4 random bits a slot instead of 8.3.
+    scarce : use the sampler that spends about 1.4 random bits a slot instead of 6.
 
     Security
     --------
@@ -55,7 +58,7 @@ class Transmitter:
         self._thresholds = _thresholds(p_intensities)
         self._scarce = scarce
         self._words = np.zeros(0, np.uint64)
-        self._chunks = np.zeros(0, np.uint64)
+        self._chunks = np.zeros(0, np.uint16)
         self._chunk_at = 0
         self._pool = np.array([0, 1], np.uint64)
         self.random_bits_used = 0
@@ -75,12 +78,9 @@ class Transmitter:
         if self._scarce:
             self._draw_scarce(basis, bit, read)
         else:
-            self._draw(
-                n_words,
-                read,
-                lambda at, start: self._fill(basis, bit, start, at),
-                mean_words_each=_mean_words(self._p_z),
-            )
+            for at in range(0, n_words, _PIECE_WORDS):
+                piece = slice(at, at + _PIECE_WORDS)
+                self._draw_plentiful(basis[piece], bit[piece], read)
         intensity = np.zeros((2 if self._thresholds else 0, n_words), np.uint64)
         if self._thresholds:
             signal, not_vacuum = self._thresholds
@@ -101,12 +101,30 @@ class Transmitter:
             if words.flags.writeable:
                 words.fill(0)
         self._words = np.zeros(0, np.uint64)
-        self._chunks = np.zeros(0, np.uint64)
+        self._chunks = np.zeros(0, np.uint16)
         self._chunk_at = 0
         self._pool[:] = (0, 1)
 
-    def _fill(self, basis: NDArray[np.uint64], bit: NDArray[np.uint64], start: int, at: int) -> int:
-        return kernels.fill_symbols(self._words, start, self._p_z, self._x_random, basis, bit, at)
+    def _draw_plentiful(self, basis: NDArray[np.uint64], bit: NDArray[np.uint64], read: RandomReader) -> None:
+        rows = kernels.LEADING + 1
+        words = _read_words(read, rows * basis.size).reshape(rows, basis.size)
+        kernels.compare_leading(words, self._p_z, basis, bit)
+        self.random_bits_used += 64 * words.size
+        done = 0
+        while done < basis.size:
+            if self._chunks.size - self._chunk_at < LANES:
+                self._refill(basis.size - done + LANES, read)
+            written, used = kernels.fill_symbols(
+                words[-1, done:], self._chunks, self._chunk_at, self._p_z, self._x_random, basis[done:], bit[done:]
+            )
+            done += written
+            self._chunk_at += used
+            self.random_bits_used += 16 * used
+
+    def _refill(self, n_words: int, read: RandomReader) -> None:
+        """So many fresh random words behind the numbers of 16 bits that are left."""
+        fresh = _read_words(read, min(n_words, _WORDS_AT_ONCE)).view(np.uint16)
+        self._chunks, self._chunk_at = np.concatenate([self._chunks[self._chunk_at :], fresh]), 0
 
     def _draw(
         self, n_words: int, read: RandomReader, fill: Callable[[int, int], int], *, mean_words_each: float
@@ -125,11 +143,8 @@ class Transmitter:
     def _draw_scarce(self, basis: NDArray[np.uint64], bit: NDArray[np.uint64], read: RandomReader) -> None:
         done = 0
         while done < basis.size:
-            if 4 * self._chunks.size - self._chunk_at < 4 * 64:
-                keep = self._chunk_at // 4
-                fresh = _read_words(read, min(64 + 2 * (basis.size - done), _WORDS_AT_ONCE))
-                self._chunks = np.concatenate([self._chunks[keep:], fresh])
-                self._chunk_at -= 4 * keep
+            if self._chunks.size - self._chunk_at < 4 * LANES:
+                self._refill(LANES + 2 * (basis.size - done), read)
             written, used = divmod(
                 kernels.fill_symbols_scarce(
                     self._chunks, self._chunk_at, self._pool, self._p_z, self._x_random, basis, bit, done
@@ -279,11 +294,6 @@ def _thresholds(p_intensities: Sequence[float]) -> tuple[int, int] | None:
     if len(counts) != 3 or any(abs(c - round(c)) > 1e-6 for c in counts) or round(sum(counts)) != PZ_DENOMINATOR:
         raise ConfigurationError("link.p_intensities must be three multiples of 2^-16 that sum to 1")
     return round(counts[0]), round(counts[0]) + round(counts[1])
-
-
-def _mean_words(numerator: int) -> float:
-    significant = 16 - ((numerator & -numerator).bit_length() - 1)
-    return 1.0 + sum(1.0 - (1.0 - 0.5**k) ** 64 for k in range(significant))
 
 
 def _read_words(read: RandomReader, n_words: int) -> NDArray[np.uint64]:

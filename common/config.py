@@ -181,7 +181,7 @@ class Transmitter(Section):
     """How Alice draws her symbols (used by Alice alone)."""
 
     random_bits: Literal["plentiful", "scarce"] = "plentiful"
-    """`plentiful` spends about 8.3 random bits a slot; `scarce` the entropy (1.4 bits) and ten times the time."""
+    """`plentiful` spends about 6 random bits a slot; `scarce` the entropy (1.4 bits) and ten times the time."""
 
 
 class Record(Section):

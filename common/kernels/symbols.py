@@ -13,6 +13,8 @@ Words = NDArray[np.uint64]
 
 WORST_WORDS = 16
 """Random words that the bit-sliced comparison of 64 lanes needs at most (one a bit of the 16-bit threshold)."""
+LEADING = 4
+"""Bits of the threshold that all lanes are compared with; what is undecided then (1 in 16) is finished one by one."""
 
 _ONE = np.uint64(1)
 _ALL = np.uint64(0xFFFFFFFFFFFFFFFF)
@@ -22,51 +24,76 @@ _FULL = np.uint64(1 << 47)
 
 
 @njit(cache=True, nogil=True)
-def fill_symbols(words: Words, start: int, numerator: int, x_random: bool, basis: Words, bit: Words, at: int) -> int:
-    """Draw basis and bit planes, 64 slots at once, by comparing uniform words with ``numerator / 2^16``.
+def compare_leading(levels: Words, numerator: int, below: Words, undecided: Words) -> None:
+    """Compare the ``LEADING`` most significant bits of 64 uniform numbers at once with those of a threshold.
 
     Parameters
     ----------
-    words : *(n,) uint64* uniform random words; read from ``start``.
+    levels : *(>= LEADING, m) uint64* uniform random words; row 0 holds the most significant bits.
+    numerator : threshold in 1..65535, of 16 bits.
+    below, undecided : *(m,) uint64*, written: the lanes known to be below the threshold; those still equal to it.
+    """
+    flips = np.empty(LEADING, np.uint64)
+    for k in range(LEADING):
+        flips[k] = np.uint64(0) if (numerator >> (15 - k)) & 1 else _ALL
+    a, b, c, d = flips[0], flips[1], flips[2], flips[3]
+    for i in range(below.size):
+        # row ^ flip: all lanes equal to the threshold's bit; below where the threshold has 1 and the lane 0
+        equal = levels[0, i] ^ a
+        less = ~equal & ~a
+        here = levels[1, i] ^ b
+        less |= equal & ~here & ~b
+        equal &= here
+        here = levels[2, i] ^ c
+        less |= equal & ~here & ~c
+        equal &= here
+        here = levels[3, i] ^ d
+        less |= equal & ~here & ~d
+        below[i] = less
+        undecided[i] = equal & here
+
+
+@njit(cache=True, nogil=True)
+def fill_symbols(
+    values: Words, chunks: NDArray[np.uint16], start: int, numerator: int, x_random: bool, basis: Words, bit: Words
+) -> tuple[np.int64, int]:
+    """Finish what :func:`compare_leading` began: one 16-bit number for each undecided lane, then the bit plane.
+
+    Parameters
+    ----------
+    values : *(m,) uint64* uniform random words, the bits of the symbols.
+    chunks : *(n,) uint16* uniform random numbers, read from ``start``.
     numerator : P(Z) = numerator / 2^16, in 1..65535.
     x_random : False leaves the bit of every X symbol 0 (three-state).
-    basis, bit : *(m,) uint64*, written from word ``at``; 1 = X in ``basis``.
+    basis, bit : *(m,) uint64*, on entry ``below`` and ``undecided``; on return 1 = X in ``basis``.
 
     Returns
     -------
-    int
-        ``written * 2^32 + used``: output words written before the random words ran out, and random words used.
+    (int, int)
+        Words finished before the numbers ran out, and numbers used.
 
     Notes
     -----
-    Most significant bit first; a lane is decided at the first bit where its uniform number differs from the
-    threshold; lanes still equal when only zeros of the threshold remain are not below it. On average 8.3 random
-    bits a slot, the bit plane included.
+    A lane stays undecided with probability 2^-LEADING; it is below the threshold if its number is below what is left of
+    the threshold, shifted up to 16 bits. LEADING + 1 + 16 / 2^LEADING = 6 random bits a slot, the bit plane included.
     """
-    used = start
-    out = at
-    last = 0
-    while (numerator >> last) & 1 == 0:
-        last += 1
-    while out < basis.size and used + 17 <= words.size:
-        undecided = _ALL
-        below = np.uint64(0)
-        position = 15
-        while position >= last and undecided != 0:
-            uniform = words[used]
-            used += 1
-            if (numerator >> position) & 1:
-                below |= undecided & ~uniform
-                undecided &= uniform
-            else:
-                undecided &= ~uniform
-            position -= 1
-        value = words[used]
-        used += 1
-        basis[out] = ~below
-        bit[out] = value if x_random else value & below
-        out += 1
-    return ((out - at) << 32) + (used - start)
+    rest = (numerator << LEADING) & 0xFFFF
+    used = np.uint64(start)
+    one = np.uint64(1)
+    done = 0
+    while done < basis.size and chunks.size - np.int64(used) >= 64:
+        below = basis[done]
+        undecided = bit[done] if rest else np.uint64(0)
+        while undecided:
+            lane = undecided & (~undecided + one)
+            undecided ^= lane
+            below |= lane if chunks[used] < rest else np.uint64(0)
+            used += one
+        value = values[done]
+        basis[done] = ~below
+        bit[done] = value if x_random else value & below
+        done += 1
+    return np.int64(done), np.int64(used) - start
 
 
 @njit(cache=True, nogil=True)
@@ -116,13 +143,20 @@ def fill_intensities(
 
 @njit(cache=True, nogil=True)
 def fill_symbols_scarce(
-    bits: Words, start: int, pool: Words, numerator: int, x_random: bool, basis: Words, bit: Words, at: int
+    chunks: NDArray[np.uint16],
+    start: int,
+    pool: Words,
+    numerator: int,
+    x_random: bool,
+    basis: Words,
+    bit: Words,
+    at: int,
 ) -> int:
     """Draw the same distribution as :func:`fill_symbols` with about h(p_z) + 1 random bits a slot, exactly.
 
     Parameters
     ----------
-    bits : *(n,) uint64* uniform random words, consumed in 16-bit chunks from chunk ``start``.
+    chunks : *(n,) uint16* uniform random numbers, read from ``start``.
     pool : *(2,) uint64*, kept between calls, initially (0, 1): a number uniform in ``0..pool[1]-1``, secret.
     numerator, x_random, basis, bit, at : as :func:`fill_symbols`.
 
@@ -143,15 +177,14 @@ def fill_symbols_scarce(
     q = np.uint64(65536 - numerator)
     used = start
     out = at
-    total = 4 * bits.size
+    total = chunks.size
     while out < basis.size and used + 4 * 64 <= total:
         plane_basis = np.uint64(0)
         plane_bit = np.uint64(0)
         lane = 0
         while lane < 64 and used + 8 <= total:
             while size < _FULL:
-                chunk = (bits[used >> 2] >> np.uint64(16 * (used & 3))) & _LOW
-                value = (value << _CHUNK) | chunk
+                value = (value << _CHUNK) | np.uint64(chunks[used])
                 size = size << _CHUNK
                 used += 1
             whole = size >> _CHUNK
@@ -175,8 +208,7 @@ def fill_symbols_scarce(
                     value = np.uint64(0)
                     size = _ONE
                     while size < _FULL:
-                        chunk = (bits[used >> 2] >> np.uint64(16 * (used & 3))) & _LOW
-                        value = (value << _CHUNK) | chunk
+                        value = (value << _CHUNK) | np.uint64(chunks[used])
                         size = size << _CHUNK
                         used += 1
                 plane_bit |= (value & _ONE) << np.uint64(lane)

@@ -15,7 +15,7 @@ from common.config import Config
 from hardware.interfaces import DeviceInfo
 from hardware.registry import parse_parameters
 
-_ZEROS = memoryview(bytes(1 << 16))
+_ZEROS = memoryview(bytes(1 << 18))
 
 
 class Parameters(BaseModel):

@@ -11,6 +11,7 @@ import pytest
 from alice.transmitter import SymbolRing, Transmitter
 from common.datatypes import Symbols
 from common.errors import LocalProtocolError, RemoteProtocolError
+from common.kernels import symbols as kernels
 from common.preamble import EPOCH_SLOTS, PREAMBLE_SLOTS, preamble
 
 SIGMAS = 5.0
@@ -113,3 +114,32 @@ def test_a_full_ring_refuses_and_never_forgets_by_itself(rng: np.random.Generato
         ring.append(symbols(rng, 64 * 16, 1))
     with pytest.raises(LocalProtocolError, match="does not follow"):
         ring.append(symbols(rng, 64 * 99, 1))
+
+
+@pytest.mark.parametrize("numerator", [1, 4096, 32768, 40961, 58982, 65535])
+def test_lanes_compared_at_once_are_numbers_compared_one_by_one(rng: np.random.Generator, numerator: int) -> None:
+    """The slow twin: leading bits and 16-bit number of a lane make one number, below the threshold or not."""
+    n_words = 37
+    words = rng.integers(0, 1 << 64, (kernels.LEADING + 1, n_words), dtype=np.uint64)
+    chunks = rng.integers(0, 1 << 16, 64 * n_words + 64, dtype=np.uint16)
+    below, undecided = np.empty(n_words, np.uint64), np.empty(n_words, np.uint64)
+    kernels.compare_leading(words, numerator, below, undecided)
+    basis, bit = below, undecided
+    done, used = kernels.fill_symbols(words[-1], chunks, 3, numerator, False, basis, bit)
+    planes = np.unpackbits(words.view(np.uint8), axis=1, bitorder="little")
+    threshold, rest = numerator >> (16 - kernels.LEADING), (numerator << kernels.LEADING) & 0xFFFF
+    fresh, expected = iter(chunks[3:].tolist()), []
+    for lane in planes.T.tolist():
+        leading = int("".join(map(str, lane[:-1])), 2)
+        in_z = leading < threshold or (leading == threshold and rest > 0 and next(fresh) < rest)
+        expected.append((int(not in_z), lane[-1] if in_z else 0))
+    found = np.unpackbits(np.array([basis, bit]).view(np.uint8), axis=1, bitorder="little")
+    assert list(zip(*found.tolist(), strict=True)) == expected
+    assert done == n_words
+    assert chunks.size - 3 - used == len(list(fresh))
+
+
+def test_a_sampler_without_enough_numbers_stops_at_a_whole_word() -> None:
+    basis, bit = np.zeros(4, np.uint64), np.full(4, 2**64 - 1, np.uint64)
+    chunks = np.zeros(64 + 63, np.uint16)
+    assert kernels.fill_symbols(np.zeros(4, np.uint64), chunks, 0, 58982, True, basis, bit) == (1, 64)
