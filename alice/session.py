@@ -212,6 +212,7 @@ class AliceSession(LinkSession):
     def _on_block_end(self, block: Block, message: BlockEnd) -> list[Effect]:
         if message.chunks != block.chunks or message.to_slot != block.to_slot:
             raise RemoteProtocolError(f"{message!r}: {message.chunks} chunks announced, {block.chunks} received")
+        block.filled(self.now_ns)
         return self._maybe_close(block)
 
     # -- 8 reconcile, 9 verify ----------------------------------------------------------------------------------------

@@ -29,7 +29,11 @@ READ_TIMEOUT_S = 0.2
 MAX_BACKLOG_BLOCKS = 3
 MAX_BACKLOG_CHUNKS = 24
 MAX_BACKLOG_FRAME_BITS = 1 << 22
+PATIENT_FRAME_BITS = 1 << 21
+"""A tagger that can wait does so from here on: the fewer frames are open when a block ends, the sooner its key is out."""
 MIN_BACKLOG_FRAMES = 8
+MOST_DETECTIONS = 1 << 24
+"""Announced detections without an answer, 10 bytes each: above, the open block of a real tagger is shed."""
 
 
 def random_bits(n: int) -> NDArray[np.uint8]:
@@ -40,8 +44,9 @@ def random_bits(n: int) -> NDArray[np.uint8]:
 class Clicks(threading.Thread):
     """Reads the tagger, turns tags into detections and hands them to the session.
 
-    When the session falls behind, a tagger that can wait (a twin, a recording) is kept waiting; a real one is
-    read on, and the open block is shed whole.
+    When the session falls behind, a tagger that can wait (a twin, a recording) is kept waiting. A real one is read
+    on: the block that fills is finished, but no other begins until post-processing has caught up; whole blocks are
+    shed, at their edges. Only where the announcements themselves pile up is a block given up in the middle.
     """
 
     def __init__(
@@ -62,7 +67,8 @@ class Clicks(threading.Thread):
         self._room = threading.Event()
         self._can_wait = bool(getattr(tagger, "can_wait", tagger.info.simulated))
         self._max_backlog = MAX_BACKLOG_CHUNKS * config.blocks.chunk_detections
-        in_frames = MAX_BACKLOG_FRAME_BITS // config.reconciliation.frame_length_bits
+        bits = PATIENT_FRAME_BITS if self._can_wait else MAX_BACKLOG_FRAME_BITS
+        in_frames = bits // config.reconciliation.frame_length_bits
         self._max_frames = max(in_frames, MIN_BACKLOG_FRAMES)
         self._posted = 0
         self._last_slot = 0
@@ -107,15 +113,15 @@ class Clicks(threading.Thread):
         self._node.board.state = self._receiver.state
         for event in events:
             self._on_event(event)
-        behind = self._behind()
-        if behind and not self._can_wait:
+        shedding = not self._can_wait and self._sheds()
+        if shedding:
             self.batches_dropped += 1
             self.blocks_shed += not self._shedding
             self._node.shell.act(lambda: self._session.void_filling("shed: post-processing is behind", now_ns()))
         else:
             for batch in batches:
                 self._take(batch)
-        self._shedding = behind and not self._can_wait
+        self._shedding = shedding
         self._look_for_room()
 
     def _steer(self, until_ps: int, preambles: Counts) -> None:
@@ -147,6 +153,10 @@ class Clicks(threading.Thread):
 
     def _void(self, reason: str) -> None:
         self._node.shell.act(lambda: self._session.void_filling(reason, now_ns()))
+
+    def _sheds(self) -> bool:
+        begun = self._session.filling_detections > 0
+        return self._session.backlog_detections > MOST_DETECTIONS if begun else self._behind()
 
     def _behind(self) -> bool:
         session = self._session

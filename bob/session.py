@@ -172,6 +172,11 @@ class BobSession(LinkSession):
         return self.block_job(block, run, lambda: self._maybe_verify(block))
 
     @property
+    def filling_detections(self) -> int:
+        """Detections of the open block that have been announced: what shedding it would throw away."""
+        return 0 if self._filling is None else self._filling.detections
+
+    @property
     def backlog_detections(self) -> int:
         """Detections announced and not yet sifted: what a slow link or a slow Alice makes grow."""
         return sum(len(d) for block in self._blocks.values() for d in block.announced.values())
@@ -230,6 +235,7 @@ class BobSession(LinkSession):
         block.announced[number] = chunk
         if last:
             self._filling = None
+            block.filled(self.now_ns)
 
         def done(payload: bytes) -> list[Effect]:
             effects: list[Effect] = [
@@ -313,7 +319,7 @@ class BobSession(LinkSession):
         return self._maybe_amplify(block)
 
     def _on_seed(self, block: BobBlock, message: Seed) -> list[Effect]:
-        if message.index != len(block.seed_parts) or message.index >= message.parts:
+        if block.amplifying or message.index != len(block.seed_parts) or message.index >= message.parts:
             raise RemoteProtocolError(f"{message!r}: seed part {message.index} does not follow")
         block.seed_parts.append(message.payload)
         block.seed_total = message.parts
@@ -330,6 +336,7 @@ class BobSession(LinkSession):
         secret_bits = BITS_PER_BYTE * message.secret_bytes
         wanted = seed_bits(self._config.amplification.family, block.verified.bits.n_bits, secret_bits)
         seed = np.frombuffer(b"".join(block.seed_parts), dtype=np.uint8)
+        block.seed_parts.clear()
         if (fault := seed_fault(seed, wanted)) is not None:
             raise RemoteProtocolError(fault)
 

@@ -86,9 +86,9 @@ class Reconciliation(Section):
 
     decoder: Literal["fast", "reference"] = "fast"
     decoding_side: Literal["bob", "alice", "both"] = "bob"
-    frame_length_bits: int = Field(1 << 16, ge=1 << 12, le=1 << 20)
-    efficiency: Literal["efficient", "balanced", "fast"] = "balanced"
-    """Trade between disclosed bits and speed."""
+    frame_length_bits: int = Field(1 << 18, ge=1 << 12, le=1 << 20)
+    efficiency: Literal["auto", "efficient", "balanced", "fast"] = "auto"
+    """Trade between disclosed bits and speed; `auto` follows the frames that wait for the decoder."""
     qber_start: float = Field(0.03, gt=0.0, lt=0.11)
     """Assumed QBER before the first frame has told the true one."""
     qber_abort: float = Field(0.09, gt=0.0, lt=0.5)

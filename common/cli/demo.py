@@ -42,7 +42,10 @@ BLOCK_FIELDS = (
     "leak_ec_bits",
     "secret_bits",
     "bits_per_pulse",
+    "frames",
+    "frames_failed",
     "seconds",
+    "seconds_after_last_detection",
 )
 
 

@@ -39,7 +39,7 @@ def row(document: dict[str, Any], seed: int | None) -> dict[str, Any]:
         "f_ec": sum(block["f_ec"] * block["n_z"] for block in blocks) / n_z,
         "secret_bits": secret,
         "slots": slots,
-        "seconds_after_last_detection": blocks[-1]["seconds"] - blocks[-1]["slots"] / document["clock_rate_hz"],
+        "seconds_after_last_detection": max(block["seconds_after_last_detection"] for block in blocks),
         "seed": seed,
         "keys_equal": bool(document["keys_equal"] and document["keys_compared"]),
     }

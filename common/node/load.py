@@ -15,7 +15,7 @@ from typing import Any
 LAG_STEP_S = 0.01
 SWITCH_INTERVAL_S = 0.0005
 """How long a thread may keep the interpreter while the event loop waits for it (a tenth of Python's default)."""
-LONG_LANES = ("frames", "block")
+LONG_LANES = ("frames",)
 NICENESS = 5
 """Threads of long jobs give way to the event loop and to the light where cores are short."""
 LAG_BINS_MS = (1.0, 2.0, 5.0, 10.0, 20.0, 50.0, 100.0)

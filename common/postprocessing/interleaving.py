@@ -11,8 +11,6 @@ import math
 import numpy as np
 from numpy.typing import NDArray
 
-from common.postprocessing.reconciliation import split_block
-
 #: A window is about so many bits, and at least so many frames.
 WINDOW_BITS = 1 << 20
 _FEWEST_FRAMES = 4
@@ -24,9 +22,12 @@ def window_bits(frame_length_bits: int) -> int:
 
 
 def frame_lengths(n_bits: int, frame_length_bits: int) -> list[int]:
-    """Lengths of a window's frames, as equal as can be, each but the last a multiple of 8."""
-    lengths = split_block(n_bits, frame_length_bits)
-    ends = [8 * round(end / 8) for end in np.cumsum(lengths)[:-1].tolist()] + [n_bits]
+    """Lengths of a window's frames, as equal as can be, each but the last a multiple of 8.
+
+    None is longer than asked for: the next larger code would need ten times the work for it.
+    """
+    frames = -(-n_bits // frame_length_bits)
+    ends = [8 * -(-n_bits * (i + 1) // (8 * frames)) for i in range(frames - 1)] + [n_bits]
     return np.diff([0, *ends]).tolist() if n_bits else []
 
 

@@ -33,7 +33,11 @@ _ENDINGS = (Prepared, Commit, Committed, Refuse)
 
 @dataclass(frozen=True, slots=True)
 class BlockFacts:
-    """What operators may see of a block; nothing secret. Rates are per key slot, QBER is of the decoded frames."""
+    """What operators may see of a block; nothing secret. Rates are per key slot, QBER is of the decoded frames.
+
+    ``seconds`` runs from the block's opening, ``seconds_after_last_detection`` from its last detections' arrival in the
+    session (Bob) or from the news of its end (Alice); both end with the block.
+    """
 
     block_id: int
     state: str
@@ -48,6 +52,7 @@ class BlockFacts:
     secret_bits: int
     bits_per_pulse: float
     seconds: float
+    seconds_after_last_detection: float
     frames: int
     frames_failed: int
     rounds_max: int
@@ -81,6 +86,7 @@ class Block:
         self.state = State.FILLING
         self.config = config
         self._opened_ns = now_ns
+        self._filled_ns = 0
         self.frames = FrameExchange(
             block_id, role, config.reconciliation, tracker, lambda message: say(self, message), guard
         )
@@ -116,6 +122,10 @@ class Block:
             self.from_slot = from_slot
         self.to_slot = to_slot
         self.chunks += 1
+
+    def filled(self, now_ns: int) -> None:
+        """The last detections are in: from now on the key is waited for."""
+        self._filled_ns = now_ns
 
     @property
     def slots_sent(self) -> int:
@@ -209,6 +219,7 @@ class Block:
             secret_bits=secret_bits,
             bits_per_pulse=secret_bits / slots if slots else 0.0,
             seconds=seconds_from_ns(now_ns - self._opened_ns),
+            seconds_after_last_detection=seconds_from_ns(now_ns - self._filled_ns) if self._filled_ns else 0.0,
             frames=len(frames.kept()) + frames.frames_failed,
             frames_failed=frames.frames_failed,
             rounds_max=frames.rounds_max,
@@ -241,6 +252,7 @@ def settled_facts(certificate_json: str) -> BlockFacts:
         secret_bits=secret_bits,
         bits_per_pulse=secret_bits / slots if slots else 0.0,
         seconds=0.0,
+        seconds_after_last_detection=0.0,
         frames=int(met["frames"]),
         frames_failed=int(met["frames_failed"]),
         rounds_max=0,

@@ -21,6 +21,7 @@ from common.postprocessing.interleaving import frame_lengths, spread, window_bit
 from common.postprocessing.reconciliation import (
     RESULT_BITS,
     CorrectingFrame,
+    Efficiency,
     FrameOutcome,
     FrameSpec,
     QberTracker,
@@ -38,6 +39,8 @@ QBER_STEP = 2.0**-16
 MOST_STEPS = 0xFFFF
 FRAMES_UNDER_WAY = 64
 """Frames under way: enough for a round trip of a second at full rate, and a bound on memory."""
+CALM_WINDOWS, BUSY_WINDOWS = 1.0, 1.5
+"""Windows of bits that wait for the decoder: up to the one it has time for the fewest bits, above the other for none."""
 SETTLED = 0.012
 """Relative uncertainty of the error rate below which all frames of a window may begin."""
 STATUS = {"more": 0, "decoded": 1, "failed": 2}
@@ -92,6 +95,7 @@ class FrameExchange:
         self._failed: Counter[int] = Counter()
         self._waiting: deque[Frame] = deque()
         self._under_way = 0
+        self._undecoded_bits = 0
         self.closed = False
         self.sifted_bits = 0
 
@@ -139,6 +143,7 @@ class FrameExchange:
             return [self._more(frame, frame.work)]
         self._finish(frame, "decoded" if message.status == STATUS["decoded"] else "failed", message.qber_steps)
         self._under_way -= 1
+        self._undecoded_bits -= frame.n_bits
         return self._send_waiting()
 
     # -- what the block asks ------------------------------------------------------------------------------------------
@@ -232,6 +237,7 @@ class FrameExchange:
         if not self._is_reference(index):
             return self._correct(frame) if frame.early is not None else []
         self._waiting.append(frame)
+        self._undecoded_bits += n_bits
         return self._send_waiting()
 
     def _send_waiting(self) -> list[Effect]:
@@ -248,11 +254,25 @@ class FrameExchange:
             effects.append(self._begin(self._waiting.popleft()))
         return effects
 
+    @property
+    def efficiency(self) -> Efficiency:
+        """What the next reference frame is made for: few bits while the decoder keeps up, little work when it does not.
+
+        The last frames of a block, for which its key waits, are made to need one message.
+        """
+        wanted = self._settings.efficiency
+        if wanted != "auto":
+            return wanted
+        windows = self._undecoded_bits / window_bits(self._settings.frame_length_bits)
+        if self.closed:
+            return "fast"
+        return "efficient" if windows <= CALM_WINDOWS else "balanced" if windows <= BUSY_WINDOWS else "fast"
+
     def _begin(self, frame: Frame) -> Effect:
         bits, tracker = frame.bits, self._tracker
         assert bits is not None
         unsure = tracker.uncertainty if self._decoded[frame.window] else tracker.uncertainty_of_next
-        spec = choose_code(tracker.qber, frame.n_bits, self._settings.efficiency, unsure)
+        spec = choose_code(tracker.qber, frame.n_bits, self.efficiency, unsure)
 
         def work() -> tuple[ReferenceFrame, bytes]:
             reference = ReferenceFrame(spec, bits)

@@ -12,7 +12,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from bob.daemon import MAX_BACKLOG_FRAME_BITS, Clicks
+from bob.daemon import MAX_BACKLOG_FRAME_BITS, MOST_DETECTIONS, Clicks
 from bob.session import MAX_PIECE, join, pieces
 from classical_channel.framing import MAX_BODY_BYTES
 from common.config import Blocks, parse_config
@@ -24,7 +24,7 @@ from common.preamble import PREAMBLE_SLOTS
 class Session:
     """Counts what it is given."""
 
-    backlog_blocks = backlog_detections = backlog_frames = 0
+    backlog_blocks = backlog_detections = backlog_frames = filling_detections = 0
 
     def __init__(self) -> None:
         self.taken: list[Detections] = []
@@ -60,7 +60,7 @@ def clicks(session: Session, *, can_wait: bool, tmp_path: Any) -> Clicks:
         ("backlog_frames", 1 + MAX_BACKLOG_FRAME_BITS // (1 << 16)),
     ],
 )
-async def test_a_real_tagger_is_read_on_and_the_block_is_shed_whole_and_counted(
+async def test_a_real_tagger_is_read_on_and_blocks_are_shed_whole_and_counted(
     backlog: str, amount: int, tmp_path: Any
 ) -> None:
     assert asyncio.get_running_loop().is_running()
@@ -79,6 +79,27 @@ async def test_a_real_tagger_is_read_on_and_the_block_is_shed_whole_and_counted(
     thread._arrived([detections([PREAMBLE_SLOTS + 20], PREAMBLE_SLOTS + 30)], [])
     assert len(session.taken) == 2
     assert thread.blocks_shed == 1
+
+
+@pytest.mark.parametrize("backlog", ["backlog_blocks", "backlog_detections", "backlog_frames"])
+async def test_a_block_that_fills_is_finished_by_a_slow_decoder_and_given_up_by_a_slow_channel(
+    backlog: str, tmp_path: Any
+) -> None:
+    session = Session()
+    thread = clicks(session, can_wait=False, tmp_path=tmp_path)
+    session.filling_detections = 90_000_000
+    setattr(session, backlog, MOST_DETECTIONS)
+    batch = detections([PREAMBLE_SLOTS + 1], PREAMBLE_SLOTS + 9)
+    thread._arrived([batch], [])
+    assert (session.taken, session.voided, thread.blocks_shed) == ([batch], [], 0)
+    session.backlog_detections = MOST_DETECTIONS + 1
+    thread._arrived([batch], [])
+    assert (len(session.taken), thread.blocks_shed) == (1, 1)
+    session.backlog_detections, session.filling_detections = 0, 0
+    setattr(session, backlog, MOST_DETECTIONS)
+    thread._arrived([batch], [])
+    assert len(session.taken) == 1
+    assert len(session.voided) == 2
 
 
 async def test_a_tagger_that_can_wait_loses_nothing_and_is_kept_waiting(tmp_path: Any) -> None:

@@ -320,7 +320,7 @@ def test_pair_counts_everything(rng: np.random.Generator) -> None:
     n_bits = (1 << 17) + 4321
     alice, bob = keys(rng, n_bits, 0.025)
     result = reconcile_pair(alice, bob, n_bits, frame_length_bits=1 << 15)
-    assert result.frames == 2 + len(split_block(n_bits - sum(LEAD_FRAMES_BITS), 1 << 15))
+    assert result.frames == 2 + len(frame_lengths(n_bits - sum(LEAD_FRAMES_BITS), 1 << 15))
     assert result.frames_failed == 0
     assert result.kept == n_bits
     np.testing.assert_array_equal(result.alice, alice)
@@ -414,6 +414,15 @@ def test_windows_hold_whole_frames_of_the_length_wished(frame_length_bits: int) 
     assert all(length % 8 == 0 for length in lengths)
     assert all(abs(length - frame_length_bits) <= 16 for length in lengths)
     assert len(lengths) >= 4
+
+
+@given(st.integers(1, 6 << 18), st.integers(1 << 9, 1 << 17).map(lambda n: 8 * n))
+def test_no_frame_needs_a_larger_code_than_asked_for(n_bits: int, frame_length_bits: int) -> None:
+    lengths = frame_lengths(n_bits, frame_length_bits)
+    assert sum(lengths) == n_bits
+    assert all(length % 8 == 0 for length in lengths[:-1])
+    assert max(lengths) <= frame_length_bits
+    assert min(lengths) >= min(n_bits, frame_length_bits // 2 - 8 * len(lengths))
 
 
 def test_bad_pairs_are_refused(rng: np.random.Generator) -> None:

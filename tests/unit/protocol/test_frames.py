@@ -67,7 +67,7 @@ def test_either_end_decodes_and_every_bit_on_the_wire_is_counted(rng: np.random.
     assert ends[Role.ALICE].leak_ec_bits == ends[Role.BOB].leak_ec_bits == disclosed
     assert trackers[Role.ALICE].qber == pytest.approx(trackers[Role.BOB].qber, rel=0.01)
     frames = {m.frame for m in messages if isinstance(m, FrameResult)}
-    assert len(frames) == 6
+    assert len(frames) == 7
     (left, n_left), (right, n_right) = (ends[role].join() for role in (Role.ALICE, Role.BOB))
     assert n_left == n_right == 200_003
     np.testing.assert_array_equal(left, right)
