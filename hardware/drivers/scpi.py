@@ -7,6 +7,7 @@ SCPI 1999.0 volume 2, 21.8 (error queue).
 
 from __future__ import annotations
 
+import socket
 import threading
 import time
 from collections.abc import Callable
@@ -67,6 +68,7 @@ class ScpiSession:
                 timeout=round(1000 * given.timeout_s),
             )
             self._instrument.chunk_size = CHUNK_BYTES
+            _send_at_once(self._instrument)
         except ValueError as error:
             raise ConfigurationError(f"driver {driver!r}: resource {given.resource!r}: {error}") from None
         except Exception as error:  # a back-end raises anything from its own classes to bare Exception
@@ -168,3 +170,14 @@ class ScpiSession:
                     instrument.close()
                 except self._failures:
                     return
+
+
+def _send_at_once(instrument: Any) -> None:
+    """Without it a command and the question after it wait 40 ms for each other (Nagle's algorithm, delayed ACK).
+
+    PyVISA-py has the attribute VI_ATTR_TCPIP_NODELAY but cannot set it on a socket, so the socket itself is told.
+    """
+    session = getattr(instrument.visalib, "sessions", {}).get(instrument.session)
+    connection = getattr(session, "interface", None)
+    if isinstance(connection, socket.socket):
+        connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
