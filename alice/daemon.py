@@ -92,7 +92,11 @@ async def run(config: Config, options: Options) -> None:
         source, modulator = recorder.light(source), recorder.light(modulator)
         random = LockedRandom(source)
         planes = 2 if config.link.intensities else 0
-        ring = SymbolRing(config.blocks.symbol_buffer_slots, intensity_planes=planes)
+        ring = SymbolRing(
+            config.blocks.symbol_buffer_slots,
+            intensity_planes=planes,
+            unsent_from=lambda: modulator.unsent_from_slot,
+        )
         node.defer(ring.wipe)
         transmitter = Transmitter(
             config.link.p_z_numerator,

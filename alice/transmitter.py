@@ -163,17 +163,21 @@ class SymbolRing:
     ----------
     capacity_slots : at most this many slots are kept; memory grows to it only when needed (2 bits a slot, 4 with
         intensities), in powers of two.
+    unsent_from : first slot whose light has not begun to leave; None where no symbol waits in the modulator.
 
     Security
     --------
-    Holds Alice's raw key; released words are overwritten with zeros.
+    Holds Alice's raw key; released words are overwritten with zeros. Symbols whose light has not left are not looked
+    up: what the channel tells of them would be known before their light passes by.
     """
 
-    def __init__(self, capacity_slots: int, *, intensity_planes: int = 0) -> None:
+    def __init__(
+        self, capacity_slots: int, *, intensity_planes: int = 0, unsent_from: Callable[[], int] | None = None
+    ) -> None:
         if capacity_slots < 64:
             raise ConfigurationError(f"a symbol buffer of {capacity_slots} slots is too small")
         self._max_words = 1 << ((capacity_slots // 64).bit_length() - 1)
-        self._lock = threading.Lock()
+        self._lock, self._unsent_from = threading.Lock(), unsent_from
         self._first_slot = 0
         self._origin = 0
         self._count = 0
@@ -218,14 +222,15 @@ class SymbolRing:
         Raises
         ------
         RemoteProtocolError
-            A slot was never sent, or is released already.
+            A slot was never sent, its light has not left yet, or it is released already.
         """
         slots = np.ascontiguousarray(slots, np.int64)
         out = np.empty((3, slots.size), np.uint8)
         with self._lock:
-            if slots.size and (int(slots.min()) < self.from_slot or int(slots.max()) >= self.to_slot):
+            end = self.to_slot if self._unsent_from is None else min(self.to_slot, self._unsent_from())
+            if slots.size and (int(slots.min()) < self.from_slot or int(slots.max()) >= end):
                 raise RemoteProtocolError(
-                    f"slots {int(slots.min())}..{int(slots.max())} are not in {self.from_slot}..{self.to_slot}"
+                    f"slots {int(slots.min())}..{int(slots.max())} are not in {self.from_slot}..{end}"
                 )
             planes = self._planes
             mask = planes.shape[1] - 1

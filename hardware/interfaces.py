@@ -25,6 +25,10 @@ from common.errors import DeviceError
 TWIN_SERIAL = "TWIN"
 
 
+#: ``Modulator.unsent_from_slot`` of a device that holds no symbols back.
+NONE_HELD = 1 << 62
+
+
 @dataclass(frozen=True, slots=True)
 class DeviceInfo:
     """Who a device is. ``simulated`` marks twins, replays and software randomness: their keys are not for use."""
@@ -58,7 +62,21 @@ class RandomSource(Device, Protocol):
 
 
 class Modulator(Device, Protocol):
-    """Turns symbols into light, slot by slot, at the configured rate."""
+    """Turns symbols into light, slot by slot, at the configured rate.
+
+    Every symbol leaves at most once. A device with a pattern memory may hold symbols back and let them leave as
+    bursts, each played once: when nothing follows it goes dark, never into repetition. Between two bursts any time may
+    pass, so a burst is whole epochs (Bob finds its slots from the preambles) and at least two of them. Light that
+    repeats a pattern serves adjustment, never keys: such a device says ``simulated``.
+    """
+
+    @property
+    def unsent_from_slot(self) -> int:
+        """First slot whose light has not begun to leave; Alice answers for none from here on.
+
+        ``NONE_HELD`` where every slot leaves within :meth:`send`.
+        """
+        ...
 
     def send(self, symbols: Symbols) -> None:
         """Queue the next consecutive slots; blocks while the device's buffer is full (this is the back-pressure)."""
@@ -139,6 +157,23 @@ class SourceMonitor(Device, Protocol):
     def reading(self) -> SourceReading:
         """The bounds that hold now."""
         ...
+
+
+class SlotOrder:
+    """Refuses symbols that do not follow those before: none is sent twice, none is left out."""
+
+    def __init__(self) -> None:
+        self.next_slot: int | None = None
+
+    def check(self, symbols: Symbols) -> None:
+        """Take the next slots; the first may have any number."""
+        if self.next_slot is not None and symbols.first_slot != self.next_slot:
+            raise DeviceError(
+                f"slot {symbols.first_slot} does not follow slot {self.next_slot - 1}: "
+                "no symbol is sent twice or left out",
+                remedy="Open the modulator again and begin anew.",
+            )
+        self.next_slot = symbols.first_slot + symbols.n_slots
 
 
 def check_axes(positions: NDArray[np.float64], n_axes: int) -> list[float]:

@@ -25,7 +25,7 @@ from common.node.flight import SUFFIX, read_flight, read_key_file
 from common.node.recorder import tags_of
 from common.units import PS_PER_S
 from hardware.formats import read_tags
-from hardware.interfaces import DeviceInfo
+from hardware.interfaces import NONE_HELD, DeviceInfo
 from hardware.registry import parse_parameters
 
 LOGICAL_CHANNELS = 4
@@ -176,6 +176,8 @@ class ReplayRandomSource:
 
 class ReplayModulator:
     """Takes symbols at the configured slot rate; the light is in the recording that Bob replays."""
+
+    unsent_from_slot = NONE_HELD
 
     def __init__(self, parameters: dict[str, Any], config: Config) -> None:
         given = parse_parameters(ModulatorParameters, parameters, "replay-modulator")

@@ -12,10 +12,10 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from common.config import Config
 from common.datatypes import Symbols, TimeTags
-from common.errors import ConfigurationError
+from common.errors import ConfigurationError, DeviceError
 from common.planning.presets import PRESETS, LinkParameters
 from common.units import PS_PER_S
-from hardware.interfaces import DeviceInfo, check_axes
+from hardware.interfaces import NONE_HELD, DeviceInfo, SlotOrder, check_axes
 from hardware.registry import parse_parameters
 from hardware.twin.fibre import FibreEntrance, FibreExit, Light
 from hardware.twin.physics import CLOCK_WALK_PER_SQRT_S, CLOCK_WHITE_SQRT_S, Receiver, TaggerClock
@@ -88,17 +88,23 @@ class TwinModulator:
     parameters : ``fibre``, the address that Bob's twin connects to.
     """
 
+    unsent_from_slot = NONE_HELD
+
     def __init__(self, parameters: dict[str, Any], config: Config) -> None:
         given = parse_parameters(ModulatorParameters, parameters, "twin-modulator")
         self.info = DeviceInfo("modulator", "digital twin", simulated=True)
-        self._fibre = FibreEntrance(given.fibre)
+        self._fibre, self._order, self._closed = FibreEntrance(given.fibre), SlotOrder(), False
 
     def send(self, symbols: Symbols) -> None:
         """Send the next slots; waits while Bob is not there or is behind."""
+        if self._closed:
+            raise DeviceError("the simulated modulator is closed", remedy="Open the device again.")
+        self._order.check(symbols)
         self._fibre.send(symbols)
 
     def close(self) -> None:
         """No light."""
+        self._closed = True
         self._fibre.close()
 
 
@@ -161,7 +167,7 @@ class TwinTimeTagger:
 
     def _arrived(self, light: Light) -> TimeTags:
         pause = None
-        if self._next_slot is not None and light.first_slot != self._next_slot:
+        if self._next_slot is not None and (light.after_dark or light.first_slot != self._next_slot):
             pause = self._receiver.darkness((_PAUSE_S + float(self._draws.uniform(0.0, 1e-6))) * PS_PER_S)
         self._next_slot = light.first_slot + 64 * int(light.basis.size)
         times, channels, self._until_ps = self._receiver.light(light.basis, light.bit, light.intensity)

@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 from common.datatypes import Symbols
 from common.errors import ConfigurationError, DeviceError
 
-_HEADER = struct.Struct("<4sIqQ")
+_HEADER = struct.Struct("<4sIIqQ")
 _MAGIC = b"QKDl"
 _BUFFER_BYTES = 1 << 20
 _POLL_S = 0.1
@@ -34,6 +34,8 @@ class Light:
     basis: NDArray[np.uint64]
     bit: NDArray[np.uint64]
     intensity: NDArray[np.uint64]
+    after_dark: bool = False
+    """No light left for a while before these slots, although they follow the last ones in number."""
 
 
 def parse_address(fibre: str) -> tuple[str, int]:
@@ -56,7 +58,7 @@ class FibreEntrance:
         self._closed = threading.Event()
         self._bob: socket.socket | None = None
 
-    def send(self, symbols: Symbols) -> None:
+    def send(self, symbols: Symbols, *, after_dark: bool = False) -> None:
         """Send the next slots; waits for Bob and for room. What was sent to a Bob that went away is lost."""
         while not self._closed.is_set():
             bob = self._bob or self._accept()
@@ -64,7 +66,8 @@ class FibreEntrance:
                 continue
             try:
                 planes = symbols.intensity
-                bob.sendall(_HEADER.pack(_MAGIC, planes.shape[0], symbols.first_slot, symbols.basis.size))
+                head = (_MAGIC, planes.shape[0], int(after_dark), symbols.first_slot, symbols.basis.size)
+                bob.sendall(_HEADER.pack(*head))
                 for plane in (symbols.basis, symbols.bit, *planes):
                     bob.sendall(np.ascontiguousarray(plane, "<u8").data.cast("B"))
                 return
@@ -112,7 +115,7 @@ class FibreExit:
             readable, _, _ = select.select([alice], [], [], timeout_s)
             if not readable:
                 return None
-            magic, planes, first_slot, n_words = _HEADER.unpack(self._read(alice, _HEADER.size))
+            magic, planes, after_dark, first_slot, n_words = _HEADER.unpack(self._read(alice, _HEADER.size))
             if magic != _MAGIC or n_words > _MAX_WORDS or planes > 8:
                 raise DeviceError(f"what listens at {self._address} is not a simulated fibre")
             raw = np.frombuffer(self._read(alice, 8 * n_words * (2 + planes)), "<u8").reshape(2 + planes, n_words)
@@ -120,7 +123,7 @@ class FibreExit:
             alice.close()
             self._alice = None
             return None
-        return Light(first_slot, raw[0], raw[1], raw[2:])
+        return Light(first_slot, raw[0], raw[1], raw[2:], bool(after_dark))
 
     def _connect(self, timeout_s: float) -> socket.socket | None:
         try:

@@ -143,3 +143,15 @@ def test_a_sampler_without_enough_numbers_stops_at_a_whole_word() -> None:
     basis, bit = np.zeros(4, np.uint64), np.full(4, 2**64 - 1, np.uint64)
     chunks = np.zeros(64 + 63, np.uint16)
     assert kernels.fill_symbols(np.zeros(4, np.uint64), chunks, 0, 58982, True, basis, bit) == (1, 64)
+
+
+def test_what_has_not_left_is_not_looked_up(rng: np.random.Generator) -> None:
+    """Sifting of slots whose light is still to come would tell an eavesdropper their bases beforehand."""
+    unsent_from = [64 * 4]
+    ring = SymbolRing(64 * 16, intensity_planes=2, unsent_from=lambda: unsent_from[0])
+    ring.append(symbols(rng, 0, 8))
+    ring.lookup(np.array([0, 64 * 4 - 1]))
+    with pytest.raises(RemoteProtocolError, match=r"0\.\.256"):
+        ring.lookup(np.array([64 * 4]))
+    unsent_from[0] = 64 * 8
+    ring.lookup(np.array([64 * 4]))
