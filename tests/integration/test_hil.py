@@ -1,4 +1,4 @@
-"""Hardware in the loop: both daemons with Bob's tagger behind a socket, as `qkd hil serve` serves it."""
+"""Hardware in the loop: both daemons with instruments behind sockets, as `qkd hil serve` serves them."""
 
 from __future__ import annotations
 
@@ -7,22 +7,37 @@ from pathlib import Path
 import pytest
 import tomlkit
 
-from common.cli.demo import running
+from common.cli.demo import Daemon, running
 from common.config import load_config
-from hardware.twin.wire.hil import serve_tagger
+from common.planning.presets import PRESETS
+from hardware.twin.wire.hil import serve_modulator, serve_tagger
 from hardware.twin.wire.server import WireServer
 from tests.integration.nodes import good_blocks, pair, wait_until
 
+PRESET = "lab-0.17dB"
+
+
+def put_behind_the_wire(daemon: Daemon, role: str, section: dict[str, object]) -> None:
+    """Replace a device of a configuration."""
+    document = tomlkit.parse(daemon.config.read_text())
+    document["devices"][role] = section  # type: ignore[index]
+    daemon.config.write_text(tomlkit.dumps(document))
+    assert load_config(daemon.config).devices[role].driver == section["driver"]
+
 
 @pytest.mark.slow
-def test_daemons_make_a_key_through_the_wire_level_tagger(tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    ("modulator", "tagger"),
+    [("", "tcp-tags"), ("keysight-awg", "tcp-tags"), ("", "id-time-controller")],
+)
+def test_daemons_make_a_key_through_instruments_on_a_wire(modulator: str, tagger: str, tmp_path: Path) -> None:
     alice, bob = pair(tmp_path)
-    document = tomlkit.parse(bob.config.read_text())
-    fibre = str(document["devices"]["time_tagger"]["fibre"])
+    fibre = load_config(bob.config).devices["time_tagger"].model_extra["fibre"]  # type: ignore[index]
     with WireServer() as server:
-        document["devices"]["time_tagger"] = serve_tagger(server, fibre, "lab-0.17dB")
-        bob.config.write_text(tomlkit.dumps(document))
-        assert load_config(bob.config).devices["time_tagger"].driver == "tcp-tags"
+        if modulator:
+            rate_hz = PRESETS[PRESET].clock_rate_hz
+            put_behind_the_wire(alice, "modulator", serve_modulator(server, modulator, fibre, rate_hz))
+        put_behind_the_wire(bob, "time_tagger", serve_tagger(server, fibre, PRESET, driver=tagger))
         with running(alice, bob):
             wait_until(lambda: good_blocks(alice, bob) >= 1, alice, bob)
     assert alice.good[0]["secret_bits"] == bob.good[0]["secret_bits"] > 0

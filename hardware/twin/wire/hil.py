@@ -8,17 +8,24 @@ from typing import Any
 import click
 import tomlkit
 
+from common.cli.demo import free_ports
 from common.config import Config
 from common.planning.presets import PRESETS
 from hardware.twin.devices import TwinTimeTagger
+from hardware.twin.generator import LEVELS_V, GeneratorTwin
 from hardware.twin.instruments import AttenuatorTwin, AxesTwin, BiasTwin, PowerMeterTwin
+from hardware.twin.wire.generators import keysight, tektronix
 from hardware.twin.wire.instruments import AptDialogue, OzDialogue, WebSqDialogue, websq_counts
 from hardware.twin.wire.scpi import Instrument, ScpiDialogue, attenuator, power_meter, voltage_source
 from hardware.twin.wire.server import Faults, WireServer
 from hardware.twin.wire.tags import HEARTBEAT, OVERFLOW, tag_stream
+from hardware.twin.wire.time_controller import TimeControllerTwin
 
 FULL_SCALE_V = 5.0
 LASER_W = 1e-6
+GENERATORS = {"keysight-awg": keysight, "tektronix-awg": tektronix}
+AMPLITUDE_V = 0.5
+TAGGERS = ("tcp-tags", "id-time-controller")
 
 
 def serve_bench(server: WireServer, host: str = "127.0.0.1") -> dict[str, dict[str, Any]]:
@@ -61,9 +68,34 @@ def serve_bench(server: WireServer, host: str = "127.0.0.1") -> dict[str, dict[s
     }
 
 
-def serve_tagger(server: WireServer, fibre: str, preset: str, host: str = "127.0.0.1") -> dict[str, Any]:
-    """Start the simulated receiver behind a raw tag stream; driver and parameters for Bob's time tagger."""
+def serve_modulator(
+    server: WireServer, driver: str, light: str, slot_rate_hz: float, host: str = "127.0.0.1"
+) -> dict[str, Any]:
+    """Start the simulated generator, cell and source; driver and parameters for Alice's modulator."""
+    twin = GeneratorTwin(light, slot_rate_hz)
+    server.defer(twin.close)
+    instrument = GENERATORS[driver](twin)
+    port = server.tcp(lambda: ScpiDialogue(instrument), host)
+    return {
+        "driver": driver,
+        "resource": f"TCPIP::{host}::{port}::SOCKET",
+        "amplitude_v": AMPLITUDE_V,
+        "samples_per_slot": 1,
+        "channels": [{"output": 1, "driven_by": "state", "levels_v": list(LEVELS_V)}],
+    }
+
+
+def serve_tagger(
+    server: WireServer, fibre: str, preset: str, host: str = "127.0.0.1", driver: str = "tcp-tags"
+) -> dict[str, Any]:
+    """Start the simulated receiver behind one of ``TAGGERS``; driver and parameters for Bob's time tagger."""
     tagger = TwinTimeTagger({"fibre": fibre, "preset": preset}, Config(role="bob"))
+    if driver == "id-time-controller":
+        twin = TimeControllerTwin(tagger, host).__enter__()
+        server.defer(twin.__exit__)
+        server.defer(tagger.close)
+        ports = {"port": twin.port, "link_port": twin.link_port, "stream_ports": free_ports(4)}
+        return {"driver": driver, "host": host, "link_host": host, **ports}
     server.defer(tagger.close)
     port = server.stream(lambda reader, writer: tag_stream(tagger, writer), host)
     marks = {"heartbeat_channel": HEARTBEAT, "overflow_channel": OVERFLOW}
@@ -72,17 +104,27 @@ def serve_tagger(server: WireServer, fibre: str, preset: str, host: str = "127.0
 
 @click.command("serve")
 @click.option("--host", default="127.0.0.1", show_default=True, help="Address to listen on.")
-@click.option("--fibre", default="", help="Address of Alice's twin-modulator: serves Bob's time tagger too.")
+@click.option("--light", default="", help="Address where light leaves: serves Alice's modulator too.")
+@click.option("--modulator", type=click.Choice(sorted(GENERATORS)), default="keysight-awg", show_default=True)
+@click.option("--fibre", default="", help="Address where Alice's light leaves: serves Bob's time tagger too.")
+@click.option("--tagger", type=click.Choice(TAGGERS), default="tcp-tags", show_default=True)
 @click.option("--preset", type=click.Choice(sorted(PRESETS)), default="field-14.6dB", show_default=True)
-def command(host: str, fibre: str, preset: str) -> None:
+def command(host: str, light: str, modulator: str, fibre: str, tagger: str, preset: str) -> None:
     """Serve simulated instruments that speak their real protocols; print the manifest of the bench.
+
+    Alice's bench with --light, Bob's (in another terminal) with --fibre and the same address.
 
     Example: qkd hil serve --fibre tcp://127.0.0.1:47500 > bench.toml
     """
+    if light and fibre:
+        raise click.UsageError("--light is for Alice's bench and --fibre for Bob's: start one for each")
     with WireServer() as server:
         document: dict[str, Any] = {"role": "bob" if fibre else "alice", "devices": serve_bench(server, host)}
         if fibre:
-            document["devices"]["time_tagger"] = serve_tagger(server, fibre, preset, host)
+            document["devices"]["time_tagger"] = serve_tagger(server, fibre, preset, host, tagger)
+        if light:
+            rate_hz = PRESETS[preset].clock_rate_hz
+            document["devices"]["modulator"] = serve_modulator(server, modulator, light, rate_hz, host)
         print(tomlkit.dumps(document), flush=True)
         click.echo("serving until Ctrl-C", err=True)
         threading.Event().wait()

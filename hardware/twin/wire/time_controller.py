@@ -58,8 +58,8 @@ class TimeControllerTwin:
                 answer = services[socket](body.decode("utf-8", "replace"))
                 if not (self.faults.silent or self.faults.half_open):
                     socket.send_multipart([*envelope, b"\xff?!" if self.faults.garbage else answer.encode()])
-            if self.playing:
-                self._acquire()
+            if self.playing and all(len(queue) < MAX_QUEUE for queue in self._queues.values()):
+                self._acquire()  # the light's time stands still while the client is behind
             self._flush()
         for socket in (*services, *self._streams.values()):
             socket.close(linger=0)
@@ -130,9 +130,9 @@ class TimeControllerTwin:
         channels = np.concatenate([tags.channels for tags in self._tags])
         for channel, queue in self._queues.items():
             mine = times[(channels == channel - 1) & (times >= 0) & (times < self._length_ps)]
-            if any(tags.overflow for tags in self._tags) or len(queue) >= MAX_QUEUE:
+            if any(tags.overflow for tags in self._tags):
                 self.errors[channel] += 1
-            if self._sending.get(channel) and len(queue) < MAX_QUEUE:
+            if self._sending.get(channel):
                 queue.append(mine.astype("<i8").tobytes())
         self._start_ps += self._period_ps
         late = times >= self._period_ps
