@@ -16,8 +16,9 @@ from numpy.typing import NDArray
 from pydantic import BaseModel, ConfigDict, Field
 
 from common.config import Config
-from common.errors import ConfigurationError, DeviceError
+from common.errors import DeviceError
 from hardware.drivers.random_device import WINDOW_BYTES, HealthTests
+from hardware.drivers.sdk import load_library
 from hardware.interfaces import DeviceInfo
 from hardware.registry import parse_parameters
 
@@ -35,11 +36,6 @@ class Parameters(BaseModel):
     library: Path = Path("libQuantis.so")
 
 
-def load_library(path: Path) -> Any:
-    """The vendor's library."""
-    return ctypes.CDLL(str(path))
-
-
 class Quantis:
     """True random bytes, each handed out once."""
 
@@ -47,13 +43,9 @@ class Quantis:
 
     def __init__(self, parameters: dict[str, Any], config: Config) -> None:
         given = parse_parameters(Parameters, parameters, NAME)
-        try:
-            self._library = load_library(given.library)
-        except OSError as error:
-            raise ConfigurationError(
-                f"driver 'quantis' needs the vendor's library: {error}",
-                remedy="Install ID Quantique's Quantis software and name its libQuantis.so in `library`.",
-            ) from None
+        self._library = load_library(
+            given.library, NAME, "Install ID Quantique's Quantis software and name its libQuantis.so in `library`."
+        )
         self._given, self._health, self._closed = given, HealthTests(), False
         count = int(self._library.QuantisCount(DEVICE_TYPES[given.connection]))
         if given.number >= count:

@@ -20,6 +20,7 @@ from pydantic import BaseModel, ConfigDict, Field
 from common.config import Config
 from common.datatypes import TimeTags
 from common.errors import ConfigurationError, DeviceError
+from hardware.drivers.sdk import load_library
 from hardware.interfaces import DeviceInfo
 from hardware.registry import parse_parameters
 
@@ -44,11 +45,6 @@ class Parameters(BaseModel):
     resolution_ps: float = Field(1.0, gt=0.0)
 
 
-def load_library(path: Path) -> Any:
-    """The vendor's library."""
-    return ctypes.CDLL(str(path))
-
-
 class QuTag:
     """Polls the library's ring buffer."""
 
@@ -58,13 +54,9 @@ class QuTag:
         given = parse_parameters(Parameters, parameters, NAME)
         if len(set(given.channels)) != 4 or not all(0 <= channel < N_INPUTS for channel in given.channels):
             raise ConfigurationError(f"driver 'qutag': channels {given.channels} are not four different inputs 0..31")
-        try:
-            self._library = load_library(given.library)
-        except OSError as error:
-            raise ConfigurationError(
-                f"driver 'qutag' needs the vendor's library: {error}",
-                remedy="Install qutools' software and name its libtdcbase.so in `library`.",
-            ) from None
+        self._library = load_library(
+            given.library, NAME, "Install qutools' software and name its libtdcbase.so in `library`."
+        )
         self._given, self._last_ps, self._open = given, 0, False
         self._map = np.full(256, 255, np.uint8)
         self._map[list(given.channels)] = np.arange(4)

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import ctypes
 import importlib
+from pathlib import Path
 from typing import Any
 
 from common.errors import ConfigurationError
@@ -22,3 +24,16 @@ def require(module: str, driver: str, extra: str = "", remedy: str = "") -> Any:
             f"driver {driver!r} needs the package {module!r}: {error}",
             remedy=remedy or f"Install it: pip install 'qkd-node[{extra}]'.",
         ) from None
+
+
+def load_library(path: Path, driver: str, remedy: str) -> Any:
+    """Open a vendor's shared library; without it, say what to install.
+
+    Parameters
+    ----------
+    path : of the library; a bare name is looked for where the system keeps libraries. driver : its manifest name.
+    """
+    try:
+        return ctypes.CDLL(str(path))
+    except OSError as error:
+        raise ConfigurationError(f"driver {driver!r} needs the vendor's library: {error}", remedy=remedy) from None

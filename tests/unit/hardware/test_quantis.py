@@ -36,7 +36,7 @@ class Library:
 @pytest.fixture
 def library(monkeypatch: pytest.MonkeyPatch, rng: np.random.Generator) -> Library:
     made = Library(rng)
-    monkeypatch.setattr(quantis, "load_library", lambda path: made)
+    monkeypatch.setattr(quantis, "load_library", lambda *_: made)
     return made
 
 

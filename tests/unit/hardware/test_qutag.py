@@ -59,7 +59,7 @@ class Library:
 @pytest.fixture
 def library(monkeypatch: pytest.MonkeyPatch) -> Library:
     made = Library()
-    monkeypatch.setattr(qutag, "load_library", lambda path: made)
+    monkeypatch.setattr(qutag, "load_library", lambda *_: made)
     return made
 
 
