@@ -25,6 +25,8 @@ FULL_SCALE_V = 5.0
 LASER_W = 1e-6
 GENERATORS = {"keysight-awg": keysight, "tektronix-awg": tektronix}
 AMPLITUDE_V = 0.5
+#: The light's time stands still until Alice's light arrives, and with it the instrument that a driver waits for.
+PATIENCE_S = 120.0
 TAGGERS = ("tcp-tags", "id-time-controller")
 
 
@@ -94,7 +96,7 @@ def serve_tagger(
         twin = TimeControllerTwin(tagger, host).__enter__()
         server.defer(twin.__exit__)
         server.defer(tagger.close)
-        ports = {"port": twin.port, "link_port": twin.link_port, "stream_ports": free_ports(4)}
+        ports = {"port": twin.port, "link_port": twin.link_port, "stream_ports": free_ports(4), "timeout_s": PATIENCE_S}
         return {"driver": driver, "host": host, "link_host": host, **ports}
     server.defer(tagger.close)
     port = server.stream(lambda reader, writer: tag_stream(tagger, writer), host)
