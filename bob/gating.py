@@ -123,7 +123,10 @@ class Gate:
         """
         n = gated.slots.size
         bases, bits = np.empty(n, np.uint8), np.empty(n, np.uint8)
-        coins = self._random_bits(2 * gated.multiple) if gated.multiple else np.zeros(0, np.uint8)
+        if not gated.multiple:
+            tags.read_masks(gated.masks, bases, bits)
+            return gated.slots, bases, bits, 0, 0
+        coins = self._random_bits(2 * gated.multiple)
         kept, doubles, crossed = tags.resolve(gated.slots, gated.masks, coins, self._rule, gated.slots, bases, bits)
         self._doubles += doubles
         self._crossed += crossed

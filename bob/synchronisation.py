@@ -239,6 +239,10 @@ class ClockTracker:
         return "light"
 
 
+_PHASORS = np.exp(2j * np.pi * ((np.arange(tags.OUTSIDE_BINS) + 0.5) / tags.OUTSIDE_BINS - 0.5))
+"""The unit vector of each bin of clicks outside the gate."""
+
+
 def light_power(moments: NDArray[np.float64], outside: NDArray[np.int64]) -> float:
     """How far the comb stands out: |sum of exp(2 pi i d)|^2 / n; noise alone has mean 1."""
     clicks = moments[tags.IN_GATE] + outside.sum()
@@ -246,10 +250,9 @@ def light_power(moments: NDArray[np.float64], outside: NDArray[np.int64]) -> flo
 
 
 def _resultant(moments: NDArray[np.float64], outside: NDArray[np.int64]) -> complex:
-    centres = (np.arange(outside.size) + 0.5) / outside.size - 0.5
     re = moments[tags.IN_GATE] - 2.0 * math.pi**2 * moments[tags.SUM_OFFSET_SQUARED]
     im = 2.0 * math.pi * moments[tags.SUM_OFFSET]
-    return complex(re, im) + complex(np.sum(outside * np.exp(2j * np.pi * centres)))
+    return complex(re, im) + complex(np.dot(outside, _PHASORS))
 
 
 def _offset(

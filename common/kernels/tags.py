@@ -33,6 +33,9 @@ OUTSIDE_BINS = 32
 
 DETECTOR_MASKS = (np.uint8(1) << np.arange(4, dtype=np.uint8)).astype(np.uint8)
 MULTIPLE = np.array([mask.bit_count() > 1 for mask in range(16)])
+BASIS_OF_MASK = np.array([mask > 2 for mask in range(16)], dtype=np.uint8)
+BIT_OF_MASK = np.array([mask & 0b1010 > 0 for mask in range(16)], dtype=np.uint8)
+"""Basis and bit of a mask with one detector (with several, the rule decides)."""
 
 RULE_DISCARD = 0
 RULE_RANDOM = 1
@@ -155,6 +158,14 @@ def gate(
 
 
 @njit(cache=True, nogil=True)
+def read_masks(masks: Bytes8, out_bases: Bytes8, out_bits: Bytes8) -> None:
+    """What :func:`resolve` gives where no mask has more than one detector, with the slots as they are."""
+    for i in range(masks.size):
+        out_bases[i] = BASIS_OF_MASK[masks[i]]
+        out_bits[i] = BIT_OF_MASK[masks[i]]
+
+
+@njit(cache=True, nogil=True)
 def resolve(
     slots: Int64s,
     masks: Bytes8,
@@ -187,8 +198,8 @@ def resolve(
     used = 0
     for i in range(slots.size):
         mask = masks[i]
-        basis = np.uint8(mask > 2)
-        bit = (mask >> np.uint8(1) | mask >> np.uint8(3)) & np.uint8(1)
+        basis = BASIS_OF_MASK[mask]
+        bit = BIT_OF_MASK[mask]
         if MULTIPLE[mask]:
             if mask == 3 or mask == 12:
                 basis = np.uint8(mask == 12)

@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 
 Int64s = NDArray[np.int64]
 Bytes8 = NDArray[np.uint8]
+Words = NDArray[np.uint64]
 
 VARINT_MAX_BYTES = 9
 """Nine bytes carry 63 bits: every slot number that fits int64."""
@@ -48,6 +49,52 @@ def encode_deltas(slots: Int64s, start: int, out: Bytes8) -> int:
         out[used] = np.uint8(delta)
         used += 1
     return used
+
+
+@njit(cache=True, nogil=True)
+def announce(
+    slots: Int64s, bases: Bytes8, bits: Bytes8, out: Bytes8, out_bases: Words, out_bits: Words
+) -> tuple[int, np.int64]:
+    """One pass over a chunk: :func:`encode_deltas` from -1, packed bases, packed outcomes of the X detections.
+
+    Parameters
+    ----------
+    slots : *(n,) int64*; bases, bits : *(n,) uint8*, 0 or 1; basis 1 = X.
+    out : *(>= 9 n,) uint8*.
+    out_bases, out_bits : *(>= n // 64 + 1,) uint64*; zero above what is written.
+
+    Returns
+    -------
+    (int, int) : bytes written to ``out`` (-1 if the slots are negative or not ascending), number of X detections.
+    """
+    used = 0
+    previous = np.int64(-1)
+    packed, outcomes = np.uint64(0), np.uint64(0)
+    n_x = np.uint64(0)
+    for i in range(slots.size):
+        if slots[i] <= previous:
+            return -1, np.int64(n_x)
+        delta = np.uint64(slots[i] - previous)
+        previous = slots[i]
+        while delta >= np.uint64(128):
+            out[used] = np.uint8(delta & np.uint64(127)) | np.uint8(128)
+            used += 1
+            delta >>= np.uint64(7)
+        out[used] = np.uint8(delta)
+        used += 1
+        in_x = np.uint64(bases[i])
+        packed |= in_x << (np.uint64(i) & np.uint64(63))
+        if i & 63 == 63:
+            out_bases[i >> 6] = packed
+            packed = np.uint64(0)
+        if in_x:
+            outcomes |= np.uint64(bits[i]) << (n_x & np.uint64(63))
+            out_bits[n_x >> np.uint64(6)] = outcomes
+            n_x += np.uint64(1)
+            if n_x & np.uint64(63) == np.uint64(0):
+                outcomes = np.uint64(0)
+    out_bases[slots.size >> 6] = packed
+    return used, np.int64(n_x)
 
 
 @njit(cache=True, nogil=True)

@@ -74,12 +74,12 @@ def encode_announcement(detections: Detections) -> bytes:
     n = len(detections)
     if n > MAX_CHUNK_DETECTIONS:
         raise LocalProtocolError(f"a chunk of {n} detections is longer than {MAX_CHUNK_DETECTIONS}")
-    if n and (detections.slots[0] < 0 or np.any(detections.slots[1:] <= detections.slots[:-1])):
-        raise LocalProtocolError("the slots of a chunk are not ascending")
     deltas = np.empty(varint.VARINT_MAX_BYTES * n, dtype=np.uint8)
-    used = varint.encode_deltas(detections.slots, -1, deltas)
-    x_bits = detections.bits[detections.bases == 1]
-    return _COUNT.pack(n) + deltas[:used].tobytes() + _pack(detections.bases).tobytes() + _pack(x_bits).tobytes()
+    bases, x_bits = np.zeros((2, n // 64 + 1), np.uint64)
+    used, n_x = varint.announce(detections.slots, detections.bases, detections.bits, deltas, bases, x_bits)
+    if used < 0:
+        raise LocalProtocolError("the slots of a chunk are not ascending")
+    return b"".join((_COUNT.pack(n), deltas[:used].data, _bytes(bases, n).data, _bytes(x_bits, n_x).data))
 
 
 def decode_announcement(raw: bytes | bytearray | memoryview) -> tuple[NDArray[np.int64], Bytes8, Bytes8]:

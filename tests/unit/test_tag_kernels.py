@@ -102,6 +102,37 @@ def test_varints_are_their_slow_twin_and_come_back(deltas: list[int], start: int
     assert np.array_equal(back, slots)
 
 
+@given(SEEDS, st.sampled_from([0, 1, 63, 64, 65, 129, 500]), st.sampled_from([0.0, 0.1, 1.0]))
+def test_an_announcement_in_one_pass_is_its_parts(seed: int, n: int, p_x: float) -> None:
+    rng = np.random.default_rng(seed)
+    slots = np.cumsum(rng.integers(1, 400, n)) - 1
+    bases, bits = (rng.random(n) < p_x).astype(np.uint8), rng.integers(0, 2, n, dtype=np.uint8)
+    out = np.empty(9 * n, np.uint8)
+    packed, outcomes = np.zeros((2, n // 64 + 1), np.uint64)
+    used, n_x = varint.announce(slots, bases, bits, out, packed, outcomes)
+    assert out[:used].tobytes() == reference_tags.encode_deltas(slots.tolist(), -1)
+    for words, expected in ((packed, bases), (outcomes, bits[bases == 1])):
+        found = np.unpackbits(words.view(np.uint8), bitorder="little")
+        assert found[: expected.size].tolist() == expected.tolist()
+        assert not found[expected.size :].any()
+    assert n_x == bases.sum()
+
+
+@pytest.mark.parametrize("slots", [[-1], [0, 0], [5, 4], [3, 9, 9]])
+def test_slots_that_do_not_ascend_are_not_announced(slots: list[int]) -> None:
+    n, columns = len(slots), np.zeros(len(slots), np.uint8)
+    words = np.zeros((2, 1), np.uint64)
+    assert varint.announce(np.array(slots), columns, columns, np.empty(9 * n, np.uint8), *words)[0] == -1
+
+
+def test_masks_of_single_detectors_are_read_as_the_rule_reads_them() -> None:
+    masks = np.array([1, 2, 4, 8, 8, 1], np.uint8)
+    bases, bits = np.empty(6, np.uint8), np.empty(6, np.uint8)
+    tags.read_masks(masks, bases, bits)
+    detectors = [(i, {int(mask).bit_length() - 1}) for i, mask in enumerate(masks)]
+    assert list(zip(range(6), bases, bits, strict=True)) == reference_tags.resolve(detectors, [], False)
+
+
 @given(SEEDS, st.integers(0, 200), st.integers(0, 30), st.integers(0, 30))
 def test_bits_are_copied_at_any_alignment(seed: int, n: int, source_start: int, target_start: int) -> None:
     rng = np.random.default_rng(seed)
