@@ -57,6 +57,8 @@ class Daemon:
     directory: Path
     process: subprocess.Popen[str] | None = None
     blocks: list[dict[str, Any]] = field(default_factory=list)
+    launcher: tuple[str, ...] = ()
+    """What comes before its command, as `ip netns exec NAME`."""
     _read: int = 0
 
     @property
@@ -78,7 +80,7 @@ class Daemon:
         output, log = self._blocks_file.open("w"), self.log.open("w")
         with output, log:
             self.process = subprocess.Popen(
-                [sys.executable, "-m", self.role, "run", "--config", str(self.config), "--json"],
+                [*self.launcher, sys.executable, "-m", self.role, "run", "--config", str(self.config), "--json"],
                 stdout=output,
                 stderr=log,
                 text=True,

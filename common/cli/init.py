@@ -24,13 +24,16 @@ def template(role: str) -> str:
     return (files("common.cli") / "templates" / f"{role}.toml").read_text(encoding="utf-8")
 
 
-def initialise(directory: Path, overrides: dict[str, Overrides] | None = None) -> list[Path]:
+def initialise(
+    directory: Path, overrides: dict[str, Overrides] | None = None, hosts: dict[str, str] | None = None
+) -> list[Path]:
     """Make a link's files below ``directory``.
 
     Parameters
     ----------
     directory : gets `alice.toml`, `bob.toml` (existing ones are kept) and what they name below `alice/` and `bob/`.
     overrides : role -> values that replace the template's; a device table is replaced whole.
+    hosts : role -> the name or address of its machine, put into every address; ports stay as they are.
 
     Returns
     -------
@@ -41,7 +44,7 @@ def initialise(directory: Path, overrides: dict[str, Overrides] | None = None) -
     ConfigurationError
         A secret exists already: nothing is overwritten, nothing is written.
     """
-    texts = {role: _text(directory, role, (overrides or {}).get(role, {})) for role in ROLES}
+    texts = {role: _text(directory, role, (overrides or {}).get(role, {}), hosts or {}) for role in ROLES}
     configs = {role: parse_config(texts[role], directory.absolute(), f"{role}.toml") for role in ROLES}
     contents = _secrets(configs)
     for path in contents:
@@ -58,13 +61,27 @@ def initialise(directory: Path, overrides: dict[str, Overrides] | None = None) -
     return [*[directory / f"{role}.toml" for role in new], *contents]
 
 
-def _text(directory: Path, role: str, overrides: Overrides) -> str:
+def _text(directory: Path, role: str, overrides: Overrides, hosts: dict[str, str]) -> str:
     path = directory / f"{role}.toml"
     document = tomlkit.parse(path.read_text(encoding="utf-8") if path.exists() else template(role))
     for section, values in overrides.items():
         for name, value in values.items():
             document.setdefault(section, tomlkit.table())[name] = value
+    lights = [device for device in document["devices"].values() if "fibre" in device]  # type: ignore[union-attr]
+    for table, name, host in (
+        (document["channel"], "endpoint", hosts.get("alice")),
+        (document["etsi014"], "listen", hosts.get(role)),
+        *((device, "fibre", hosts.get("alice")) for device in lights),
+    ):
+        if host:
+            table[name] = _at(host, str(table[name]))  # type: ignore[index]
     return tomlkit.dumps(document)
+
+
+def _at(host: str, address: str) -> str:
+    """`tcp://host:port` or `host:port` with another host."""
+    scheme, slashes, rest = address.rpartition("://")
+    return f"{scheme}{slashes}{f'[{host}]' if ':' in host else host}:{rest.rpartition(':')[2]}"
 
 
 def _secrets(configs: dict[str, Config]) -> dict[Path, bytes]:
@@ -104,15 +121,18 @@ def _hosts(listen: str) -> tuple[str, ...]:
 
 @click.command("init")
 @click.argument("directory", type=click.Path(path_type=Path, file_okay=False), default=Path("link"))
+@click.option("--alice-host", help="Alice's machine as Bob reaches it: the channel, key delivery and simulated light.")
+@click.option("--bob-host", help="Bob's machine as applications reach it: his key delivery.")
 @json_option
-def command(directory: Path, as_json: bool) -> int:
+def command(directory: Path, alice_host: str | None, bob_host: str | None, as_json: bool) -> int:
     """Make link secrets, CURVE and signing keys, demonstration certificates and both configurations below DIRECTORY.
 
     Existing configurations are kept, existing secrets are never overwritten.
 
-    Example: qkd init link
+    Example: qkd init link --alice-host 10.47.0.1 --bob-host 10.47.0.2
     """
-    written = initialise(directory)
+    given = (("alice", alice_host), ("bob", bob_host))
+    written = initialise(directory, hosts={role: host for role, host in given if host is not None})
 
     def render(console: Console) -> None:
         console.print(f"{len(written)} files below {directory}")

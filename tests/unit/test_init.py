@@ -54,3 +54,19 @@ def test_an_existing_configuration_is_kept(tmp_path: Path) -> None:
     written = initialise(tmp_path)
     assert tmp_path / "bob.toml" not in written
     assert (tmp_path / "bob.toml").read_text() == text
+
+
+def test_hosts_enter_every_address_and_nothing_else(tmp_path: Path) -> None:
+    initialise(tmp_path / "one")
+    initialise(tmp_path / "two", hosts={"alice": "alice.example", "bob": "fd00::2"})
+    changed = set()
+    for role in ("alice", "bob"):
+        plain, placed = ((tmp_path / link / f"{role}.toml").read_text().splitlines() for link in ("one", "two"))
+        changed |= {new.partition(" #")[0].strip() for old, new in zip(plain, placed, strict=True) if old != new}
+    assert changed == {
+        'endpoint = "tcp://alice.example:47600"',
+        'fibre = "tcp://alice.example:47500"',
+        'listen = "[fd00::2]:47701"',
+        'listen = "alice.example:47700"',
+    }
+    load_config(tmp_path / "two" / "bob.toml", "bob")
