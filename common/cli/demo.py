@@ -288,6 +288,7 @@ def run_link(
             statuses = {daemon.role: daemon.status() for daemon in (alice, bob)}
             console.print("fetching keys at both ends (ETSI GS QKD 014, mutual TLS)")
             compared, equal = fetch_and_compare(directory)
+        peaks = [daemon.status().get("load", {}).get("memory_peak_bytes", 0) for daemon in (alice, bob)]
     finally:
         if keep is None:
             shutil.rmtree(directory, ignore_errors=True)
@@ -302,6 +303,7 @@ def run_link(
         "keys_compared": compared,
         "keys_equal": equal,
         "real_time_factor": steady_factor(bob.blocks, rate_hz) or statuses["bob"].get("real_time_factor", 0.0),
+        "memory_peak_bytes": max(peaks),
     }
     return document, statuses
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import os
+import resource
 import sys
 import threading
 import time
@@ -17,7 +18,7 @@ SWITCH_INTERVAL_S = 0.0005
 """How long a thread may keep the interpreter while the event loop waits for it (a tenth of Python's default)."""
 LONG_LANES = ("frames",)
 NICENESS = 5
-"""Threads of long jobs give way to the event loop and to the light where cores are short."""
+"""Threads of long jobs give way to the event loop, to the light and to the block whose key is waited for."""
 LAG_BINS_MS = (1.0, 2.0, 5.0, 10.0, 20.0, 50.0, 100.0)
 
 
@@ -95,6 +96,7 @@ class Load:
                 "above": self._lags[-1],
             },
             "memory_bytes": memory_bytes(),
+            "memory_peak_bytes": memory_peak_bytes(),
             "clock_s": round(time.monotonic(), 3),
         }
 
@@ -106,3 +108,9 @@ def memory_bytes() -> int:
             return int(file.read().split()[1]) * os.sysconf("SC_PAGE_SIZE")
     except OSError:
         return 0
+
+
+def memory_peak_bytes() -> int:
+    """The largest resident memory of this process so far."""
+    unit = 1 if sys.platform == "darwin" else 1024
+    return unit * resource.getrusage(resource.RUSAGE_SELF).ru_maxrss

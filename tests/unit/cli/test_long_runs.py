@@ -71,7 +71,9 @@ def test_the_steady_factor_leaves_the_start_out() -> None:
 
 def test_a_reproduction_row_is_delivered_key_over_sent_slots() -> None:
     block = {"slots": 10**6, "secret_bits": 50_000, "n_z": 80_000, "qber": 0.025, "f_ec": 1.1, "seconds": 0.5}
-    other = block | {"slots": 3 * 10**6, "secret_bits": 30_000, "n_z": 240_000, "qber": 0.029}
+    block |= {"frames": 3, "frames_failed": 0, "seconds_after_last_detection": 0.2}
+    other = block | {"slots": 3 * 10**6, "secret_bits": 30_000, "n_z": 240_000, "qber": 0.029, "frames_failed": 1}
+    other |= {"seconds_after_last_detection": 0.1}
     document = {
         "preset": "lab-0.17dB",
         "protocol": "three-state",
@@ -81,11 +83,14 @@ def test_a_reproduction_row_is_delivered_key_over_sent_slots() -> None:
         "keys_compared": 8,
         "keys_equal": True,
         "real_time_factor": 1.5,
+        "memory_peak_bytes": 4 * 10**8,
     }
     made = row(document, seed=3)
     assert made["bits_per_pulse"] == 80_000 / (4 * 10**6)
     assert made["qber"] == pytest.approx(0.028)
     assert made["loss_db"] == 0.17
+    assert made["seconds_after_last_detection"] == 0.2
+    assert (made["frames"], made["frames_failed"]) == (6, 1)
     assert set(MEASURED) == set(PRESETS)
     wanted = [
         "preset",
