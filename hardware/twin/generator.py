@@ -76,10 +76,10 @@ class GeneratorTwin:
         self._armed = True
 
     def trigger(self) -> None:
-        """Let the selected page leave, once."""
+        """Let the selected page leave, once; the next trigger, from wherever, would do it again."""
         if not self._armed or self.leaving:
             raise ValueError("not waiting for a trigger")
-        self._armed, self._left = False, self._lag
+        self._left = self._lag
         levels = self.pages[self.selected][1].copy()
         self._burst = threading.Thread(target=self._play, args=(levels,), name="burst", daemon=True)
         self._burst.start()

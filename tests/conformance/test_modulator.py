@@ -16,7 +16,7 @@ from common.cli.demo import free_ports
 from common.config import Config, DeviceSection
 from common.datatypes import Symbols
 from common.errors import ConfigurationError, DeviceError
-from hardware.drivers import awg_scpi
+from hardware.drivers import awg
 from hardware.interfaces import NONE_HELD
 from hardware.registry import open_device
 from hardware.twin.fibre import FibreExit, Light
@@ -30,7 +30,6 @@ CONFIG = Config(role="alice")
 EPOCH_SLOTS = 1 << 14
 """Stands for the true epoch in this file: a burst of two is 2^15 slots."""
 BATCH_SLOTS = 1 << 13
-WIRES = ("keysight-awg", "tektronix-awg")
 
 
 @dataclass
@@ -70,15 +69,16 @@ def wire(driver: str, lag: int = 0, samples_per_slot: int = 3) -> Iterator[Way]:
 WAYS: dict[str, Callable[[], contextlib.AbstractContextManager[Way]]] = {
     "twin": in_process,
     "keysight": lambda: wire("keysight-awg"),
-    "keysight-slow": lambda: wire("keysight-awg", lag=3, samples_per_slot=1),
+    "keysight-slow": lambda: wire("keysight-awg", lag=3, samples_per_slot=2),
     "tektronix": lambda: wire("tektronix-awg"),
+    "tektronix-one-sample": lambda: wire("tektronix-awg", samples_per_slot=1),
 }
 ON_A_WIRE = [pytest.param(way, id=name) for name, way in WAYS.items() if name != "twin"]
 
 
 @pytest.fixture(autouse=True)
 def short_epochs(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(awg_scpi, "EPOCH_SLOTS", EPOCH_SLOTS)
+    monkeypatch.setattr(awg, "EPOCH_SLOTS", EPOCH_SLOTS)
 
 
 @pytest.fixture(params=list(WAYS.values()), ids=list(WAYS))
@@ -252,6 +252,24 @@ def test_another_instrument_or_firmware_is_refused(wired: Way) -> None:
         opened(wired)
 
 
+def test_no_stray_trigger_repeats_a_burst(wired: Way, rng: np.random.Generator) -> None:
+    """An instrument waits for the next trigger with the page that it has just played."""
+    assert wired.twin is not None
+    device = opened(wired)
+    for batch in batches(rng, 4):
+        device.send(batch)
+    list(received(wired.fibre, 2 * EPOCH_SLOTS // 64))
+    last = batches(rng, 3, 2 * EPOCH_SLOTS)
+    while wired.twin.leaving:
+        pass
+    assert wired.twin.waiting
+    device.send(last[0])
+    assert not wired.twin.waiting
+    with pytest.raises(ValueError, match="not waiting"):
+        wired.twin.trigger()
+    device.close()
+
+
 def test_a_burst_begins_with_a_preamble(wired: Way, rng: np.random.Generator) -> None:
     device = opened(wired)
     with pytest.raises(DeviceError, match="does not begin an epoch"):
@@ -265,6 +283,14 @@ def test_a_page_that_does_not_fit_is_the_instruments_error(wired: Way, monkeypat
         opened(wired)
 
 
+@pytest.mark.parametrize(("driver", "samples_per_slot"), [("keysight-awg", 1), ("tektronix-awg", 64)])
+def test_a_clock_beyond_the_instruments_range_is_refused(driver: str, samples_per_slot: int) -> None:
+    with wire(driver, samples_per_slot=samples_per_slot) as way:
+        with pytest.raises(DeviceError, match="refused") as caught:
+            opened(way)
+        assert_has_remedy(caught)
+
+
 def test_a_real_instrument_that_cuts_its_burst_short_is_found_out(wired: Way, rng: np.random.Generator) -> None:
     """A twin's light takes as long as Bob takes; a real one that is early has lost light."""
     device = opened(wired)
@@ -273,11 +299,11 @@ def test_a_real_instrument_that_cuts_its_burst_short_is_found_out(wired: Way, rn
     for batch in batches(rng, 4):
         device.send(batch)
     list(received(wired.fibre, 2 * EPOCH_SLOTS // 64))
-    *first, last = batches(rng, 4, 2 * EPOCH_SLOTS)
-    for batch in first:
-        device.send(batch)
+    assert wired.twin is not None
+    while wired.twin.leaving:
+        pass
     with pytest.raises(DeviceError, match="over after") as caught:
-        device.send(last)
+        device.send(batches(rng, 1, 2 * EPOCH_SLOTS)[0])
     assert_has_remedy(caught)
     device.close()
 

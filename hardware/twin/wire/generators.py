@@ -21,10 +21,12 @@ def _accept(argument: str, _: bytes) -> None:
 class _Panel:
     """Settings that both families have."""
 
-    def __init__(self, twin: GeneratorTwin, highest_v: float) -> None:
-        self.twin, self._highest_v = twin, highest_v
+    def __init__(self, twin: GeneratorTwin, highest_v: float, rates_hz: tuple[float, float]) -> None:
+        self.twin, self._highest_v, self._rates_hz = twin, highest_v, rates_hz
 
     def set_rate(self, argument: str, _: bytes) -> None:
+        if not self._rates_hz[0] <= float(argument) <= self._rates_hz[1]:
+            raise ValueError(argument)
         self.twin.sample_rate_hz = float(argument)
 
     def rate(self, argument: str, _: bytes) -> str:
@@ -58,7 +60,7 @@ class _Panel:
 
 def keysight(twin: GeneratorTwin) -> Instrument:
     """An M8190A, 12-bit mode, output 1."""
-    panel = _Panel(twin, 0.7)
+    panel = _Panel(twin, 0.7, (125e6, 12e9))
 
     def define(argument: str, _: bytes) -> None:
         page, n_samples, level = argument.split(",")
@@ -92,6 +94,7 @@ def keysight(twin: GeneratorTwin) -> Instrument:
         "INIT:GATE1": _accept,
         "INIT:IMM": panel.arm,
         "TRIG:BEG": panel.trigger,
+        "TRIG:BEG:HWD": _accept,
         "DC1:VOLT:AMPL": panel.set_amplitude,
         "OUTP1": panel.set_output,
         "STAB:SEQ:STAT?": lambda a, b: str(panel.state << 25),
@@ -101,7 +104,7 @@ def keysight(twin: GeneratorTwin) -> Instrument:
 
 def tektronix(twin: GeneratorTwin) -> Instrument:
     """An AWG5200, output 1."""
-    panel = _Panel(twin, 0.75)
+    panel = _Panel(twin, 0.75, (298.0, 2.5e9))
 
     def new(argument: str, _: bytes) -> None:
         name, n_samples = argument.split(",")

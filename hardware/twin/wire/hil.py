@@ -23,7 +23,8 @@ from hardware.twin.wire.time_controller import TimeControllerTwin
 
 FULL_SCALE_V = 5.0
 LASER_W = 1e-6
-GENERATORS = {"keysight-awg": keysight, "tektronix-awg": tektronix}
+#: Each with the fewest samples a slot that its clock allows at 76 MHz.
+GENERATORS = {"keysight-awg": (keysight, 2), "tektronix-awg": (tektronix, 1)}
 AMPLITUDE_V = 0.5
 #: The light's time stands still until Alice's light arrives, and with it the instrument that a driver waits for.
 PATIENCE_S = 120.0
@@ -76,13 +77,14 @@ def serve_modulator(
     """Start the simulated generator, cell and source; driver and parameters for Alice's modulator."""
     twin = GeneratorTwin(light, slot_rate_hz)
     server.defer(twin.close)
-    instrument = GENERATORS[driver](twin)
+    make, samples_per_slot = GENERATORS[driver]
+    instrument = make(twin)
     port = server.tcp(lambda: ScpiDialogue(instrument), host)
     return {
         "driver": driver,
         "resource": f"TCPIP::{host}::{port}::SOCKET",
         "amplitude_v": AMPLITUDE_V,
-        "samples_per_slot": 1,
+        "samples_per_slot": samples_per_slot,
         "channels": [{"output": 1, "driven_by": "state", "levels_v": list(LEVELS_V)}],
     }
 
