@@ -64,9 +64,9 @@ class BurstModulator(ABC):
         check_channels(given.channels, given.amplitude_v, given.laser_phase_random, config)
         self._given, self._order, self._closed = given, SlotOrder(), threading.Event()
         self._burst_slots = given.burst_epochs * EPOCH_SLOTS
-        if 2 * self._burst_slots > config.blocks.symbol_buffer_slots:
+        if 3 * self._burst_slots > config.blocks.symbol_buffer_slots:
             raise ConfigurationError(
-                f"driver {self.name!r}: two bursts of {given.burst_epochs} epochs exceed blocks.symbol_buffer_slots",
+                f"driver {self.name!r}: three bursts of {given.burst_epochs} epochs exceed blocks.symbol_buffer_slots",
                 remedy="Choose fewer `burst_epochs` or a larger symbol_buffer_slots.",
             )
         self._rate_hz = given.samples_per_slot * config.link.clock_rate_hz
@@ -92,11 +92,6 @@ class BurstModulator(ABC):
     def unsent_from_slot(self) -> int:
         """First slot of the burst that was not started yet."""
         return self._unsent_from
-
-    @property
-    def burst_slots(self) -> int:
-        """So many slots leave together."""
-        return self._burst_slots
 
     def _fault(self, text: str, remedy: str) -> DeviceError:
         return DeviceError(f"driver {self.name!r} at {self._given.resource}: {text}", remedy=remedy)

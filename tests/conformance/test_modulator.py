@@ -11,6 +11,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from click.testing import CliRunner
 
 from common.cli.demo import free_ports
 from common.config import Config, DeviceSection
@@ -22,6 +23,7 @@ from hardware.registry import open_device
 from hardware.twin.fibre import FibreExit, Light
 from hardware.twin.generator import LEVELS_V, GeneratorTwin
 from hardware.twin.wire import generators
+from hardware.twin.wire.hil import command
 from hardware.twin.wire.scpi import ScpiDialogue
 from hardware.twin.wire.server import Faults, WireServer
 from tests.conformance.test_conformance import assert_has_remedy
@@ -319,3 +321,9 @@ def test_wrong_levels_are_wrong_states(rng: np.random.Generator) -> None:
         sending.join()
         assert np.array_equal(np.concatenate([one.basis for one in got]), np.concatenate([one.bit for one in sent]))
         device.close()
+
+
+def test_one_server_is_one_bench() -> None:
+    result = CliRunner().invoke(command, ["--light", "tcp://127.0.0.1:1", "--fibre", "tcp://127.0.0.1:1"])
+    assert result.exit_code == 2
+    assert "start one for each" in result.output

@@ -91,3 +91,13 @@ def test_light_that_starts_anew_comes_at_another_phase(link: Link) -> None:
     again = link.light(0)
     assert again.until_ps - dark.until_ps > SLOTS * SLOT_PS + 0.02e12
     assert dark.until_ps > first.until_ps
+
+
+def test_slots_that_follow_in_number_may_follow_after_darkness(link: Link) -> None:
+    """A generator's burst: the next slot, some 20 ms later, at any phase of Bob's clock."""
+    first = link.light(0)
+    link.modulator._fibre.send(link._transmitter.prepare(SLOTS, SLOTS, link._random), after_dark=True)
+    while (second := link.read()).times_ps.size == 0:
+        pass
+    dark_ps = second.until_ps - first.until_ps - SLOTS * SLOT_PS
+    assert dark_ps == pytest.approx(20e9, abs=2e6)

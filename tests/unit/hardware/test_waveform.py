@@ -98,12 +98,12 @@ def test_channels_that_cannot_be_right_are_refused(
         check_channels(channels, AMPLITUDE_V, False, config(tmp_path, text))
 
 
-def test_two_bursts_must_fit_alices_memory_of_symbols(tmp_path: Path) -> None:
+def test_three_bursts_must_fit_alices_memory_of_symbols(tmp_path: Path) -> None:
     parameters = {
         "resource": "TCPIP::127.0.0.1::9::SOCKET",
         "amplitude_v": AMPLITUDE_V,
         "channels": [STATE.model_dump()],
-        "burst_epochs": 16,
+        "burst_epochs": 6,
     }
     with pytest.raises(ConfigurationError, match="symbol_buffer_slots"):
         KeysightAwg(parameters, config(tmp_path, ""))
