@@ -78,6 +78,12 @@ class DeviceError(QkdError):
     remedy = "Run `qkd doctor` and look at the named device."
 
 
+class AnotherDeviceError(DeviceError):
+    """Something answers at the address, but not the instrument that the manifest means (exit code 3)."""
+
+    remedy = "Correct the address, the expected identity or the driver."
+
+
 class KeyStoreError(QkdError):
     """The key store cannot be opened or is damaged (exit code 3)."""
 

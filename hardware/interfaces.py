@@ -84,7 +84,11 @@ class Modulator(Device, Protocol):
 
 
 class TimeTagger(Device, Protocol):
-    """Delivers the clicks of the four detectors; lost, damaged or reversed tags set ``overflow``, never vanish."""
+    """Delivers the clicks of the four detectors; lost, damaged or reversed tags set ``overflow``, never vanish.
+
+    A driver that knows about its reference clock also has ``reference_locked``: True, False (tags made so are void),
+    or None where no reference is in use.
+    """
 
     @property
     def resolution_ps(self) -> float:

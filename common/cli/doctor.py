@@ -9,11 +9,13 @@ import tempfile
 from collections.abc import Callable
 from importlib.metadata import PackageNotFoundError, entry_points, version
 from pathlib import Path
+from typing import Any
 
 import click
 from rich.console import Console
 
 from common.cli.demo import prepare, running, wait_for_blocks
+from common.cli.doctor_bench import DETECTORS, answer
 from common.cli.output import emit, json_option, machine, progress_console, quiet_option, table
 from common.config import load_config
 from common.errors import ConfigurationError
@@ -98,13 +100,34 @@ def warm(console: Console) -> None:
 @click.command("doctor")
 @click.option("--config", "config_path", type=click.Path(path_type=Path), help="Look at this node's files as well.")
 @click.option("--warm", "compile_ahead", is_flag=True, help="Compile all kernels now, by one block of simulated light.")
+@click.option(
+    "--hardware",
+    type=click.Path(path_type=Path),
+    help="Walk through the bench of this configuration instead: opens and reads its devices, leaves them safe.",
+)
+@click.option(
+    "--seconds", type=click.FloatRange(0.2, 600.0), default=2.0, show_default=True, help="Of light to record."
+)
+@click.option("--darken", is_flag=True, help="Moves the attenuator: also count darks behind its closed shutter.")
+@click.option("--bias", is_flag=True, help="Switches the detectors' bias on before counting (and off at the end).")
+@click.option("--prepared", type=click.Choice(DETECTORS), help="The one state that Alice sends: gives the contrast.")
 @json_option
 @quiet_option
-def command(config_path: Path | None, compile_ahead: bool, as_json: bool, quiet: bool) -> int:
-    """Say what this machine can do and what to repair.
+def command(
+    config_path: Path | None,
+    compile_ahead: bool,
+    hardware: Path | None,
+    as_json: bool,
+    quiet: bool,
+    **wishes: Any,
+) -> int:
+    """Say what this machine can do and what to repair; with --hardware, what a bench needs.
 
-    Example: qkd doctor --warm
+    Examples: qkd doctor --warm; qkd doctor --hardware bench.toml
     """
+    if hardware is not None:
+        progress_console(quiet).print(f"looking at the devices of {hardware}, {wishes['seconds']:g} s of light")
+        return answer(hardware, as_json, **wishes)
     if compile_ahead:
         warm(progress_console(quiet))
     rows = findings(config_path)

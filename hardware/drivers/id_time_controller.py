@@ -24,7 +24,7 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from common.config import Config
 from common.datatypes import TimeTags
-from common.errors import ConfigurationError, DeviceError
+from common.errors import AnotherDeviceError, ConfigurationError, DeviceError
 from common.units import PS_PER_S
 from hardware.interfaces import TWIN_SERIAL, DeviceInfo
 from hardware.registry import parse_parameters
@@ -121,7 +121,8 @@ class IdTimeController:
     def _identify(self) -> DeviceInfo:
         parts = [part.strip() for part in self._ask("*IDN?").split(",")]
         if len(parts) < 4 or not any(model in parts[1] for model in MODELS):
-            raise self._fault(f"is {','.join(parts)[:60]!r}, not an {' or '.join(MODELS)}", "Correct `host`.")
+            fault = self._fault(f"is {','.join(parts)[:60]!r}, not an {' or '.join(MODELS)}")
+            raise AnotherDeviceError(str(fault), remedy="Correct `host`.")
         return DeviceInfo(
             "time tagger", f"ID Quantique {parts[1]}", parts[2], parts[3], parts[2].startswith(TWIN_SERIAL)
         )

@@ -16,7 +16,7 @@ from typing import Any
 from pydantic import Field
 
 from common.config import Config
-from common.errors import DeviceError
+from common.errors import AnotherDeviceError, DeviceError
 from hardware.drivers.serial_port import SerialParameters, SerialPort
 from hardware.interfaces import DeviceInfo
 from hardware.registry import parse_parameters
@@ -46,7 +46,8 @@ class OzAttenuator:
         try:
             answer = self._ask("CD")
             if "OZ" not in answer.upper() and "DD-100" not in answer.upper():
-                raise self._port.fault(f"is {answer[:60]!r}, not a DD-100", "Correct `port` or the driver.")
+                fault = self._port.fault(f"is {answer[:60]!r}, not a DD-100", "Correct `port` or the driver.")
+                raise AnotherDeviceError(str(fault), remedy=fault.remedy)
             self.attenuation_db()
         except DeviceError:
             self._port.close()

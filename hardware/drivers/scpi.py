@@ -15,7 +15,7 @@ from typing import Any
 
 from pydantic import BaseModel, ConfigDict, Field
 
-from common.errors import ConfigurationError, DeviceError
+from common.errors import AnotherDeviceError, ConfigurationError, DeviceError
 from hardware.drivers.sdk import require
 
 POLL_S = 0.02
@@ -89,8 +89,9 @@ class ScpiSession:
         if len(self.identity.split(",")) < 4:
             raise self._fault(f"answers {self.identity[:60]!r} to *IDN?, which is no identity")
         if wanted and not any(text in self.identity for text in wanted):
-            raise self._fault(
-                f"is {self.identity!r}, expected {' or '.join(wanted)}", "Correct `resource`, `expect` or the driver."
+            raise AnotherDeviceError(
+                str(self._fault(f"is {self.identity!r}, expected {' or '.join(wanted)}")),
+                remedy="Correct `resource`, `expect` (a serial number, a firmware) or the driver.",
             )
 
     @property

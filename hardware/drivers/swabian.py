@@ -74,6 +74,17 @@ class Swabian:
         """Width of a time bin in ps."""
         return self._given.resolution_ps
 
+    @property
+    def reference_locked(self) -> bool | None:
+        """Of the reference clock that was set with the maker's software; None: none is set, or it cannot tell."""
+        if self._tagger is None or not hasattr(self._tagger, "getReferenceClockState"):
+            return None
+        try:
+            state = self._tagger.getReferenceClockState()
+        except (RuntimeError, OSError) as error:
+            raise self._fault(error) from None
+        return bool(state.is_locked) if state.enabled else None
+
     def _fault(self, error: object) -> DeviceError:
         where = self._given.address or self._given.serial or "USB"
         return DeviceError(

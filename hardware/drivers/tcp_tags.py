@@ -1,9 +1,10 @@
 """`tcp-tags`: a time tagger that sends raw records over TCP (open FPGA taggers, Red Pitaya, bridges of one's own).
 
 Not tried on a real instrument; tried against its wire-level twin over a socket. A record is one little-endian 64-bit
-word, time in bins above `channel_bits` bits of channel. Two channel numbers may be set aside: a heartbeat, which only
-tells time, and an overflow mark. Without a heartbeat an empty batch cannot tell time. A time that goes back and a mark
-both void the block. The stream carries no identity, so the manifest must say whether its source is simulated.
+word, time in bins above `channel_bits` bits of channel. Three channel numbers may be set aside: a heartbeat, which only
+tells time, an overflow mark, and a mark for a lost reference clock. Without a heartbeat an empty batch tells no time.
+A time that goes back and a mark void the block. The stream carries no identity, so the manifest must say whether its
+source is simulated.
 """
 
 from __future__ import annotations
@@ -43,6 +44,8 @@ class Parameters(BaseModel):
     """The stream's numbers of H, V, R, L."""
     heartbeat_channel: int | None = None
     overflow_channel: int | None = None
+    unlocked_channel: int | None = None
+    """Marks that the source has lost its reference clock: what comes in this batch is void."""
     timeout_s: float = Field(5.0, gt=0.0, le=120.0)
     """For connecting."""
 
@@ -55,6 +58,7 @@ class TcpTags:
     def __init__(self, parameters: dict[str, Any], config: Config) -> None:
         given = parse_parameters(Parameters, parameters, NAME)
         self._given, self._last_ps, self._rest = given, 0, b""
+        self.reference_locked = None if given.unlocked_channel is None else True
         self._map = np.full(1 << given.channel_bits, NOT_MAPPED, np.uint8)
         self._map[list(given.channels)] = np.arange(4)
         try:
@@ -105,11 +109,14 @@ class TcpTags:
         numbers = (words & np.uint64((1 << given.channel_bits) - 1)).astype(np.uint8)
         special = np.zeros(words.size, bool)
         overflow = False
-        for channel in (given.heartbeat_channel, given.overflow_channel):
+        for channel in (given.heartbeat_channel, given.overflow_channel, given.unlocked_channel):
             if channel is not None:
                 special |= numbers == channel
         if given.overflow_channel is not None:
             overflow = bool((numbers == given.overflow_channel).any())
+        if given.unlocked_channel is not None:
+            self.reference_locked = not bool((numbers == given.unlocked_channel).any())
+            overflow |= not self.reference_locked
         channels = self._map[numbers]
         if bool((channels[~special] == NOT_MAPPED).any()):
             raise self._fault(

@@ -17,7 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from common.config import Config
-from common.errors import DeviceError
+from common.errors import AnotherDeviceError, DeviceError
 from hardware.drivers.serial_port import SerialParameters, SerialPort
 from hardware.interfaces import DeviceInfo, check_axes
 from hardware.registry import parse_parameters
@@ -76,7 +76,8 @@ class ThorlabsMPC320:
         serial, model, _, firmware = struct.unpack_from("<I8sHI", data)
         name = model.rstrip(b"\0 ").decode("ascii", "replace")
         if not name.startswith("MPC"):
-            raise self._port.fault(f"is {name!r}, not an MPC", "Correct `port` or the driver.")
+            fault = self._port.fault(f"is {name!r}, not an MPC", "Correct `port` or the driver.")
+            raise AnotherDeviceError(str(fault), remedy=fault.remedy)
         parts = [firmware >> shift & 0xFF for shift in (16, 8, 0)]
         return DeviceInfo(
             "polarisation controller",

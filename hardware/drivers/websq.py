@@ -21,7 +21,7 @@ from numpy.typing import NDArray
 from pydantic import BaseModel, ConfigDict, Field
 
 from common.config import Config
-from common.errors import DeviceError
+from common.errors import AnotherDeviceError, DeviceError
 from hardware.interfaces import DeviceInfo
 from hardware.registry import parse_parameters
 
@@ -59,9 +59,8 @@ class WebSQ:
             n_channels = self._properties.get("NumberOfDetectors")
             if n_channels != len(given.bias_ua):
                 name = self._properties.get("SystemName", "")
-                raise self._fault(
-                    f"{name} has {n_channels} detectors, `bias_ua` has {len(given.bias_ua)}", "Correct `bias_ua`."
-                )
+                fault = self._fault(f"{name} has {n_channels} detectors, `bias_ua` has {len(given.bias_ua)}")
+                raise AnotherDeviceError(str(fault), remedy="Correct `bias_ua` or `host`.")
         except DeviceError:
             self._control.close()
             raise

@@ -68,6 +68,8 @@ class TaggerParameters(BaseModel):
     jitter_ps: float | None = Field(None, ge=0.0)
     dead_time_ps: int | None = Field(None, ge=0)
     resolution_ps: float | None = Field(None, gt=0.0)
+    reference_locked: bool | None = None
+    """What it says of its reference clock; None: none is in use."""
     weather: WeatherParameters = WeatherParameters()
 
     def link(self, config: Config) -> LinkParameters:
@@ -124,6 +126,7 @@ class TwinTimeTagger:
     def __init__(self, parameters: dict[str, Any], config: Config) -> None:
         given = parse_parameters(TaggerParameters, parameters, "twin-time-tagger")
         self.info = DeviceInfo("time tagger", "digital twin", simulated=True)
+        self.reference_locked = given.reference_locked
         link = given.link(config)
         seed = np.random.SeedSequence(given.seed)
         draws = np.random.default_rng(seed.spawn(1)[0])

@@ -18,7 +18,7 @@ from hardware.twin.wire.generators import keysight, tektronix
 from hardware.twin.wire.instruments import AptDialogue, OzDialogue, WebSqDialogue, websq_counts
 from hardware.twin.wire.scpi import Instrument, ScpiDialogue, attenuator, power_meter, voltage_source
 from hardware.twin.wire.server import Faults, WireServer
-from hardware.twin.wire.tags import HEARTBEAT, OVERFLOW, tag_stream
+from hardware.twin.wire.tags import HEARTBEAT, OVERFLOW, UNLOCKED, tag_stream
 from hardware.twin.wire.time_controller import TimeControllerTwin
 
 FULL_SCALE_V = 5.0
@@ -102,7 +102,7 @@ def serve_tagger(
         return {"driver": driver, "host": host, "link_host": host, **ports}
     server.defer(tagger.close)
     port = server.stream(lambda reader, writer: tag_stream(tagger, writer), host)
-    marks = {"heartbeat_channel": HEARTBEAT, "overflow_channel": OVERFLOW}
+    marks = {"heartbeat_channel": HEARTBEAT, "overflow_channel": OVERFLOW, "unlocked_channel": UNLOCKED}
     return {"driver": "tcp-tags", "host": host, "port": port, "simulated": True, **marks}
 
 
