@@ -94,7 +94,7 @@ class ReplayTimeTagger:
     def read(self, timeout_s: float) -> TimeTags | None:
         """The next batch, when its time has come; None at the end of the recording."""
         if self._closed.is_set():
-            return None
+            raise DeviceError("the replayed time tagger is closed", remedy="Open the device again.")
         if self._held is None:
             self._held = self._next()
         held = self._held

@@ -85,9 +85,13 @@ class RandomDevice:
         out = np.empty(n_bytes, np.uint8)
         view, at = out.data, 0
         while at < n_bytes:
-            got = os.readv(self._handle, [view[at:]])
+            try:
+                got = os.readv(self._handle, [view[at:]]) if self._handle >= 0 else -1
+            except OSError as error:
+                raise DeviceError(f"random source {self._path}: {error.strerror}") from None
             if got <= 0:
-                raise DeviceError(f"random source {self._path} ended")
+                state = "ended" if self._handle >= 0 else "is closed"
+                raise DeviceError(f"random source {self._path} {state}", remedy="Open the device again.")
             at += got
         self._health.check(out)
         return out

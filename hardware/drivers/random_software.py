@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from pydantic import BaseModel, ConfigDict, Field
 
 from common.config import Config
+from common.errors import DeviceError
 from hardware.interfaces import DeviceInfo
 from hardware.registry import parse_parameters
 
@@ -33,10 +34,13 @@ class SoftwareRandom:
         given = parse_parameters(Parameters, parameters, "software-random")
         self.info = DeviceInfo("random source", "software (AES-256-CTR)", simulated=True)
         key = os.urandom(32) if given.seed is None else _key_of(given.seed)
+        self._closed = False
         self._stream = Cipher(algorithms.AES(key), modes.CTR(bytes(16))).encryptor()
 
     def read(self, n_bytes: int) -> NDArray[np.uint8]:
         """*(n_bytes,) uint8* fresh bytes."""
+        if self._closed:
+            raise DeviceError("driver 'software-random' is closed", remedy="Open the device again.")
         out = np.empty(n_bytes, dtype=np.uint8)
         for at in range(0, n_bytes, len(_ZEROS)):
             part = out[at : at + len(_ZEROS)]
@@ -44,7 +48,8 @@ class SoftwareRandom:
         return out
 
     def close(self) -> None:
-        """Nothing to release."""
+        """Gives no more; may be called twice."""
+        self._closed = True
 
 
 def _key_of(seed: int) -> bytes:

@@ -148,7 +148,7 @@ class TwinTimeTagger:
         self._receiver = Receiver(link, config.link.intensities, clock, seed, weather)
         _receivers[given.fibre] = self._receiver
         self._fibre = FibreExit(given.fibre)
-        self._resolution_ps = link.resolution_ps
+        self._resolution_ps, self._closed = link.resolution_ps, False
         self._draws = draws
         self._next_slot: int | None = None
         self._until_ps = self._receiver.clock.whole_ps
@@ -160,6 +160,8 @@ class TwinTimeTagger:
 
     def read(self, timeout_s: float) -> TimeTags | None:
         """The clicks of the next slots that Alice sends; nothing while she prepares them; without her, darkness."""
+        if self._closed:
+            raise DeviceError("the simulated time tagger is closed", remedy="Open the device again.")
         light = self._fibre.receive(timeout_s)
         if light is not None:
             return self._arrived(light)
@@ -179,7 +181,8 @@ class TwinTimeTagger:
         return TimeTags(times, channels, self._until_ps)
 
     def close(self) -> None:
-        """Let go of the fibre."""
+        """Let go of the fibre; may be called twice."""
+        self._closed = True
         self._fibre.close()
 
 

@@ -3,39 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from contextlib import AbstractContextManager, contextmanager
-from dataclasses import dataclass
+from contextlib import contextmanager
 from typing import Any
 
 from hardware.twin.instruments import AttenuatorTwin, AxesTwin, BiasTwin, PowerMeterTwin
 from hardware.twin.wire.instruments import AptDialogue, OzDialogue, WebSqDialogue, websq_counts
 from hardware.twin.wire.scpi import Instrument, ScpiDialogue, attenuator, power_meter, voltage_source
 from hardware.twin.wire.server import Faults, WireServer
-
-TIMEOUT_S = 0.3
-
-
-@dataclass
-class Way:
-    """How a test reaches a device; ``faults`` to inject; ``safe``: is the twin in its safe state?"""
-
-    driver: str
-    parameters: dict[str, Any]
-    faults: Faults | None = None
-    safe: Callable[[], bool] | None = None
-
-
-Opening = Callable[[], AbstractContextManager[Way]]
-
-
-def local(driver: str, **parameters: Any) -> Opening:
-    """A twin in this process."""
-
-    @contextmanager
-    def way() -> Iterator[Way]:
-        yield Way(driver, parameters)
-
-    return way
+from tests.conformance.streams import SOURCES, TAGGERS
+from tests.conformance.way import TIMEOUT_S, Opening, Way, local
 
 
 def scpi(driver: str, instrument: Instrument, safe: Callable[[], bool] | None, **parameters: Any) -> Opening:
@@ -96,6 +72,9 @@ def websq() -> Opening:
     return way
 
 
+#: Without a wire whose faults could be injected; `tcp-tags` has a test of its own for its stream.
+WITHOUT_FAULTS = ("twin", "tcp-tags", "swabian", "qutag", "replay", "software", "device", "file", "drbg", "quantis")
+
 WAYS: dict[str, dict[str, Callable[[], Opening]]] = {
     "attenuator": {
         "twin": lambda: local("twin-attenuator", lag=2),
@@ -114,4 +93,6 @@ WAYS: dict[str, dict[str, Callable[[], Opening]]] = {
         "voltage": voltage_polarisation,
     },
     "detector bias": {"twin": lambda: local("twin-detector-bias"), "websq": websq},
+    "time tagger": TAGGERS,
+    "random source": SOURCES,
 }

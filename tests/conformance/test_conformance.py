@@ -4,56 +4,29 @@ from __future__ import annotations
 
 import contextlib
 import math
-from collections.abc import Callable, Iterator
+import time
+from collections.abc import Iterator
 from contextlib import contextmanager
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 
-from common.config import Config, DeviceSection, load_config
+from common.config import DeviceSection
 from common.errors import ConfigurationError, DeviceError
 from hardware.registry import open_device
 from hardware.twin.wire.hil import serve_bench
 from hardware.twin.wire.server import WireServer
-from tests.conformance.bench import WAYS, Way, local
+from tests.conformance.bench import WAYS
+from tests.conformance.way import CONFIG, Way
 
-CONFIG = Config(role="alice")
-
-
-def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
-    """A test that asks for `<kind>_way` runs once for every way; the manifest's devices are ways like the others."""
-    manifest = metafunc.config.getoption("--hardware")
-    devices = load_config(Path(manifest)).devices if manifest else {}
-    for name in (name for name in metafunc.fixturenames if name.endswith("_way")):
-        every = name in ("any_way", "faulty_way")
-        kinds = list(WAYS) if every else [name.removesuffix("_way").replace("_", " ")]
-        ways = {f"{kind}-{key}": way for kind in kinds for key, way in WAYS[kind].items()}
-        if name == "faulty_way":
-            ways = {key: way for key, way in ways.items() if not key.endswith("-twin")}
-        else:
-            real = {key: section for key, section in devices.items() if key.replace("_", " ").startswith(tuple(kinds))}
-            ways |= {f"real-{key}": _real(section) for key, section in real.items()}
-        metafunc.parametrize(name, list(ways.values()), ids=list(ways), indirect=True)
-
-
-def _real(section: DeviceSection) -> Callable[[], Any]:
-    return lambda: local(section.driver, **(section.model_extra or {}))
-
-
-@pytest.fixture
-def any_way(request: pytest.FixtureRequest) -> Iterator[Way]:
-    with request.param()() as way:
-        yield way
-
-
-faulty_way = attenuator_way = power_meter_way = polarisation_controller_way = detector_bias_way = any_way
+HANGS_S = 10.0
+"""No read takes so long that was asked to wait for 0.05 s: not a measurement, only a bound on hanging."""
 
 
 @contextmanager
 def device_of(way: Way) -> Iterator[Any]:
-    device = open_device("device", DeviceSection(driver=way.driver, **way.parameters), CONFIG)
+    device = open_device("device", DeviceSection(driver=way.driver, **way.parameters), way.config)
     try:
         yield device
     finally:
@@ -83,7 +56,7 @@ def test_says_who_it_is_and_closes_twice(any_way: Way) -> None:
 def test_unknown_parameter_is_named(any_way: Way) -> None:
     section = DeviceSection(driver=any_way.driver, **{**any_way.parameters, "no_such_thing": 1})
     with pytest.raises(ConfigurationError, match="no_such_thing"):
-        open_device("device", section, CONFIG)
+        open_device("device", section, any_way.config)
 
 
 # -- faults of the wire -----------------------------------------------------------------------------------------------
@@ -101,7 +74,8 @@ def test_a_fault_while_opening_is_a_device_error(faulty_way: Way, fault: str) ->
 @pytest.mark.parametrize("fault", ["silent", "half_open", "garbage"])
 def test_a_fault_in_use_is_a_device_error_and_the_device_recovers(faulty_way: Way, fault: str) -> None:
     assert faulty_way.faults is not None
-    device = open_device("device", DeviceSection(driver=faulty_way.driver, **faulty_way.parameters), CONFIG)
+    section = DeviceSection(driver=faulty_way.driver, **faulty_way.parameters)
+    device = open_device("device", section, faulty_way.config)
     try:
         setattr(faulty_way.faults, fault, True)
         with pytest.raises(DeviceError) as caught:
@@ -134,6 +108,10 @@ def test_another_firmware_than_expected_is_refused() -> None:
         assert_has_remedy(caught)
 
 
+READS = 20
+"""That a tagger may take until its first clicks."""
+
+
 def use(device: Any) -> None:
     """The first thing that each kind is for."""
     match device.info.kind:
@@ -146,6 +124,10 @@ def use(device: Any) -> None:
         case "detector bias":
             device.set_bias(1, True)
             device.count_rates_cps()
+        case "time tagger":
+            assert any(len(device.read(1.0)) for _ in range(READS))
+        case "random source":
+            device.read(1)
         case kind:
             raise AssertionError(f"no use known for {kind!r}")
 
@@ -220,6 +202,75 @@ def test_a_detector_that_is_not_there_is_refused(detector_bias_way: Way, wrong: 
     with device_of(detector_bias_way) as device, pytest.raises(DeviceError, match=r"no detector") as caught:
         device.set_bias(wrong, True)
     assert_has_remedy(caught)
+
+
+# -- time taggers -----------------------------------------------------------------------------------------------------
+
+
+def test_tags_are_ascending_and_complete_up_to_their_time(time_tagger_way: Way) -> None:
+    with device_of(time_tagger_way) as device:
+        assert 0.0 < device.resolution_ps < 1e6
+        until_ps, clicks = -(1 << 62), 0
+        for _ in range(READS):
+            tags = device.read(0.3)
+            if tags is None:  # a recording has ended
+                break
+            assert tags.times_ps.dtype == np.int64
+            assert tags.channels.dtype == np.uint8
+            assert tags.times_ps.shape == tags.channels.shape
+            assert not tags.channels.size or int(tags.channels.max()) < 4
+            times = np.concatenate([[until_ps], tags.times_ps, [tags.until_ps]])
+            assert bool((np.diff(times) >= 0).all())
+            assert time_tagger_way.real or not tags.overflow
+            until_ps, clicks = tags.until_ps, clicks + len(tags)
+        assert time_tagger_way.real or clicks > 0
+
+
+def test_a_tagger_that_was_closed_raises(time_tagger_way: Way) -> None:
+    with device_of(time_tagger_way) as device:
+        device.read(0.1)
+        device.close()
+        with pytest.raises(DeviceError, match="closed") as caught:
+            device.read(0.1)
+        assert_has_remedy(caught)
+
+
+def test_reading_returns_while_nothing_clicks(time_tagger_way: Way) -> None:
+    with device_of(time_tagger_way) as device:
+        for _ in range(3):
+            started = time.monotonic()
+            device.read(0.05)
+            assert time.monotonic() - started < HANGS_S
+
+
+# -- random sources ---------------------------------------------------------------------------------------------------
+
+
+def test_bytes_are_as_many_as_wanted_fresh_and_fair(random_source_way: Way) -> None:
+    with device_of(random_source_way) as device:
+        parts = [device.read(n) for n in (0, 1, 7, 4096, 4096)]
+        assert [part.size for part in parts] == [0, 1, 7, 4096, 4096]
+        assert all(part.dtype == np.uint8 and part.ndim == 1 for part in parts)
+        assert not np.array_equal(parts[3], parts[4])
+        ones = int(np.unpackbits(np.concatenate(parts)).sum())
+        assert abs(2 * ones - 8 * 8200) < 6.0 * math.sqrt(8 * 8200)
+
+
+def test_no_byte_comes_twice_after_reopening(random_source_way: Way) -> None:
+    if random_source_way.driver == "replay-random-source":
+        pytest.skip("a replay begins anew; its keys are simulated")
+    with device_of(random_source_way) as device:
+        before = device.read(64)
+    with device_of(random_source_way) as device:
+        assert not np.array_equal(device.read(64), before)
+
+
+def test_a_source_that_was_closed_raises(random_source_way: Way) -> None:
+    with device_of(random_source_way) as device:
+        device.close()
+        with pytest.raises(DeviceError) as caught:
+            device.read(1)
+        assert_has_remedy(caught)
 
 
 # -- errors that an instrument reports itself -------------------------------------------------------------------------

@@ -74,6 +74,7 @@ class WireServer:
         for task in self._tasks:
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
+        await asyncio.sleep(0)  # lets the transports close
         await self._loop.shutdown_default_executor()
         for handle in self._terminals:
             self._loop.remove_reader(handle)
@@ -107,8 +108,10 @@ class WireServer:
             assert task is not None
             self._tasks.add(task)
             try:
-                with contextlib.suppress(OSError, asyncio.CancelledError):
+                with contextlib.suppress(OSError):
                     await talk(reader, writer)
+            except asyncio.CancelledError:
+                writer.transport.abort()
             finally:
                 self._tasks.discard(task)
                 writer.close()
