@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import threading
+from collections.abc import Mapping
+from types import MappingProxyType
 from typing import Any
 
 import click
@@ -15,12 +17,14 @@ from hardware.twin.devices import TwinTimeTagger
 from hardware.twin.generator import LEVELS_V, GeneratorTwin
 from hardware.twin.instruments import AttenuatorTwin, AxesTwin, BiasTwin, PowerMeterTwin
 from hardware.twin.wire.generators import keysight, tektronix
+from hardware.twin.wire.ills import Ill, fault_option, parse_ills
 from hardware.twin.wire.instruments import AptDialogue, OzDialogue, WebSqDialogue, websq_counts
 from hardware.twin.wire.scpi import Instrument, ScpiDialogue, attenuator, power_meter, voltage_source
-from hardware.twin.wire.server import Faults, WireServer
+from hardware.twin.wire.server import WireServer
 from hardware.twin.wire.tags import HEARTBEAT, OVERFLOW, UNLOCKED, tag_stream
 from hardware.twin.wire.time_controller import TimeControllerTwin
 
+CONTROLLER, VOLTAGE_CONTROLLER = "polarisation_controller", "polarisation_controller_voltage"
 FULL_SCALE_V = 5.0
 LASER_W = 1e-6
 #: Each with the fewest samples a slot that its clock allows at 76 MHz.
@@ -31,33 +35,45 @@ PATIENCE_S = 120.0
 TAGGERS = ("tcp-tags", "id-time-controller")
 
 
-def serve_bench(server: WireServer, host: str = "127.0.0.1") -> dict[str, dict[str, Any]]:
+def serve_bench(
+    server: WireServer, host: str = "127.0.0.1", ills: Mapping[str, Ill] = MappingProxyType({})
+) -> dict[str, dict[str, Any]]:
     """Start every twin; role -> driver and parameters. The power meter stands behind the first attenuator."""
-    first = AttenuatorTwin()
 
-    def visa(instrument: Instrument) -> str:
+    def ill(role: str) -> Ill:
+        return ills.get(role, Ill())
+
+    def visa(role: str, instrument: Instrument) -> str:
+        instrument.faults = ill(role).faults
         return f"TCPIP::{host}::{server.tcp(lambda: ScpiDialogue(instrument), host)}::SOCKET"
 
-    bias, faults = BiasTwin(), Faults()
+    def serial(role: str, dialogue: OzDialogue | AptDialogue) -> str:
+        dialogue.faults = ill(role).faults
+        return server.serial(dialogue)
+
+    first = AttenuatorTwin(lag=ill("attenuator").lag)
+    exfo, oz = (AttenuatorTwin(lag=ill(role).lag) for role in ("attenuator_exfo", "attenuator_oz"))
+    paddles, plates = (AxesTwin(3, ill(role).lag) for role in (CONTROLLER, VOLTAGE_CONTROLLER))
+    bias, faults = BiasTwin(), ill("detector_bias").faults
     control = server.tcp(lambda: WebSqDialogue(bias, faults), host)
     counts = server.stream(lambda reader, writer: websq_counts(bias, faults, writer), host)
     return {
-        "attenuator": {"driver": "keysight-attenuator", "resource": visa(attenuator(first))},
-        "attenuator_exfo": {"driver": "exfo-attenuator", "resource": visa(attenuator(AttenuatorTwin(), "exfo"))},
+        "attenuator": {"driver": "keysight-attenuator", "resource": visa("attenuator", attenuator(first))},
+        "attenuator_exfo": {"driver": "exfo-attenuator", "resource": visa("attenuator_exfo", attenuator(exfo, "exfo"))},
         "attenuator_oz": {
             "driver": "oz-attenuator",
-            "port": server.serial(OzDialogue(AttenuatorTwin())),
+            "port": serial("attenuator_oz", OzDialogue(oz)),
             "simulated": True,
         },
         "power_meter": {
             "driver": "thorlabs-pm100",
-            "resource": visa(power_meter(PowerMeterTwin(LASER_W, first))),
+            "resource": visa("power_meter", power_meter(PowerMeterTwin(LASER_W, first))),
             "wavelength_nm": 942.0,
         },
-        "polarisation_controller": {"driver": "thorlabs-mpc320", "port": server.serial(AptDialogue(AxesTwin(3)))},
-        "polarisation_controller_voltage": {
+        CONTROLLER: {"driver": "thorlabs-mpc320", "port": serial(CONTROLLER, AptDialogue(paddles))},
+        VOLTAGE_CONTROLLER: {
             "driver": "voltage-polarisation",
-            "resource": visa(voltage_source(AxesTwin(3), FULL_SCALE_V)),
+            "resource": visa(VOLTAGE_CONTROLLER, voltage_source(plates, FULL_SCALE_V)),
             "full_scale_v": FULL_SCALE_V,
         },
         "detector_bias": {
@@ -72,13 +88,15 @@ def serve_bench(server: WireServer, host: str = "127.0.0.1") -> dict[str, dict[s
 
 
 def serve_modulator(
-    server: WireServer, driver: str, light: str, slot_rate_hz: float, host: str = "127.0.0.1"
+    server: WireServer, driver: str, light: str, slot_rate_hz: float, host: str = "127.0.0.1", ill: Ill | None = None
 ) -> dict[str, Any]:
     """Start the simulated generator, cell and source; driver and parameters for Alice's modulator."""
     twin = GeneratorTwin(light, slot_rate_hz)
     server.defer(twin.close)
     make, samples_per_slot = GENERATORS[driver]
     instrument = make(twin)
+    if ill is not None:
+        instrument.faults = ill.faults
     port = server.tcp(lambda: ScpiDialogue(instrument), host)
     return {
         "driver": driver,
@@ -113,7 +131,10 @@ def serve_tagger(
 @click.option("--fibre", default="", help="Address where Alice's light leaves: serves Bob's time tagger too.")
 @click.option("--tagger", type=click.Choice(TAGGERS), default="tcp-tags", show_default=True)
 @click.option("--preset", type=click.Choice(sorted(PRESETS)), default="field-14.6dB", show_default=True)
-def command(host: str, light: str, modulator: str, fibre: str, tagger: str, preset: str) -> None:
+@fault_option
+def command(
+    host: str, light: str, modulator: str, fibre: str, tagger: str, preset: str, fault: tuple[str, ...]
+) -> None:
     """Serve simulated instruments that speak their real protocols; print the manifest of the bench.
 
     Alice's bench with --light, Bob's (in another terminal) with --fibre and the same address.
@@ -122,13 +143,18 @@ def command(host: str, light: str, modulator: str, fibre: str, tagger: str, pres
     """
     if light and fibre:
         raise click.UsageError("--light is for Alice's bench and --fibre for Bob's: start one for each")
+    ills = parse_ills(fault)
     with WireServer() as server:
-        document: dict[str, Any] = {"role": "bob" if fibre else "alice", "devices": serve_bench(server, host)}
+        document: dict[str, Any] = {"role": "bob" if fibre else "alice", "devices": serve_bench(server, host, ills)}
         if fibre:
             document["devices"]["time_tagger"] = serve_tagger(server, fibre, preset, host, tagger)
         if light:
             rate_hz = PRESETS[preset].clock_rate_hz
-            document["devices"]["modulator"] = serve_modulator(server, modulator, light, rate_hz, host)
+            given = ills.get("modulator")
+            document["devices"]["modulator"] = serve_modulator(server, modulator, light, rate_hz, host, given)
+        served = [role for role in document["devices"] if role != "time_tagger"]
+        if unknown := sorted(set(ills) - set(served)):
+            raise click.UsageError(f"--fault: {unknown[0]} is not among the instruments that can: {', '.join(served)}")
         print(tomlkit.dumps(document), flush=True)
         click.echo("serving until Ctrl-C", err=True)
         threading.Event().wait()
