@@ -1,7 +1,8 @@
 """The `qkd` command: finds its commands by entry point and gives every fault one face.
 
 Exit codes: 0 did it (a daemon: stopped when asked to); 1 did it and the answer is no; 2 wrong usage or configuration;
-3 device, peer or environment fault; 130 interrupted by Ctrl-C or SIGTERM before it was done.
+3 device, peer or environment fault; 4 authentication failed or its keys are used up, which no restart mends; 130
+interrupted by Ctrl-C or SIGTERM before it was done.
 """
 
 from __future__ import annotations
@@ -14,7 +15,7 @@ from typing import Any, NoReturn
 import click
 
 from common.cli.signals import INTERRUPTED, ignore, interrupt
-from common.errors import ConfigurationError, InputError, QkdError
+from common.errors import AuthenticationError, AuthenticationPoolEmpty, ConfigurationError, InputError, QkdError
 
 COMMANDS = "qkd_node.commands"
 GROUPS = {
@@ -64,6 +65,13 @@ class LazyGroup(click.Group):
             raise
 
 
+def exit_code(error: QkdError) -> int:
+    """Of a fault."""
+    if isinstance(error, ConfigurationError | InputError):
+        return 2
+    return 4 if isinstance(error, AuthenticationError | AuthenticationPoolEmpty) else 3
+
+
 def run(command: click.Command, name: str) -> NoReturn:
     """Run a click command and turn every expected fault into one message and the right exit code."""
     try:
@@ -76,7 +84,7 @@ def run(command: click.Command, name: str) -> NoReturn:
         sys.exit(2)
     except QkdError as error:
         click.echo(f"{name}: {error}\n  remedy: {error.remedy}", err=True)
-        sys.exit(2 if isinstance(error, ConfigurationError | InputError) else 3)
+        sys.exit(exit_code(error))
     sys.exit(code if isinstance(code, int) else 0)
 
 

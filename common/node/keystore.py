@@ -98,6 +98,9 @@ class KeyStore:
             store._prepare(read_only)
         except (sqlite3.Error, OSError) as error:
             _unlock(lock_file)
+            if read_only and not database.exists():
+                remedy = "The node's first start makes it; or correct keys.database."
+                raise KeyStoreError(f"key store {database}: is not there yet", remedy=remedy) from None
             raise KeyStoreError(f"key store {database}: {error}") from None
         except KeyStoreError:
             _unlock(lock_file)

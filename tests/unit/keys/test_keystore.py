@@ -160,3 +160,11 @@ def test_pads_of_blocks_that_are_there(tmp_path: Path) -> None:
         store.put_setting("pads/3", b"p")
         store.put_setting("pads/4", b"q")
         assert store.pads() == [(3, "committed", b"p")]
+
+
+def test_looking_into_a_store_that_was_never_made_says_so(tmp_path: Path) -> None:
+    (tmp_path / "store.key").write_bytes(bytes(32))
+    with pytest.raises(KeyStoreError, match="not there yet") as caught:
+        KeyStore.open(tmp_path / "keys.sqlite", tmp_path / "store.key", read_only=True)
+    assert "first start" in caught.value.remedy
+    assert not (tmp_path / "keys.sqlite").exists()
