@@ -112,8 +112,9 @@ def _binary(name: str) -> Any:
     return operation
 
 
-minimum8 = _binary("smin")
-maximum8 = _binary("smax")
+#: Of magnitudes, 0 .. 128.
+minimum8 = _binary("umin")
+maximum8 = _binary("umax")
 
 
 @intrinsic
@@ -124,26 +125,6 @@ def xor8(typing_context: Any, left: Any, right: Any) -> Any:
         return builder.xor(*args)
 
     return int8_lanes(int8_lanes, int8_lanes), generate
-
-
-@intrinsic
-def xor16(typing_context: Any, left: Any, right: Any) -> Any:
-    """The same on int16."""
-
-    def generate(context: Any, builder: Any, signature: Any, args: Any) -> Any:
-        return builder.xor(*args)
-
-    return int16_lanes(int16_lanes, int16_lanes), generate
-
-
-@intrinsic
-def widen(typing_context: Any, value: Any) -> Any:
-    """Int8 to int16."""
-
-    def generate(context: Any, builder: Any, signature: Any, args: Any) -> Any:
-        return builder.sext(args[0], _INT16)
-
-    return int16_lanes(int8_lanes), generate
 
 
 @intrinsic
@@ -158,20 +139,19 @@ def splat8(typing_context: Any, value: Any) -> Any:
 
 @intrinsic
 def magnitude8(typing_context: Any, value: Any) -> Any:
-    """``min(|value|, 127)``."""
+    """``|value|``, 0 .. 128 unsigned."""
 
     def generate(context: Any, builder: Any, signature: Any, args: Any) -> Any:
-        negated = builder.sub(_constant(0, _INT8), args[0])
-        # |-128| stays -128 = 128 unsigned: the unsigned minimum makes it 127.
-        size = _call(builder, "smax", _INT8, args[0], negated)
-        return _call(builder, "umin", _INT8, size, _constant(127, _INT8))
+        function_type = ir.FunctionType(_INT8, [_INT8, ir.IntType(1)])
+        function = cgutils.get_or_insert_function(builder.module, function_type, f"llvm.abs.v{LANES}i8")
+        return builder.call(function, [args[0], ir.Constant(ir.IntType(1), 0)])
 
     return int8_lanes(int8_lanes), generate
 
 
 @intrinsic
 def boxplus8(typing_context: Any, left: Any, right: Any, knee: Any) -> Any:
-    """``min - (g(|left - right|) - g(left + right)) // 4`` for magnitudes, with ``g(d) = max(knee - d, 0)``."""
+    """``min - (g(|left - right|) - g(left + right)) // 4``, ``g(d) = max(knee - d, 0)``; sums up to 255."""
 
     def generate(context: Any, builder: Any, signature: Any, args: Any) -> Any:
         left, right, knee = args
@@ -199,15 +179,13 @@ def scale8(typing_context: Any, value: Any, factor: Any) -> Any:
 
 
 @intrinsic
-def where_equal8(typing_context: Any, left: Any, right: Any, then: Any, otherwise: Any) -> Any:
-    """Lane by lane: ``then`` where ``left == right``, else ``otherwise``."""
+def keep_where_equal8(typing_context: Any, left: Any, right: Any, value: Any) -> Any:
+    """Lane by lane: ``value`` where ``left == right``, else 0."""
 
     def generate(context: Any, builder: Any, signature: Any, args: Any) -> Any:
-        # By masks, not by a select: LLVM would move the scaling of the two values behind it, into the loop over edges.
-        mask = builder.sext(builder.icmp_signed("==", args[0], args[1]), _INT8)
-        return builder.xor(args[3], builder.and_(mask, builder.xor(args[2], args[3])))
+        return builder.and_(builder.sext(builder.icmp_signed("==", args[0], args[1]), _INT8), args[2])
 
-    return int8_lanes(int8_lanes, int8_lanes, int8_lanes, int8_lanes), generate
+    return int8_lanes(int8_lanes, int8_lanes, int8_lanes), generate
 
 
 @intrinsic
@@ -224,15 +202,15 @@ def negate_where8(typing_context: Any, value: Any, sign: Any) -> Any:
 
 @intrinsic
 def count_negative(typing_context: Any, value: Any) -> Any:
-    """Number of negative lanes (int16)."""
+    """Number of negative lanes."""
 
     def generate(context: Any, builder: Any, signature: Any, args: Any) -> Any:
         word = ir.IntType(LANES)
-        bits = builder.bitcast(builder.icmp_signed("<", args[0], _constant(0, _INT16)), word)
+        bits = builder.bitcast(builder.icmp_signed("<", args[0], _constant(0, _INT8)), word)
         function = cgutils.get_or_insert_function(builder.module, ir.FunctionType(word, [word]), f"llvm.ctpop.i{LANES}")
         return builder.call(function, [bits])
 
-    return types.int64(int16_lanes), generate
+    return types.int64(int8_lanes), generate
 
 
 def _narrow(builder: Any, wide: Any) -> Any:

@@ -17,6 +17,7 @@ from common.kernels.lanes import (
     add16,
     boxplus8,
     count_negative,
+    keep_where_equal8,
     load8,
     load16,
     magnitude8,
@@ -29,10 +30,7 @@ from common.kernels.lanes import (
     store8,
     store16,
     subtract16,
-    where_equal8,
-    widen,
     xor8,
-    xor16,
 )
 
 #: Room before a column (written, never read) and in all: a vector may start at any lane and wraps by a second store.
@@ -100,14 +98,14 @@ def hard_decisions(posterior, lifting, out):  # type: ignore[no-untyped-def]
 def satisfied(posterior, signs, bases, shifts, segments, lifting):  # type: ignore[no-untyped-def]
     """True if the hard decisions have the wanted syndrome (exact; the layered count can be off by moved bits)."""
     for k in range(segments.shape[0]):
-        p0, p1, z0, z1, sign_base = segments[k]
+        p0, p1, z0, z1, sign_base, _, _ = segments[k]
         for zb in range(z0, z1, LANES):
-            parity = widen(load8(signs, sign_base + zb))
+            parity = load8(signs, sign_base + zb)
             for e in range(p0, p1):
                 o = zb + shifts[np.uintp(e)]
                 if o >= lifting:
                     o -= lifting
-                parity = xor16(parity, load16(posterior, bases[np.uintp(e)] + o))
+                parity = xor8(parity, narrow(load16(posterior, bases[np.uintp(e)] + o)))
             if count_negative(parity) > 0:
                 return False
     return True
@@ -136,13 +134,15 @@ def decode(  # type: ignore[no-untyped-def]
     Parameters
     ----------
     posterior : *(columns * (lifting + ROOM),) int16*, log-likelihood ratios of "no error", in and out.
-    messages : *(edges * lifting,) int8*, check-to-variable messages, zero at first, in and out.
-    scratch, inputs : *(>= 64 * largest check degree,) int16 and int8*.
+    messages : *(edges * lifting,) int8*, check-to-variable messages, zero at first, in and out. Those of 64 copies of a
+        check lie together: at a distance of the lifting, a power of two, they would share few sets of the cache.
+    scratch, inputs : *(>= 64 * largest check degree,) int16* and *(>= 64 * (largest check degree + 2),) int8*.
     signs : *(rows * lifting,) int8*, the wanted syndrome, -1 for a one.
     bases : *(edges,) int64*, where the first variable of an edge's column lies in ``posterior``.
     shifts : *(edges,) int64*.
-    segments : *(k, 5) int64*: first edge, end of edges, first and end of the copies (multiples of 64), place of copy 0
-        in ``signs``. Each is a range of copies of one check.
+    segments : *(k, 7) int64*: first edge, end of edges, first and end of the copies (multiples of 64), place of copy 0
+        in ``signs``, place of the first edge's copy 0 in ``messages``, and edges of which each 64 copies lie together
+        there. Each is a range of copies of one check.
     scales, caps : *(bins,) int64*, scale (64 = 1) and cap of the messages by sqrt(2 * unsatisfied fraction).
     knee : of the box-plus correction, 4 times its value at 0.
     state : *(3,) int64*, scale and cap to start with, in and out; out: unsatisfied checks.
@@ -168,21 +168,22 @@ def decode(  # type: ignore[no-untyped-def]
         cap = splat8(int8(state[1]))
         unsatisfied = 0
         for k in range(segments.shape[0]):
-            p0, p1, z0, z1, sign_base = segments[k]
+            p0, p1, z0, z1, sign_base, message_base, block = segments[k]
             for zb in range(z0, z1, LANES):
+                heard = message_base + zb * block
                 least, rest = most, most
                 sign = load8(signs, sign_base + zb)
-                parity = widen(sign)
+                parity = sign
                 for e in range(p0, p1):
                     o = zb + shifts[np.uintp(e)]
                     if o >= lifting:
                         o -= lifting
                     total = load16(posterior, bases[np.uintp(e)] + o)
-                    wide = subtract16(total, load8(messages, e * lifting + zb))
+                    wide = subtract16(total, load8(messages, heard + (e - p0) * LANES))
                     incoming = narrow(wide)
                     store16(scratch, (e - p0) * LANES, wide)
                     store8(inputs, (e - p0) * LANES, incoming)
-                    parity = xor16(parity, total)
+                    parity = xor8(parity, narrow(total))
                     sign = xor8(sign, incoming)
                     size = magnitude8(incoming)
                     # `rest` is the boxplus of all but the least so far.
@@ -192,15 +193,19 @@ def decode(  # type: ignore[no-untyped-def]
                 unsatisfied += count_negative(parity)
                 others = minimum8(scale8(boxplus8(least, rest, knees), factor), cap)
                 at_least = minimum8(scale8(rest, factor), cap)
+                # Through memory: LLVM sees a select behind the mask and moves the scaling of both into the loop.
+                answer = (p1 - p0) * LANES
+                store8(inputs, answer, others)
+                store8(inputs, answer + LANES, xor8(others, at_least))
                 for e in range(p0, p1):
                     o = zb + shifts[np.uintp(e)]
                     if o >= lifting:
                         o -= lifting
                     wide = load16(scratch, (e - p0) * LANES)
                     incoming = load8(inputs, (e - p0) * LANES)
-                    size = magnitude8(incoming)
-                    message = negate_where8(where_equal8(size, least, at_least, others), xor8(sign, incoming))
-                    store8(messages, e * lifting + zb, message)
+                    special = keep_where_equal8(magnitude8(incoming), least, load8(inputs, answer + LANES))
+                    message = negate_where8(xor8(load8(inputs, answer), special), xor8(sign, incoming))
+                    store8(messages, heard + (e - p0) * LANES, message)
                     total = add16(wide, message)
                     base = bases[np.uintp(e)] + o
                     store16(posterior, base, total)

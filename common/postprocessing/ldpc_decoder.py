@@ -66,17 +66,25 @@ def scale_tables() -> tuple[NDArray[np.int64], NDArray[np.int64]]:
 
 def _segments(code: Code, units: int) -> NDArray[np.int64]:
     """Checks as ranges of copies for :func:`common.kernels.ldpc.decode`, pairs merged where they are not split."""
-    made = []
-    start, lifting = code.row_start, code.lifting
+    made: list[tuple[int, ...]] = []
+    start, lifting = code.row_start.tolist(), code.lifting
+
+    def add(row: int, end_row: int, first: int, end: int, together: int) -> None:
+        """Copies of the sum of rows, whose messages lie among those of the rows from ``together`` on."""
+        low = start[together] * lifting + (start[row] - start[together]) * LANES
+        # A pair's messages lie together whether it is split or not.
+        edges = start[together + (2 if together < 2 * code.merged else 1)] - start[together]
+        made.append((start[row], start[end_row], first, end, row * lifting, low, edges))
+
     for pair, split in enumerate(split_lanes(code, units).tolist()):
-        first, second = 2 * pair, 2 * pair + 1
+        row = 2 * pair
         if split:
-            made.append((start[first], start[second], 0, split, first * lifting))
-            made.append((start[second], start[second + 1], 0, split, second * lifting))
+            add(row, row + 1, 0, split, row)
+            add(row + 1, row + 2, 0, split, row)
         if split < lifting:
-            made.append((start[first], start[second + 1], split, lifting, first * lifting))
+            add(row, row + 2, split, lifting, row)
     for row in range(2 * code.merged, code.rows):
-        made.append((start[row], start[row + 1], 0, lifting, row * lifting))
+        add(row, row + 1, 0, lifting, row)
     return np.array(made, np.int64)
 
 
@@ -105,13 +113,13 @@ class LayeredDecoder:
         most = max(int((code.row_start[1:] - code.row_start[:-1])[2 * code.merged :].max(initial=0)), 1)
         pairs = code.row_start[2 : 2 * code.merged + 1 : 2] - code.row_start[0 : 2 * code.merged : 2]
         largest = LANES * max(most, int(pairs.max(initial=1)))
-        self._scratch, self._inputs = np.empty(largest, np.int16), np.empty(largest, np.int8)
+        self._scratch, self._inputs = np.empty(largest, np.int16), np.empty(largest + 2 * LANES, np.int8)
         self._signs = np.empty(code.rows * code.lifting, np.int8)
         degree = len(code.columns) / (code.rows - code.merged)
         first_cap = 2 * math.atanh((1 - 2 * qber) ** (degree - 1)) * UNITS_PER_NAT
         self._state = np.array([64, max(1, round(first_cap)), 0], np.int64)
         self._doubt = np.int16(level // (_RESCUES + 1))
-        self._segments = np.empty((0, 5), np.int64)
+        self._segments = np.empty((0, 7), np.int64)
 
     def reveal(self, units: int, wanted: Words) -> None:
         """See :class:`Decoder`."""
@@ -157,7 +165,7 @@ class ReferenceDecoder:
         """See :class:`Decoder`."""
         code, bits = self.code, np.unpackbits(wanted.astype("<u4").view(np.uint8), axis=1, bitorder="little")
         self._checks, values = [], []
-        for first, end, low, high, sign in _segments(code, units).tolist():
+        for first, end, low, high, sign, _, _ in _segments(code, units).tolist():
             copies = np.arange(low, high)
             at = (copies[:, None] + code.shifts[None, first:end]) % code.lifting
             self._checks.append(code.columns[None, first:end] * code.lifting + at)
