@@ -53,6 +53,7 @@ class Light(threading.Thread):
 
     def run(self) -> None:
         """Until :meth:`stop`."""
+        self._node.load.give_way("light")
         try:
             while not self._stop_asked.is_set():
                 self._send_batch()

@@ -78,6 +78,7 @@ class Clicks(threading.Thread):
 
     def run(self) -> None:
         """Until :meth:`stop` or the end of the recording."""
+        self._node.load.give_way("light")
         try:
             while not self._stop_asked.is_set():
                 with self._node.load.stage("tagger"):

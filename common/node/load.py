@@ -13,28 +13,27 @@ from collections import Counter
 from collections.abc import Callable, Iterator
 from typing import Any
 
+from common.node.lag import Lag
+
 LAG_STEP_S = 0.01
-SWITCH_INTERVAL_S = 0.0005
-"""How long a thread may keep the interpreter while the event loop waits for it (a tenth of Python's default)."""
-LONG_LANES = ("frames",)
-NICENESS = 5
-"""Threads of long jobs give way to the event loop, to the light and to the block whose key is waited for."""
-LAG_BINS_MS = (1.0, 2.0, 5.0, 10.0, 20.0, 50.0, 100.0)
+SWITCH_INTERVAL_S = 0.0001
+"""How long a thread may keep the interpreter while the event loop waits for it (a fiftieth of Python's default)."""
+NICENESS = {"frames": 10, "block": 5, "sift": 5, "light": 3}
+"""Threads of long jobs, of sifting and of the light give way to the event loop where cores are short, and frames to
+the block whose key is waited for."""
 
 
 class Load:
     """Counters that worker threads add to and the status shows.
 
-    ``loop_lag_ms`` is how much too late a timer of the event loop fired: bins up to ``LAG_BINS_MS``, and the worst.
+    ``loop_lag_ms`` is how much too late a timer of the event loop fired, and why: see :mod:`common.node.lag`.
     """
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
         self._cpu_s: dict[str, float] = {}
         self._waiting: Counter[str] = Counter()
-        self._lags = [0] * (len(LAG_BINS_MS) + 1)
-        self._worst_ms = 0.0
-        self._recent_ms = 0.0
+        self._lag = Lag()
         self._thread = threading.local()
         sys.setswitchinterval(SWITCH_INTERVAL_S)
 
@@ -57,44 +56,36 @@ class Load:
         def counted() -> Any:
             with self._lock:
                 self._waiting[lane] -= 1
-            if lane in LONG_LANES:
-                self._give_way()
+            self.give_way(lane)
             with self.stage(lane):
                 return work()
 
         return counted
 
-    def _give_way(self) -> None:
+    def give_way(self, lane: str) -> None:
         """Lower this thread's priority, once (a thread has its own on Linux; elsewhere nothing is done)."""
-        if not getattr(self._thread, "gave_way", False) and sys.platform == "linux":
+        if lane in NICENESS and not getattr(self._thread, "gave_way", False) and sys.platform == "linux":
             with contextlib.suppress(OSError):
-                os.setpriority(os.PRIO_PROCESS, threading.get_native_id(), NICENESS)
+                os.setpriority(os.PRIO_PROCESS, threading.get_native_id(), NICENESS[lane])
         self._thread.gave_way = True
 
     async def watch(self) -> None:
         """Measure the event loop's lag, for ever."""
         loop = asyncio.get_running_loop()
         while True:
+            self._lag.start()
             due = loop.time() + LAG_STEP_S
             await asyncio.sleep(LAG_STEP_S)
-            lag_ms = 1e3 * max(loop.time() - due, 0.0)
-            self._lags[sum(lag_ms > edge for edge in LAG_BINS_MS)] += 1
-            self._worst_ms, self._recent_ms = max(self._worst_ms, lag_ms), max(self._recent_ms, lag_ms)
+            self._lag.late(1e3 * max(loop.time() - due, 0.0))
 
     def document(self) -> dict[str, Any]:
         """For the status; the recent worst lag is since the last call."""
-        recent, self._recent_ms = self._recent_ms, 0.0
         with self._lock:
             cpu_s, waiting = dict(self._cpu_s), dict(self._waiting)
         return {
             "cpu_s": {**{name: round(spent, 3) for name, spent in cpu_s.items()}, "all": round(time.process_time(), 3)},
             "jobs_waiting": waiting,
-            "loop_lag_ms": {
-                "recent_worst": round(recent, 2),
-                "worst": round(self._worst_ms, 2),
-                "at_most": {f"{edge:g}": count for edge, count in zip(LAG_BINS_MS, self._lags, strict=False)},
-                "above": self._lags[-1],
-            },
+            "loop_lag_ms": self._lag.document(),
             "memory_bytes": memory_bytes(),
             "memory_peak_bytes": memory_peak_bytes(),
             "clock_s": round(time.monotonic(), 3),

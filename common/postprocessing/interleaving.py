@@ -6,6 +6,7 @@ the rate of the others. Ours, DECISIONS 23.
 
 from __future__ import annotations
 
+import functools
 import math
 
 import numpy as np
@@ -31,6 +32,7 @@ def frame_lengths(n_bits: int, frame_length_bits: int) -> list[int]:
     return np.diff([0, *ends]).tolist() if n_bits else []
 
 
+@functools.lru_cache(maxsize=4)
 def spread(n_bits: int) -> NDArray[np.int64]:
     """*(ceil(n_bits / 8),) int64*: places of the bytes in the order of the frames; a last broken byte stays last.
 
@@ -40,5 +42,7 @@ def spread(n_bits: int) -> NDArray[np.int64]:
     step = max(1, round(whole * (math.sqrt(5) - 1) / 2))
     while math.gcd(step, whole) > 1:
         step += 1
-    places = np.arange(whole, dtype=np.int64) * step % max(whole, 1)
-    return np.append(places, whole) if n_bits % 8 else places
+    places = np.arange(whole + (n_bits % 8 > 0), dtype=np.int64)
+    places[:whole] = places[:whole] * step % max(whole, 1)
+    places.setflags(write=False)  # kept: nearly all windows are equally long, and this took milliseconds
+    return places

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass, replace
+from functools import lru_cache
 from typing import Literal
 
 import numpy as np
@@ -155,6 +156,14 @@ def _median_efficiency(p: float) -> float:
     return 1.070 + 0.147 * (0.003 / p) ** 1.5
 
 
+@lru_cache(maxsize=64)
+def _fitting(frame_length_bits: int) -> tuple[Code, ...]:
+    """The codes of the shortest payload that holds the frame (kept: it is asked for every frame, on the event loop)."""
+    codes = code_table().codes
+    capacity = min(code.capacity_bits for code in codes if code.capacity_bits >= frame_length_bits)
+    return tuple(code for code in codes if code.capacity_bits == capacity)
+
+
 def _size(code: Code) -> int:
     return code.syndrome_bits
 
@@ -180,9 +189,7 @@ def choose_code(qber: float, frame_length_bits: int, efficiency: Efficiency, unc
     unsure = uncertainty * p * math.log2((1 - p) / p) / entropy
     first = _median_efficiency(p) * (setting.margin + setting.first * spread) * entropy * frame_length_bits
     step = setting.step * math.hypot(spread, unsure) * entropy * frame_length_bits
-    codes = code_table().codes
-    capacity = min(code.capacity_bits for code in codes if code.capacity_bits >= frame_length_bits)
-    fitting = [code for code in codes if code.capacity_bits == capacity]
+    fitting = _fitting(frame_length_bits)
     # All messages together must serve nearly every frame; above that, the largest code that fits into the first message
     # splits fewest checks there, and has the most left for later.
     last = _median_efficiency(p) * (1 + _SHORT / math.sqrt(frame_length_bits)) + _LAST * math.hypot(spread, unsure)

@@ -7,7 +7,10 @@ import contextlib
 import time
 from concurrent.futures import ThreadPoolExecutor
 
-from common.node.load import LAG_BINS_MS, Load, memory_bytes
+import pytest
+
+from common.node.lag import LAG_BINS_MS, split
+from common.node.load import Load, memory_bytes
 
 
 def test_jobs_wait_until_they_are_called_and_are_charged_to_their_lane() -> None:
@@ -49,9 +52,17 @@ async def test_a_blocked_event_loop_is_seen() -> None:
     lag = load.document()["loop_lag_ms"]
     watching.cancel()
     assert lag["worst"] >= 45.0
+    assert sum(lag["recent_causes"].values()) == pytest.approx(lag["recent_worst"], abs=0.1)
+    assert lag["recent_causes"]["own_work"] + lag["recent_causes"]["processor"] > 40.0
     assert list(lag["at_most"]) == [f"{edge:g}" for edge in LAG_BINS_MS]
     assert load.document()["loop_lag_ms"]["recent_worst"] == 0.0
 
 
 def test_memory_is_told() -> None:
     assert memory_bytes() > 1 << 20
+
+
+def test_a_lag_is_split_into_causes_that_add_up_to_it() -> None:
+    assert split(10.0, 3.0, 5.0) == {"own_work": 3.0, "processor": 5.0, "interpreter": 2.0}
+    assert split(4.0, 9.0, 3.0) == {"own_work": 1.0, "processor": 3.0, "interpreter": 0.0}
+    assert split(4.0, 9.0, 30.0) == {"own_work": 0.0, "processor": 4.0, "interpreter": 0.0}
