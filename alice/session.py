@@ -173,6 +173,7 @@ class AliceSession(LinkSession):
             self._say,
             lambda run: self._guard(block, run),
             self.now_ns,
+            self.undecoded_bits,
         )
         self._blocks[block_id] = block
         return block

@@ -30,7 +30,7 @@ MAX_BACKLOG_BLOCKS = 3
 MAX_BACKLOG_CHUNKS = 24
 MAX_BACKLOG_FRAME_BITS = 1 << 22
 PATIENT_FRAME_BITS = 1 << 21
-"""A tagger that can wait does so from here on: the fewer frames are open when a block ends, the sooner its key is out."""
+"""A tagger that can wait does so from here on: the fewer frames are open when a block ends, the sooner its key."""
 MIN_BACKLOG_FRAMES = 8
 MOST_DETECTIONS = 1 << 24
 """Announced detections without an answer, 10 bytes each: above, the open block of a real tagger is shed."""

@@ -223,6 +223,7 @@ class BobSession(LinkSession):
             self.say,
             lambda run: self._guard(block, run),
             self.now_ns,
+            self.undecoded_bits,
         ).begin()
         self._filling = self._blocks[block_id] = block
         self.blocks_opened += 1

@@ -57,7 +57,6 @@ def report(rows: list[dict[str, Any]], console: Console) -> None:
     lines = [
         (
             one["preset"],
-            f"{one['loss_db']:.2f}",
             f"{one['bits_per_pulse']:.3e}",
             f"{one['paper_bits_per_pulse']:.3e}",
             f"{one['bits_per_pulse'] / one['paper_bits_per_pulse']:.2f}",
@@ -70,10 +69,10 @@ def report(rows: list[dict[str, Any]], console: Console) -> None:
         )
         for one in rows
     ]
-    columns = ("link", "dB", "bits/pulse", "paper", "ratio", "QBER", "f_EC", "x real", "s after", "MB", "keys")
+    columns = ("link", "bits/pulse", "paper", "ratio", "QBER", "f_EC", "x real", "s after", "MB", "keys")
     seed = "no seed" if rows[0]["seed"] is None else f"seed {rows[0]['seed']}"
     title = f"{rows[0]['protocol']}, blocks of {rows[0]['block_size']} detections, composable, simulated light, {seed}"
-    console.print(table(title, columns, lines))
+    console.print(table(title, columns, lines, padding=0))
 
 
 @click.command("reproduce")
@@ -103,8 +102,8 @@ def command(
 ) -> int:
     """Run the five links of the source paper end to end and write the results beside its numbers.
 
-    `qkd figures --results reproduce.json` draws them. A block of 100000000 detections, as in the paper, is 11 s of light
-    at 0.17 dB and 346 s at 15.16 dB; how long the five take here: docs/reproduction.md.
+    `qkd figures --results reproduce.json` draws them. A block of 100000000 detections, as in the paper, is 11 s of
+    light at 0.17 dB and 346 s at 15.16 dB; how long the five take: docs/reproduction.md.
 
     Example: qkd reproduce --protocol bb84 --out reproduce.json
     """

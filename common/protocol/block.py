@@ -69,6 +69,7 @@ class Block:
     role, config, tracker : whose block, under which rules, with the link's running QBER.
     say, guard : see :class:`FrameExchange`.
     now_ns : when it was opened.
+    queue_bits : see :class:`FrameExchange`.
     """
 
     def __init__(
@@ -80,6 +81,7 @@ class Block:
         say: Callable[[Block, BlockMessage], Effect],
         guard: Callable[[Run], Run],
         now_ns: int,
+        queue_bits: Callable[[], int] | None = None,
     ) -> None:
         self.block_id = block_id
         self.role = role
@@ -88,7 +90,7 @@ class Block:
         self._opened_ns = now_ns
         self._filled_ns = 0
         self.frames = FrameExchange(
-            block_id, role, config.reconciliation, tracker, lambda message: say(self, message), guard
+            block_id, role, config.reconciliation, tracker, lambda message: say(self, message), guard, queue_bits
         )
         self.from_slot: int | None = None
         self.to_slot = 0
@@ -131,6 +133,11 @@ class Block:
     def slots_sent(self) -> int:
         """Key slots between the first and the last slot, gaps included (conservative), preambles not."""
         return 0 if self.from_slot is None else key_slots(self.from_slot, self.to_slot)
+
+    @property
+    def undecoded_bits(self) -> int:
+        """See :class:`common.protocol.session.BlockRecord`."""
+        return self.frames.undecoded_bits
 
     def reconciled(self) -> ReconciledKey:
         """Take the kept frames as one key."""

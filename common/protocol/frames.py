@@ -40,7 +40,9 @@ MOST_STEPS = 0xFFFF
 FRAMES_UNDER_WAY = 64
 """Frames under way: enough for a round trip of a second at full rate, and a bound on memory."""
 CALM_WINDOWS, BUSY_WINDOWS = 1.0, 1.5
-"""Windows of bits that wait for the decoder: up to the one it has time for the fewest bits, above the other for none."""
+"""Windows of bits that wait for the decoder: up to the first it has time for few bits, above the second it has none."""
+MANY_WINDOWS = 16
+"""In a block of more windows than this, what the last frames disclose does not matter and their time does."""
 SETTLED = 0.012
 """Relative uncertainty of the error rate below which all frames of a window may begin."""
 STATUS = {"more": 0, "decoded": 1, "failed": 2}
@@ -73,6 +75,7 @@ class FrameExchange:
     tracker : the link's running QBER; shared by consecutive blocks.
     say : moves the block along the table and makes the Send effect.
     guard : keeps a continuation from running after the block has ended.
+    queue_bits : what waits for the decoder in all blocks of the link; None: this exchange is alone.
     """
 
     def __init__(
@@ -83,9 +86,11 @@ class FrameExchange:
         tracker: QberTracker,
         say: Callable[[BlockMessage], Effect],
         guard: Callable[[Run], Run],
+        queue_bits: Callable[[], int] | None = None,
     ) -> None:
         self._block_id, self._role, self._settings, self._tracker = block_id, role, settings, tracker
         self._say, self._guard = say, guard
+        self._queue_bits = queue_bits or (lambda: self.undecoded_bits)
         self._bits = BitAccumulator()
         self._frames: dict[int, Frame] = {}
         self._cut = 0
@@ -95,7 +100,7 @@ class FrameExchange:
         self._failed: Counter[int] = Counter()
         self._waiting: deque[Frame] = deque()
         self._under_way = 0
-        self._undecoded_bits = 0
+        self.undecoded_bits = 0
         self.closed = False
         self.sifted_bits = 0
 
@@ -143,7 +148,7 @@ class FrameExchange:
             return [self._more(frame, frame.work)]
         self._finish(frame, "decoded" if message.status == STATUS["decoded"] else "failed", message.qber_steps)
         self._under_way -= 1
-        self._undecoded_bits -= frame.n_bits
+        self.undecoded_bits -= frame.n_bits
         return self._send_waiting()
 
     # -- what the block asks ------------------------------------------------------------------------------------------
@@ -237,7 +242,7 @@ class FrameExchange:
         if not self._is_reference(index):
             return self._correct(frame) if frame.early is not None else []
         self._waiting.append(frame)
-        self._undecoded_bits += n_bits
+        self.undecoded_bits += n_bits
         return self._send_waiting()
 
     def _send_waiting(self) -> list[Effect]:
@@ -258,13 +263,13 @@ class FrameExchange:
     def efficiency(self) -> Efficiency:
         """What the next reference frame is made for: few bits while the decoder keeps up, little work when it does not.
 
-        The last frames of a block, for which its key waits, are made to need one message.
+        The last frames of a large block, for which its key waits, are made to need one message.
         """
         wanted = self._settings.efficiency
         if wanted != "auto":
             return wanted
-        windows = self._undecoded_bits / window_bits(self._settings.frame_length_bits)
-        if self.closed:
+        windows = self._queue_bits() / window_bits(self._settings.frame_length_bits)
+        if self.closed and self._windows > MANY_WINDOWS:
             return "fast"
         return "efficient" if windows <= CALM_WINDOWS else "balanced" if windows <= BUSY_WINDOWS else "fast"
 

@@ -96,6 +96,11 @@ class BlockRecord(Protocol):
     block_id: int
     state: State
 
+    @property
+    def undecoded_bits(self) -> int:
+        """Bits in frames of this end that wait for the peer's decoder."""
+        ...
+
     def wipe(self) -> None:
         """Overwrite all key material."""
         ...
@@ -283,6 +288,10 @@ class LinkSession(ABC):
         return self.guarded(Run("store", lambda: self._accept_request(message.payload), done))
 
     # -- blocks -------------------------------------------------------------------------------------------------------
+
+    def undecoded_bits(self) -> int:
+        """What waits for the peer's decoder in all open blocks."""
+        return sum(block.undecoded_bits for block in self.open_blocks())
 
     def step(self, block: BlockRecord, message: BlockMessage, *, ours: bool) -> bool:
         """Move a block along the table; False if the message is to be ignored."""

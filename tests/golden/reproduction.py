@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import math
 from collections.abc import Callable, Iterable
 from functools import lru_cache
@@ -32,6 +33,7 @@ from common.security.rates import (
 )
 
 PAGE = Path(__file__).parents[2] / "docs" / "reproduction.md"
+MEASURED_RUNS = Path(__file__).with_name("end_to_end.json")
 BLOCK = 100_000_000
 PAPER = EpsilonBudget("paper")
 FIELD = PRESETS["field-14.6dB"]
@@ -114,6 +116,32 @@ def rates() -> str:
         rows.append((f"{loss:g}", f"{measured:.2e}", *cells))
     head = ("loss dB", "measured", "three states, composable", "three states, `paper`", "three states, `anytime`")
     return table((*head, "four states, composable"), rows)
+
+
+def measured_runs() -> list[dict[str, Any]]:
+    """Rows of `qkd reproduce --json` of both protocols, as they were measured."""
+    return list(json.loads(MEASURED_RUNS.read_text())["rows"])
+
+
+def end_to_end() -> str:
+    """What both daemons delivered: a stored measurement, beside the paper's and what was to be expected of it."""
+    rows = []
+    for run in measured_runs():
+        ours, theirs = run["bits_per_pulse"], run["paper_bits_per_pulse"]
+        cells = [f"{theirs:.2e}", f"{ours:.3e} ({percent(ours, theirs)})", f"{expected_run(run):.3e}"]
+        cells += [f"{100 * run['qber']:.2f} %", f"{run['f_ec']:.3f}", f"{run['frames_failed']} of {run['frames']}"]
+        cells += [f"{run['real_time_factor']:.1f}", f"{run['seconds_after_last_detection']:.1f}"]
+        cells += [f"{run['memory_peak_bytes'] / 1e6:.0f}", f"{run['duration_s']:.0f}"]
+        rows.append((run["protocol"], f"{run['loss_db']:g}", *cells))
+    head = ("protocol", "loss dB", "paper", "delivered", "expected", "error rate", "f_EC", "frames failed")
+    return table((*head, "real time", "s after light", "MB", "s in all"), rows)
+
+
+def expected_run(run: dict[str, Any]) -> float:
+    """Bits per pulse that `qkd plan rate` expects at the f_EC and the settings of a run."""
+    link, protocol = PRESETS[run["preset"]], run["protocol"]
+    task = Task(link, protocol, run["block_size"], f_ec=run["f_ec"])
+    return evaluate(task, recommended_settings(link, run["block_size"], protocol)).bits_per_pulse
 
 
 def phase_errors() -> str:
@@ -230,6 +258,7 @@ def package() -> str:
 TABLES: dict[str, Callable[[], str]] = {
     "equations": equations,
     "rates": rates,
+    "end to end": end_to_end,
     "phase errors": phase_errors,
     "advantages": advantages,
     "epsilons": epsilons,
