@@ -90,6 +90,7 @@ class FrameExchange:
     ) -> None:
         self._block_id, self._role, self._settings, self._tracker = block_id, role, settings, tracker
         self._say, self._guard = say, guard
+        self.undecoded_bits = 0
         self._queue_bits = queue_bits or (lambda: self.undecoded_bits)
         self._bits = BitAccumulator()
         self._frames: dict[int, Frame] = {}
@@ -100,7 +101,6 @@ class FrameExchange:
         self._failed: Counter[int] = Counter()
         self._waiting: deque[Frame] = deque()
         self._under_way = 0
-        self.undecoded_bits = 0
         self.closed = False
         self.sifted_bits = 0
 

@@ -7,7 +7,7 @@ import pytest
 
 from common.planning.paper import MEASURED
 from common.planning.presets import PRESETS
-from tests.golden.reproduction import PAGE, TABLES, detector, naive, rate, written
+from tests.golden.reproduction import PAGE, TABLES, detector, expected_run, measured_runs, naive, rate, written
 
 
 @pytest.mark.parametrize("name", TABLES)
@@ -22,6 +22,19 @@ def test_mismatched_events_explain_the_paper_s_rates_better_than_errors_of_r_alo
     proven, (phi, bits) = rate(preset, "three-state"), naive(preset)
     assert phi < proven.ledger.phi_upper
     assert 0.0 < proven.bits_per_pulse - measured < bits - measured
+
+
+def test_the_stored_runs_are_whole_and_what_was_to_be_expected() -> None:
+    runs = measured_runs()
+    assert {(run["preset"], run["protocol"]) for run in runs} == {
+        (p, q) for p in MEASURED for q in ("three-state", "bb84")
+    }
+    for run in runs:
+        assert run["block_size"] == 100_000_000
+        assert run["keys_equal"]
+        assert run["bits_per_pulse"] == run["secret_bits"] / run["slots"]
+        assert run["bits_per_pulse"] > MEASURED[run["preset"]][1]
+        assert run["bits_per_pulse"] == pytest.approx(expected_run(run), rel=0.03)
 
 
 def test_the_package_s_finite_rate_is_above_its_own_limit() -> None:
