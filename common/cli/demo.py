@@ -180,7 +180,7 @@ def prepare(
     }
     if weather:
         bob["devices"]["time_tagger"]["weather"] = WEATHER
-        bob["devices"]["polarisation_controller"] = {"driver": "twin-link-polarisation", **light}
+        bob["devices"]["polarisation_controller"] = {"driver": "twin-polarisation-controller", **light}
         bob["polarisation"] = {"feedback": True}
     initialise(directory, {"alice": alice, "bob": bob})
     return Daemon("alice", directory), Daemon("bob", directory)

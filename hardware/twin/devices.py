@@ -7,7 +7,6 @@ from typing import Any
 from weakref import WeakValueDictionary
 
 import numpy as np
-from numpy.typing import NDArray
 from pydantic import BaseModel, ConfigDict, Field
 
 from common.config import Config
@@ -15,11 +14,12 @@ from common.datatypes import Symbols, TimeTags
 from common.errors import ConfigurationError, DeviceError
 from common.planning.presets import PRESETS, LinkParameters
 from common.units import PS_PER_S
-from hardware.interfaces import NONE_HELD, DeviceInfo, SlotOrder, check_axes
+from hardware.interfaces import NONE_HELD, DeviceInfo, SlotOrder
 from hardware.registry import parse_parameters
+from hardware.twin.axes import AxesTwin
 from hardware.twin.fibre import FibreEntrance, FibreExit, Light
 from hardware.twin.physics import CLOCK_WALK_PER_SQRT_S, CLOCK_WHITE_SQRT_S, Receiver, TaggerClock
-from hardware.twin.weather import N_AXES, Climate, Weather
+from hardware.twin.weather import Climate, Weather
 
 _MAX_OFFSET_PPM = 20.0
 _MAX_START_S = 1000.0
@@ -122,6 +122,8 @@ class TwinTimeTagger:
     """
 
     can_wait = True
+    axes: AxesTwin | None
+    """Retarders of a controller that stands before the receiver: the light follows within 55 ms."""
 
     def __init__(self, parameters: dict[str, Any], config: Config) -> None:
         given = parse_parameters(TaggerParameters, parameters, "twin-time-tagger")
@@ -143,10 +145,11 @@ class TwinTimeTagger:
         )
         climate = Climate(**given.weather.model_dump())
         weather = None
+        self.axes = None
         if not climate.calm or "polarisation_controller" in config.devices:
             weather = Weather(climate, np.random.default_rng(seed.spawn(1)[0]))
         self._receiver = Receiver(link, config.link.intensities, clock, seed, weather)
-        _receivers[given.fibre] = self._receiver
+        _taggers[given.fibre] = self
         self._fibre = FibreExit(given.fibre)
         self._resolution_ps, self._closed = link.resolution_ps, False
         self._draws = draws
@@ -174,6 +177,8 @@ class TwinTimeTagger:
         pause = None
         if self._next_slot is not None and (light.after_dark or light.first_slot != self._next_slot):
             pause = self._receiver.darkness((_PAUSE_S + float(self._draws.uniform(0.0, 1e-6))) * PS_PER_S)
+        if self.axes is not None:
+            self._receiver.controller = np.array(self.axes.positions)
         self._next_slot = light.first_slot + 64 * int(light.basis.size)
         times, channels, self._until_ps = self._receiver.light(light.basis, light.bit, light.intensity)
         if pause is not None:
@@ -186,33 +191,15 @@ class TwinTimeTagger:
         self._fibre.close()
 
 
-#: Bob's open receivers by their fibre: a polarisation controller stands before one of them.
-_receivers: WeakValueDictionary[str, Receiver] = WeakValueDictionary()
+#: Bob's open taggers by their fibre: a polarisation controller stands before one of them.
+_taggers: WeakValueDictionary[str, TwinTimeTagger] = WeakValueDictionary()
 
 
-class TwinPolarisationController:
-    """Four retarders before Bob's receiver, simulated (:func:`~hardware.twin.weather.controller_rotation`).
-
-    Parameters
-    ----------
-    parameters : ``fibre``, the address of the twin time tagger that it stands before; that one is opened first.
-    """
-
-    n_axes = N_AXES
-
-    def __init__(self, parameters: dict[str, Any], config: Config) -> None:
-        given = parse_parameters(ModulatorParameters, parameters, "twin-link-polarisation")
-        if given.fibre not in _receivers:
-            raise ConfigurationError(
-                f"devices.polarisation_controller: no twin time tagger listens to {given.fibre!r} in this process",
-                remedy="Give it the `fibre` of devices.time_tagger.",
-            )
-        self.info = DeviceInfo("polarisation controller", "digital twin", simulated=True)
-        self._receiver = _receivers[given.fibre]
-
-    def set_axes(self, positions: NDArray[np.float64]) -> None:
-        """Turn at once; the light follows within the next 55 ms."""
-        self._receiver.controller = np.array(check_axes(positions, N_AXES), np.float64)
-
-    def close(self) -> None:
-        """Stays where it is."""
+def tagger_at(fibre: str) -> TwinTimeTagger:
+    """The open twin that listens to a fibre in this process."""
+    if fibre not in _taggers:
+        raise ConfigurationError(
+            f"devices.polarisation_controller: no twin time tagger listens to {fibre!r} in this process",
+            remedy="Give it the `fibre` of devices.time_tagger.",
+        )
+    return _taggers[fibre]

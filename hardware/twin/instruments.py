@@ -7,8 +7,7 @@ They obey their physics and nothing more: what a power meter reads is what the a
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -19,34 +18,9 @@ from common.errors import DeviceError
 from common.units import transmittance_from_db
 from hardware.interfaces import DeviceInfo, check_axes
 from hardware.registry import parse_parameters
-
-
-@dataclass
-class Lagging:
-    """A quantity that takes a number of readings to reach its target."""
-
-    target: float
-    lag: int = 0
-    _from: float = field(init=False)
-    _left: int = field(init=False, default=0)
-
-    def __post_init__(self) -> None:
-        self._from = self.target
-
-    def set(self, target: float) -> None:
-        """Start to move."""
-        self._from, self._left, self.target = self.now, self.lag, target
-
-    @property
-    def now(self) -> float:
-        """Where it is."""
-        return self.target if not self._left else self._from + (self.target - self._from) / (1 + self._left)
-
-    def read(self) -> float:
-        """Read it: time goes on by one reading."""
-        value = self.now
-        self._left = max(self._left - 1, 0)
-        return value
+from hardware.twin.axes import AxesTwin, Lagging
+from hardware.twin.devices import tagger_at
+from hardware.twin.weather import N_AXES
 
 
 class AttenuatorTwin:
@@ -81,13 +55,6 @@ class PowerMeterTwin:
         return self.source_w * (self.behind.transmittance if self.behind else 1.0)
 
 
-class AxesTwin:
-    """Positions of retarders, 0..1 of their range."""
-
-    def __init__(self, n_axes: int, lag: int = 0) -> None:
-        self.axes = [Lagging(0.0, lag) for _ in range(n_axes)]
-
-
 class BiasTwin:
     """Detectors in darkness: 10 counts per second each while biased, none otherwise."""
 
@@ -112,9 +79,11 @@ class Parameters(BaseModel):
 class _Twin:
     tried = True
     kind = ""
+    model: ClassVar[type[Parameters]] = Parameters
 
     def __init__(self, parameters: dict[str, Any], config: Config) -> None:
-        self._lag = parse_parameters(Parameters, parameters, f"twin-{self.kind.replace(' ', '-')}").lag
+        self._given: Any = parse_parameters(self.model, parameters, f"twin-{self.kind.replace(' ', '-')}")
+        self._lag = self._given.lag
         self.info = DeviceInfo(self.kind, "digital twin", simulated=True)
         self._closed = False
 
@@ -172,18 +141,28 @@ class TwinPowerMeter(_Twin):
         return self.twin.power_w
 
 
+class PolarisationParameters(Parameters):
+    """Manifest of `twin-polarisation-controller`."""
+
+    fibre: str = ""
+    """Of the twin time tagger that it stands before; without one it turns no light."""
+
+
 class TwinPolarisation(_Twin):
-    """`twin-polarisation-controller`: three retarders."""
+    """`twin-polarisation-controller`: four retarders (:func:`~hardware.twin.weather.controller_rotation`)."""
 
     kind = "polarisation controller"
-    n_axes = 3
+    model: ClassVar[type[Parameters]] = PolarisationParameters
+    n_axes = N_AXES
 
     def __init__(self, parameters: dict[str, Any], config: Config) -> None:
         super().__init__(parameters, config)
         self.twin = AxesTwin(self.n_axes, self._lag)
+        if self._given.fibre:
+            tagger_at(self._given.fibre).axes = self.twin
 
     def set_axes(self, positions: NDArray[np.float64]) -> None:
-        """*(3,) float64* in 0..1."""
+        """*(4,) float64* in 0..1; the light of the fibre, if there is one, follows within the next 55 ms."""
         self._alive()
         for axis, target in zip(self.twin.axes, check_axes(positions, self.n_axes), strict=True):
             axis.set(target)

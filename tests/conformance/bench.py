@@ -6,7 +6,8 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
 
-from hardware.twin.instruments import AttenuatorTwin, AxesTwin, BiasTwin, PowerMeterTwin
+from hardware.twin.axes import AxesTwin
+from hardware.twin.instruments import AttenuatorTwin, BiasTwin, PowerMeterTwin
 from hardware.twin.wire.instruments import AptDialogue, OzDialogue, WebSqDialogue, websq_counts
 from hardware.twin.wire.scpi import Instrument, ScpiDialogue, attenuator, power_meter, voltage_source
 from hardware.twin.wire.server import Faults, WireServer

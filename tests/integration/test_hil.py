@@ -10,7 +10,8 @@ import tomlkit
 from common.cli.demo import Daemon, running
 from common.config import load_config
 from common.planning.presets import PRESETS
-from hardware.twin.wire.hil import serve_modulator, serve_tagger
+from hardware.twin.axes import AxesTwin
+from hardware.twin.wire.hil import serve_bench, serve_modulator, serve_tagger
 from hardware.twin.wire.server import WireServer
 from tests.integration.nodes import good_blocks, pair, wait_until
 
@@ -40,4 +41,24 @@ def test_daemons_make_a_key_through_instruments_on_a_wire(modulator: str, tagger
         put_behind_the_wire(bob, "time_tagger", serve_tagger(server, fibre, PRESET, driver=tagger))
         with running(alice, bob):
             wait_until(lambda: good_blocks(alice, bob) >= 1, alice, bob)
+    assert alice.good[0]["secret_bits"] == bob.good[0]["secret_bits"] > 0
+
+
+@pytest.mark.slow
+def test_the_feedback_finds_the_polarisation_through_the_paddles_wire(tmp_path: Path) -> None:
+    alice, bob = pair(tmp_path)
+    document = tomlkit.parse(bob.config.read_text())
+    fibre = str(document["devices"]["time_tagger"]["fibre"])
+    paddles = AxesTwin(3)
+    with WireServer() as server:
+        controller = serve_bench(server, paddles=paddles)["polarisation_controller"]
+        weather = {"random_polarisation": True}
+        tagger = serve_tagger(server, fibre, "lab-0.17dB", paddles=paddles, seed=4, weather=weather)
+        document["devices"] = {"time_tagger": tagger, "polarisation_controller": controller}
+        document["polarisation"] = {"feedback": True, "patience_s": 1.0, "enough_clicks": 600}
+        bob.config.write_text(tomlkit.dumps(document))
+        with running(alice, bob):
+            wait_until(lambda: good_blocks(alice, bob) >= 1, alice, bob)
+    assert any(position for position in paddles.positions)
+    assert bob.good[0]["qber"] < 0.04
     assert alice.good[0]["secret_bits"] == bob.good[0]["secret_bits"] > 0

@@ -11,11 +11,12 @@ import click
 import tomlkit
 
 from common.cli.demo import free_ports
-from common.config import Config
+from common.config import Config, DeviceSection
 from common.planning.presets import PRESETS
+from hardware.twin.axes import AxesTwin
 from hardware.twin.devices import TwinTimeTagger
 from hardware.twin.generator import LEVELS_V, GeneratorTwin
-from hardware.twin.instruments import AttenuatorTwin, AxesTwin, BiasTwin, PowerMeterTwin
+from hardware.twin.instruments import AttenuatorTwin, BiasTwin, PowerMeterTwin
 from hardware.twin.wire.generators import keysight, tektronix
 from hardware.twin.wire.ills import Ill, fault_option, parse_ills
 from hardware.twin.wire.instruments import AptDialogue, OzDialogue, WebSqDialogue, websq_counts
@@ -36,9 +37,15 @@ TAGGERS = ("tcp-tags", "id-time-controller")
 
 
 def serve_bench(
-    server: WireServer, host: str = "127.0.0.1", ills: Mapping[str, Ill] = MappingProxyType({})
+    server: WireServer,
+    host: str = "127.0.0.1",
+    ills: Mapping[str, Ill] = MappingProxyType({}),
+    paddles: AxesTwin | None = None,
 ) -> dict[str, dict[str, Any]]:
-    """Start every twin; role -> driver and parameters. The power meter stands behind the first attenuator."""
+    """Start every twin; role -> driver and parameters. The power meter stands behind the first attenuator.
+
+    ``paddles`` : those of the first polarisation controller, where they turn a twin's light.
+    """
 
     def ill(role: str) -> Ill:
         return ills.get(role, Ill())
@@ -53,7 +60,9 @@ def serve_bench(
 
     first = AttenuatorTwin(lag=ill("attenuator").lag)
     exfo, oz = (AttenuatorTwin(lag=ill(role).lag) for role in ("attenuator_exfo", "attenuator_oz"))
-    paddles, plates = (AxesTwin(3, ill(role).lag) for role in (CONTROLLER, VOLTAGE_CONTROLLER))
+    paddles, plates = paddles or AxesTwin(3), AxesTwin(3, ill(VOLTAGE_CONTROLLER).lag)
+    for axis in paddles.axes:
+        axis.lag = ill(CONTROLLER).lag
     bias, faults = BiasTwin(), ill("detector_bias").faults
     control = server.tcp(lambda: WebSqDialogue(bias, faults), host)
     counts = server.stream(lambda reader, writer: websq_counts(bias, faults, writer), host)
@@ -108,10 +117,21 @@ def serve_modulator(
 
 
 def serve_tagger(
-    server: WireServer, fibre: str, preset: str, host: str = "127.0.0.1", driver: str = "tcp-tags"
+    server: WireServer,
+    fibre: str,
+    preset: str,
+    host: str = "127.0.0.1",
+    driver: str = "tcp-tags",
+    paddles: AxesTwin | None = None,
+    **more: Any,
 ) -> dict[str, Any]:
-    """Start the simulated receiver behind one of ``TAGGERS``; driver and parameters for Bob's time tagger."""
-    tagger = TwinTimeTagger({"fibre": fibre, "preset": preset}, Config(role="bob"))
+    """Start the simulated receiver behind one of ``TAGGERS``; driver and parameters for Bob's time tagger.
+
+    ``paddles`` turn its light. ``more`` : parameters of the twin, such as its weather.
+    """
+    turning = {CONTROLLER: DeviceSection(driver="twin-polarisation-controller")} if paddles else {}
+    tagger = TwinTimeTagger({"fibre": fibre, "preset": preset, **more}, Config(role="bob", devices=turning))
+    tagger.axes = paddles
     if driver == "id-time-controller":
         twin = TimeControllerTwin(tagger, host).__enter__()
         server.defer(twin.__exit__)
@@ -145,16 +165,17 @@ def command(
         raise click.UsageError("--light is for Alice's bench and --fibre for Bob's: start one for each")
     ills = parse_ills(fault)
     with WireServer() as server:
-        document: dict[str, Any] = {"role": "bob" if fibre else "alice", "devices": serve_bench(server, host, ills)}
+        paddles = AxesTwin(3)
+        devices = serve_bench(server, host, ills, paddles)
         if fibre:
-            document["devices"]["time_tagger"] = serve_tagger(server, fibre, preset, host, tagger)
+            devices["time_tagger"] = serve_tagger(server, fibre, preset, host, tagger, paddles)
         if light:
             rate_hz = PRESETS[preset].clock_rate_hz
-            given = ills.get("modulator")
-            document["devices"]["modulator"] = serve_modulator(server, modulator, light, rate_hz, host, given)
-        served = [role for role in document["devices"] if role != "time_tagger"]
+            devices["modulator"] = serve_modulator(server, modulator, light, rate_hz, host, ills.get("modulator"))
+        served = [role for role in devices if role != "time_tagger"]
         if unknown := sorted(set(ills) - set(served)):
             raise click.UsageError(f"--fault: {unknown[0]} is not among the instruments that can: {', '.join(served)}")
+        document: dict[str, Any] = {"role": "bob" if fibre else "alice", "devices": devices}
         print(tomlkit.dumps(document), flush=True)
         click.echo("serving until Ctrl-C", err=True)
         threading.Event().wait()

@@ -6,7 +6,8 @@ import asyncio
 import json
 import struct
 
-from hardware.twin.instruments import AttenuatorTwin, AxesTwin, BiasTwin
+from hardware.twin.axes import AxesTwin
+from hardware.twin.instruments import AttenuatorTwin, BiasTwin
 from hardware.twin.wire.server import Faults
 
 PERIOD_MS = 100.0

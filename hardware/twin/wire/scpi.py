@@ -7,7 +7,8 @@ from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass, field
 
-from hardware.twin.instruments import AttenuatorTwin, AxesTwin, PowerMeterTwin
+from hardware.twin.axes import AxesTwin
+from hardware.twin.instruments import AttenuatorTwin, PowerMeterTwin
 from hardware.twin.wire.server import Faults
 
 Handler = Callable[[str, bytes], str | None]
