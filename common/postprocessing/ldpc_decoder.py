@@ -66,25 +66,17 @@ def scale_tables() -> tuple[NDArray[np.int64], NDArray[np.int64]]:
 
 def _segments(code: Code, units: int) -> NDArray[np.int64]:
     """Checks as ranges of copies for :func:`common.kernels.ldpc.decode`, pairs merged where they are not split."""
-    made: list[tuple[int, ...]] = []
-    start, lifting = code.row_start.tolist(), code.lifting
-
-    def add(row: int, end_row: int, first: int, end: int, together: int) -> None:
-        """Copies of the sum of rows, whose messages lie among those of the rows from ``together`` on."""
-        low = start[together] * lifting + (start[row] - start[together]) * LANES
-        # A pair's messages lie together whether it is split or not.
-        edges = start[together + (2 if together < 2 * code.merged else 1)] - start[together]
-        made.append((start[row], start[end_row], first, end, row * lifting, low, edges))
-
+    made = []
+    start, lifting = code.row_start, code.lifting
     for pair, split in enumerate(split_lanes(code, units).tolist()):
-        row = 2 * pair
+        first, second = 2 * pair, 2 * pair + 1
         if split:
-            add(row, row + 1, 0, split, row)
-            add(row + 1, row + 2, 0, split, row)
+            made.append((start[first], start[second], 0, split, first * lifting))
+            made.append((start[second], start[second + 1], 0, split, second * lifting))
         if split < lifting:
-            add(row, row + 2, split, lifting, row)
+            made.append((start[first], start[second + 1], split, lifting, first * lifting))
     for row in range(2 * code.merged, code.rows):
-        add(row, row + 1, 0, lifting, row)
+        made.append((start[row], start[row + 1], 0, lifting, row * lifting))
     return np.array(made, np.int64)
 
 
@@ -119,7 +111,7 @@ class LayeredDecoder:
         first_cap = 2 * math.atanh((1 - 2 * qber) ** (degree - 1)) * UNITS_PER_NAT
         self._state = np.array([64, max(1, round(first_cap)), 0], np.int64)
         self._doubt = np.int16(level // (_RESCUES + 1))
-        self._segments = np.empty((0, 7), np.int64)
+        self._segments = np.empty((0, 5), np.int64)
 
     def reveal(self, units: int, wanted: Words) -> None:
         """See :class:`Decoder`."""
@@ -165,7 +157,7 @@ class ReferenceDecoder:
         """See :class:`Decoder`."""
         code, bits = self.code, np.unpackbits(wanted.astype("<u4").view(np.uint8), axis=1, bitorder="little")
         self._checks, values = [], []
-        for first, end, low, high, sign, _, _ in _segments(code, units).tolist():
+        for first, end, low, high, sign in _segments(code, units).tolist():
             copies = np.arange(low, high)
             at = (copies[:, None] + code.shifts[None, first:end]) % code.lifting
             self._checks.append(code.columns[None, first:end] * code.lifting + at)

@@ -98,11 +98,10 @@ def slow_iteration(decoder: LayeredDecoder, factor: int, cap: int, knee: int) ->
     """One layered iteration from the definition, lane by lane, on the decoder's own arrays; unsatisfied checks."""
     code, posterior, messages = decoder.code, decoder._posterior, decoder._messages
     unsatisfied = 0
-    for first, end, low, high, sign_base, message_base, block in decoder._segments.tolist():
+    for first, end, low, high, sign_base in decoder._segments.tolist():
         for x in range(low, high):
-            here = [message_base + x // 64 * 64 * block + x % 64 + 64 * i for i in range(end - first)]
             places = [int(decoder._bases[e]) + (x + int(code.shifts[e])) % code.lifting for e in range(first, end)]
-            heard = [int(messages[i]) for i in here]
+            heard = [int(messages[e * code.lifting + x]) for e in range(first, end)]
             wide = [int(posterior[p]) - message for p, message in zip(places, heard, strict=True)]
             odd = int(decoder._signs[sign_base + x] < 0)
             unsatisfied += (odd + sum(posterior[p] < 0 for p in places)) % 2
@@ -118,7 +117,7 @@ def slow_iteration(decoder: LayeredDecoder, factor: int, cap: int, knee: int) ->
             for e, place, value, size, own in zip(range(first, end), places, wide, sizes, narrow, strict=True):
                 message = at_least if size == least else others
                 message = -message if (negative + (own < 0)) % 2 else message
-                messages[here[e - first]] = message
+                messages[e * code.lifting + x] = message
                 column = int(code.columns[e])
                 for copy in (-code.lifting, 0, code.lifting):
                     at = place + copy
