@@ -34,6 +34,7 @@ def sample(role: str, status: dict[str, Any], hours: float) -> dict[str, Any]:
         "state": status.get("state", "starting"),
         "memory_bytes": load.get("memory_bytes", 0),
         "loop_lag_ms": load.get("loop_lag_ms", {}).get("recent_worst", 0.0),
+        "loop_lag_total_ms": load.get("loop_lag_ms", {}).get("total", {}),
         "secret_key_rate_bps": status.get("secret_key_rate_bps", 0.0),
         "real_time_factor": status.get("real_time_factor", 0.0),
         "jobs_waiting": sum(load.get("jobs_waiting", {}).values()),
@@ -80,6 +81,7 @@ def conclude(record: list[dict[str, Any]], keys_compared: int, keys_equal: bool)
         "memory": memory,
         "memory_flat": all(verdict["flat"] for verdict in memory.values()),
         "loop_lag_ms": {"median_of_worst": median(lags), "worst": max(lags)},
+        "loop_lag_total_ms": {role: last[role]["loop_lag_total_ms"] for role in ROLES},
         "real_time_factor": last["bob"]["real_time_factor"],
         "secret_key_rate_bps": last["bob"]["secret_key_rate_bps"],
         "blocks_committed": {role: last[role]["blocks_committed"] for role in ROLES},
@@ -136,6 +138,13 @@ def report(document: dict[str, Any], console: Console) -> None:
     lag = document["loop_lag_ms"]
     rows += [
         ("event loop's lag", f"worst {lag['worst']:.1f} ms, typical worst of a second {lag['median_of_worst']:.1f} ms"),
+        *[
+            (
+                f"lag of {role}, why",
+                ", ".join(f"{cause} {spent:.0f} ms" for cause, spent in causes.items()) or "unknown",
+            )
+            for role, causes in document["loop_lag_total_ms"].items()
+        ],
         ("real-time factor", f"{document['real_time_factor']:.2f}"),
         ("secret key", f"{document['secret_key_rate_bps']:.0f} bit/s"),
         ("blocks with key", str(document["blocks_committed"]["bob"])),

@@ -56,7 +56,7 @@ def compare_leading(levels: Words, numerator: int, below: Words, undecided: Word
 @njit(cache=True, nogil=True)
 def fill_symbols(
     values: Words, chunks: NDArray[np.uint16], start: int, numerator: int, x_random: bool, basis: Words, bit: Words
-) -> tuple[np.int64, int]:
+) -> tuple[int, np.int64]:
     """Finish what :func:`compare_leading` began: one 16-bit number for each undecided lane, then the bit plane.
 
     Parameters
@@ -93,7 +93,7 @@ def fill_symbols(
         basis[done] = ~below
         bit[done] = value if x_random else value & below
         done += 1
-    return np.int64(done), np.int64(used) - start
+    return done, np.int64(used) - start
 
 
 @njit(cache=True, nogil=True)
