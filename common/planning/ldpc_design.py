@@ -18,7 +18,8 @@ from numpy.typing import NDArray
 
 from common.kernels.lanes import LANES
 from common.planning.ldpc_density import Distribution, efficiency, evolve, optimise
-from common.planning.ldpc_peg import BaseGraph, degree_sequence, grow, split
+from common.planning.ldpc_peg import BaseGraph, degree_sequence, draw_quota, grow, split
+from common.postprocessing.ldpc_codes import LIFTED_FROM_RATE
 from common.security.bounds import binary_entropy
 
 DISTRIBUTIONS_FILE = "ldpc_distributions.json"
@@ -32,14 +33,22 @@ _START: Distribution = {2: 0.09, 3: 0.22, 7: 0.24, 8: 0.12, 14: 0.33}
 #: Lowest and highest share of checks to payload bits in the first message, the least step between codes (splitting
 #: checks to bridge it costs about a tenth of what it adds), and the share of checks that can be split.
 LOWEST_RATE, HIGHEST_RATE, RATE_STEP, SPLIT = 0.030, 0.56, 0.028, 0.12
-#: Sizes of a codeword in the file; the table lifts them to further sizes.
-SIZES = (1 << 14, 1 << 16, 1 << 18)
+#: Sizes of a codeword in the file, and the highest share of checks at each; the table lifts the codes to further sizes.
+#: Few rows are filled alike, since a heavy column meets nearly all of them, and 2^18 gets a search of its own.
+SIZES = {1 << 14: HIGHEST_RATE, 1 << 16: HIGHEST_RATE, 1 << 18: LIFTED_FROM_RATE}
+#: Degree from which a column is heavy, and the most of its edges in one half of the rows: measured, DECISIONS 16.
+HEAVY, SHARE_MOST = 17, 0.65
 SEED = 20261124
 
 
-def column_count(rate: float, size: int) -> int:
-    """Base columns: twice as many where a row would otherwise be one of very few, and the circulants allow it."""
-    return 512 if rate < 0.12 and size >= 512 * LANES else 256
+def column_count(size: int) -> int:
+    """Base columns, as far as the circulants allow: in a small base the same mixtures of columns come again and again."""
+    return min(512, size // LANES)
+
+
+def heavy_share(rate: float) -> float:
+    """The fewer the rows, the more of them a heavy column meets anyway."""
+    return min(0.5 + 2.5 * (rate - 0.11), SHARE_MOST)
 
 
 def _start(qber: float, degree: int, degrees: tuple[int, ...], known: Distribution | None) -> Distribution | None:
@@ -108,9 +117,8 @@ def pair_count(checks: int) -> int:
 
 def check_counts(size: int) -> list[tuple[int, int]]:
     """``(columns, checks)`` of the first message, code by code."""
-    counts, rate = [], LOWEST_RATE
-    while rate <= HIGHEST_RATE:
-        columns = column_count(rate, size)
+    counts, rate, columns = [], LOWEST_RATE, column_count(size)
+    while rate <= SIZES[size]:
         checks = round(rate * columns)
         counts.append((columns, checks))
         rate = max(rate * (1 + RATE_STEP), (checks + 1) / columns)
@@ -121,7 +129,10 @@ def design_code(size: int, columns: int, checks: int) -> BaseGraph:
     """One code."""
     rate = checks / columns
     _, distribution = min(stored_distributions(), key=lambda design: abs(math.log(design[0] / rate)))
-    graph = grow(degree_sequence(distribution, columns, checks), checks, size // columns, SEED)
+    degrees = degree_sequence(distribution, columns, checks)
+    few = rate < LIFTED_FROM_RATE
+    quota = None if few else draw_quota(degrees, checks, HEAVY, heavy_share(rate), SEED)
+    graph = grow(degrees, checks, size // columns, SEED, quota)
     return split(graph, pair_count(checks), SEED)
 
 

@@ -19,8 +19,8 @@ from numpy.typing import NDArray
 from common.errors import ConfigurationError
 
 DATA_FILE = "ldpc_codes.npz"
-#: Sizes of codewords that are lifted on loading, and by how much: to 2^17 and to 2^20.
-LIFTED = ((1 << 16, 2), (1 << 18, 4))
+#: From this share of checks on, 2^18 and 2^20 are lifted from 2^16; below, 2^18 has codes of its own.
+LIFTED_FROM_RATE = 0.12
 
 
 @dataclass(frozen=True, eq=False)
@@ -85,9 +85,18 @@ class CodeTable:
         for i, (lifting, payload_columns, rows, merged, _) in enumerate(arrays["heads"].tolist()):
             row_start = np.concatenate([[0], np.cumsum(degrees[i])])
             code = Code(i, lifting, payload_columns, rows, merged, np.cumsum(columns[i]), shifts[i], row_start)
-            codes += [code, *(_lift(code, factor) for size, factor in LIFTED if size == code.capacity_bits)]
+            codes += [code, *(_lift(code, factor) for factor in _factors(code))]
         codes.sort(key=lambda code: (code.capacity_bits, code.syndrome_bits))
         return CodeTable(tuple(replace(code, code_id=i) for i, code in enumerate(codes)))
+
+
+def _factors(code: Code) -> tuple[int, ...]:
+    """By how much a code of the file is lifted on loading: to 2^17, 2^18 and 2^20."""
+    if code.capacity_bits == 1 << 18:
+        return (4,)
+    if code.capacity_bits == 1 << 16:
+        return (2, 4, 16) if code.rows - code.merged >= LIFTED_FROM_RATE * code.payload_columns else (2,)
+    return ()
 
 
 def _lift(code: Code, factor: int) -> Code:
@@ -98,7 +107,7 @@ def _lift(code: Code, factor: int) -> Code:
 
 
 def _fingerprint(codes: tuple[Code, ...]) -> str:
-    digest = hashlib.sha256(b"qkd-node codes 3")
+    digest = hashlib.sha256(b"qkd-node codes 4")
     for code in codes:
         head = np.array([code.lifting, code.payload_columns, code.rows, code.merged], dtype="<i8")
         for array in (head, code.columns, code.shifts, code.row_start):

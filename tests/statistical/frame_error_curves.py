@@ -18,7 +18,7 @@ FILE = Path(__file__).with_name("frame_error_curves.json")
 #: (log2 of the frame length, frames): as many as give a curve in reasonable time.
 SIZES = ((14, 200), (16, 80), (18, 24))
 QBERS = (0.01, 0.025, 0.05, 0.08)
-EFFICIENCIES = (1.06, 1.08, 1.10, 1.12, 1.15, 1.20)
+EFFICIENCIES = (1.04, 1.06, 1.08, 1.10, 1.12, 1.20)
 
 
 def spec_of(qber: float, n_bits: int, f_ec: float) -> FrameSpec:

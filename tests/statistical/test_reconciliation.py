@@ -38,10 +38,10 @@ def test_points_of_the_curves(rng: np.random.Generator, log2_n: int, qber: float
 
 
 def test_every_curve_falls_to_few_failures() -> None:
-    """At f = 1.20 frames of 2^16 bits and more decode; at 1.06, below the threshold of every ensemble, few do."""
+    """At f = 1.20 frames of 2^16 bits and more decode; at 1.04, at or below the threshold of every code, few do."""
     for point in STORED["points"]:
         share = point["decoded"] / point["frames"]
         if point["f_ec"] == 1.20 and point["log2_n"] >= 16:
             assert share > 0.95, point
-        if point["f_ec"] == 1.06:
+        if point["f_ec"] == 1.04:
             assert share < 0.5, point
