@@ -152,8 +152,8 @@ def split_block(n_bits: int, frame_length_bits: int) -> list[int]:
 
 
 def _median_efficiency(p: float) -> float:
-    """f at which half of the long frames decode: measured at 1 to 8 %, by density evolution below."""
-    return 1.070 + 0.147 * (0.003 / p) ** 1.5
+    """f at which half of the frames of 2^18 bits decode: measured at 0.5 to 8 %."""
+    return 1.048 + 0.037 * (0.01 / p) ** 1.2
 
 
 @lru_cache(maxsize=64)
