@@ -42,7 +42,7 @@ SEED = 20261124
 
 
 def column_count(size: int) -> int:
-    """Base columns, as far as the circulants allow: in a small base the same mixtures of columns come again and again."""
+    """Base columns, as far as the circulants allow: in a small base the same mixtures repeat too often."""
     return min(512, size // LANES)
 
 

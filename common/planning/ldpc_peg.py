@@ -1,7 +1,8 @@
 """Progressive edge growth for quasi-cyclic codes: shifts without short cycles, counted over all copies of a circulant.
 
 Counting only the cycles through one copy of the new edge leaves an error floor of tens of per cent on long frames:
-a circulant can close a cycle with its own other copies. What meets in a row is drawn beforehand. Source: Hu, Eleftheriou, Arnold 2005 (progressive edge growth),
+a circulant can close a cycle with its own other copies. What meets in a row is drawn beforehand.
+Source: Hu, Eleftheriou, Arnold 2005 (progressive edge growth),
 Li, Kumar 2004 (quasi-cyclic variant); the look-ahead test on checks is ours.
 """
 

@@ -77,7 +77,7 @@ _SETTINGS: dict[str, _Setting] = {
 #: Deviations (of the frame and of the expected rate together) that all messages together serve.
 _LAST = 4.5
 #: What short frames need more, over the root of their length.
-_SHORT = 8.0
+_SHORT = 18.0
 #: Of the decoder, by round.
 _ITERATIONS = (120, 120, 150, 200)
 
@@ -152,8 +152,8 @@ def split_block(n_bits: int, frame_length_bits: int) -> list[int]:
 
 
 def _median_efficiency(p: float) -> float:
-    """f at which half of the frames of 2^18 bits decode: measured at 0.5 to 8 %."""
-    return 1.048 + 0.037 * (0.01 / p) ** 1.2
+    """0.012 above the f at which half of the frames of 2^18 bits decode (measured at 1 to 8 %): fewer rounds."""
+    return 1.060 + 0.037 * (0.01 / p) ** 1.2
 
 
 @lru_cache(maxsize=64)
