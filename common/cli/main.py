@@ -1,8 +1,7 @@
 """The `qkd` command: finds its commands by entry point and gives every fault one face.
 
 Exit codes: 0 did it (a daemon: stopped when asked to); 1 did it and the answer is no; 2 wrong usage or configuration;
-3 device, peer or environment fault; 4 authentication failed or its keys are used up, which no restart mends; 130
-interrupted by Ctrl-C or SIGTERM before it was done.
+3 device, peer or environment fault; 130 interrupted by Ctrl-C or SIGTERM before it was done.
 """
 
 from __future__ import annotations
@@ -15,7 +14,7 @@ from typing import Any, NoReturn
 import click
 
 from common.cli.signals import INTERRUPTED, ignore, interrupt
-from common.errors import AuthenticationError, AuthenticationPoolEmpty, ConfigurationError, InputError, QkdError
+from common.errors import ConfigurationError, InputError, QkdError
 
 COMMANDS = "qkd_node.commands"
 GROUPS = {
@@ -67,9 +66,7 @@ class LazyGroup(click.Group):
 
 def exit_code(error: QkdError) -> int:
     """Of a fault."""
-    if isinstance(error, ConfigurationError | InputError):
-        return 2
-    return 4 if isinstance(error, AuthenticationError | AuthenticationPoolEmpty) else 3
+    return 2 if isinstance(error, ConfigurationError | InputError) else 3
 
 
 def run(command: click.Command, name: str) -> NoReturn:
