@@ -67,7 +67,7 @@ def _start(qber: float, degree: int, degrees: tuple[int, ...], known: Distributi
 def design_distribution(qber: float) -> tuple[float, int, Distribution]:
     """``(threshold efficiency, check degree, distribution)`` of the best ensemble found for an error rate."""
     guess = 1.06 * binary_entropy(qber)
-    rows = int(guess * column_count(guess, SIZES[-1]))
+    rows = int(guess * column_count(max(SIZES)))
     degrees = tuple(d for d in (2, 3, 4, 5, 6, 7, 8, 9, 10, 12, 14, 17, 20, 23, 26, 30) if d <= rows)
     best: tuple[float, int, Distribution] | None = None
     for degree in sorted({round(mean / guess) for mean in MEAN_DEGREES}):
