@@ -76,6 +76,8 @@ _SETTINGS: dict[str, _Setting] = {
 }
 #: Deviations (of the frame and of the expected rate together) that all messages together serve.
 _LAST = 4.5
+#: Long frames decode from less on, and their number of errors varies less.
+_LONG_BITS, _LONG = 1 << 19, 0.993
 #: What short frames need more, over the root of their length.
 _SHORT = 18.0
 #: Of the decoder, by round.
@@ -187,7 +189,8 @@ def choose_code(qber: float, frame_length_bits: int, efficiency: Efficiency, unc
     spread = deviation / (entropy * math.sqrt(frame_length_bits))
     # d ln h / d ln p turns the uncertainty of the rate into one of f.
     unsure = uncertainty * p * math.log2((1 - p) / p) / entropy
-    first = _median_efficiency(p) * (setting.margin + setting.first * spread) * entropy * frame_length_bits
+    middle = _median_efficiency(p) * (_LONG if frame_length_bits > _LONG_BITS else 1.0)
+    first = middle * (setting.margin + setting.first * spread) * entropy * frame_length_bits
     step = setting.step * math.hypot(spread, unsure) * entropy * frame_length_bits
     fitting = _fitting(frame_length_bits)
     # All messages together must serve nearly every frame; above that, the largest code that fits into the first message
