@@ -74,12 +74,13 @@ _SETTINGS: dict[str, _Setting] = {
     "balanced": _Setting(1.006, 1.3, 1.3),
     "fast": _Setting(1.026, 2.0, 2.0),
 }
-#: Deviations (of the frame and of the expected rate together) that all messages together serve.
-_LAST = 4.5
+#: Deviations (of the frame and of the expected rate together) that all messages together serve; where the rate is hardly
+#: known that would double what is disclosed at once, so fewer, and beyond this share of n h two.
+_LAST, _LAST_UNSURE = 4.5, 0.12
 #: Long frames decode from less on, and their number of errors varies less.
 _LONG_BITS, _LONG = 1 << 19, 0.993
-#: What short frames need more, over the root of their length.
-_SHORT = 18.0
+#: What all messages together serve more than that, and for short frames over the root of their length.
+_MORE, _SHORT = 0.035, 8.0
 #: Of the decoder, by round.
 _ITERATIONS = (120, 120, 150, 200)
 
@@ -195,7 +196,9 @@ def choose_code(qber: float, frame_length_bits: int, efficiency: Efficiency, unc
     fitting = _fitting(frame_length_bits)
     # All messages together must serve nearly every frame; above that, the largest code that fits into the first message
     # splits fewest checks there, and has the most left for later.
-    last = _median_efficiency(p) * (1 + _SHORT / math.sqrt(frame_length_bits)) + _LAST * math.hypot(spread, unsure)
+    doubt = min(_LAST * unsure, max(_LAST_UNSURE, 2 * unsure))
+    more = max(_MORE, _SHORT / math.sqrt(frame_length_bits))
+    last = _median_efficiency(p) * (1 + more) + math.hypot(_LAST * spread, doubt)
     enough = [code for code in fitting if code.syndrome_bits >= last * entropy * frame_length_bits]
     within = [code for code in enough if code.syndrome_bits - code.merged_bits <= first]
     code = max(within, key=_size) if within else min(enough or fitting[-1:], key=_size)

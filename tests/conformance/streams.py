@@ -157,7 +157,7 @@ def qutag_library() -> Opening:
     def way() -> Iterator[Way]:
         library = EndlessQutag()
         with pytest.MonkeyPatch.context() as patch:
-            patch.setattr(qutag, "load_library", lambda path: library)
+            patch.setattr(qutag, "load_library", lambda *_: library)
             yield Way("qutag", dict(test_qutag.PARAMETERS), None, lambda: library.initialised == 0, BOB)
 
     return way
@@ -204,7 +204,7 @@ def quantis_library() -> Opening:
     def way() -> Iterator[Way]:
         library = test_quantis.Library(np.random.default_rng(4))
         with pytest.MonkeyPatch.context() as patch:
-            patch.setattr(quantis, "load_library", lambda path: library)
+            patch.setattr(quantis, "load_library", lambda *_: library)
             yield Way("quantis", {})
 
     return way

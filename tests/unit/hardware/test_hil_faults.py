@@ -43,7 +43,7 @@ def test_the_doctor_names_the_fault(kind: str, tmp_path: Path) -> None:
 def test_a_wrong_fault_is_refused(wrong: str) -> None:
     result = CliRunner().invoke(serve, ["--fault", wrong])
     assert result.exit_code == 2
-    assert "timeout" in result.output or "served: attenuator" in result.output
+    assert "timeout" in result.output or "that can: attenuator" in result.output
 
 
 def test_help_lists_every_fault() -> None:

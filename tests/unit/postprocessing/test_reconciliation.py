@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
@@ -146,45 +147,53 @@ def test_decoder_kernel_equals_its_slow_twin(rng: np.random.Generator, units: in
     )
 
 
-def chain_of_errors(code: Any, length: int) -> np.ndarray:
+def chains_of_errors(code: Any, length: int) -> Iterator[np.ndarray]:
     """*(payload_columns, lifting) uint8*: bits in two checks each, all wrong, hand in hand: only two checks are odd."""
+    for start in np.flatnonzero(np.bincount(code.columns)[code.columns] == 2):
+        if (chain := chain_from(code, int(start), length)).sum() == length:
+            yield chain
+
+
+def chain_from(code: Any, edge: int, length: int) -> np.ndarray:
+    """The chain that begins at an edge, shorter where it ends before."""
     rows = np.repeat(np.arange(code.rows), np.diff(code.row_start))
     degrees = np.bincount(code.columns)
-    errors = np.zeros((code.payload_columns, code.lifting), np.uint8)
-    edge, place = int(np.flatnonzero(degrees[code.columns] == 2)[0]), 0
+    errors, place = np.zeros((code.payload_columns, code.lifting), np.uint8), 0
     for _ in range(length):
         column = int(code.columns[edge])
         errors[column, place] ^= 1
         out = next(int(e) for e in np.flatnonzero(code.columns == column) if e != edge)
         check = (place - int(code.shifts[out])) % code.lifting
-        edge = next(
+        following = [
             int(e)
             for e in np.flatnonzero(rows == rows[out])
             if e != out
             and degrees[code.columns[e]] == 2
             and not errors[code.columns[e], (check + int(code.shifts[e])) % code.lifting]
-        )
+        ]
+        if not following:
+            break
+        edge = following[0]
         place = (check + int(code.shifts[edge])) % code.lifting
     return errors
 
 
-@pytest.mark.parametrize("length", [5, 8])
-def test_a_chain_of_errors_is_found(length: int, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Eight outweigh the two messages at its ends: seen once in two hundred frames, as a frame that never decoded."""
+def test_most_chains_of_errors_are_found(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Seven outweigh the two messages at the ends: seen once in some hundred frames, as frames that never decoded."""
     code = next(c for c in code_table().codes if c.capacity_bits == 1 << 14 and c.syndrome_bits > 3500)
-    errors = chain_of_errors(code, length)
-    assert errors.sum() == length
     spec = FrameSpec(code.code_id, code.capacity_bits, 0, 0)
-    syndrome = reconciliation._syndrome(reconciliation._flatten(errors, spec), spec)
-    for rescues in (3, 0):
-        monkeypatch.setattr(ldpc_decoder, "_RESCUES", rescues)
-        decoder = LayeredDecoder(code, code.capacity_bits, 0.025)
-        decoder.reveal(code.merged_bits // 64, syndrome)
-        found = decoder.run(100)
-        if rescues or length == 5:
-            np.testing.assert_array_equal(found, errors)
-        else:
-            assert found is None
+    decoded = {3: 0, 0: 0}
+    for errors in itertools.islice(chains_of_errors(code, 7), 12):
+        syndrome = reconciliation._syndrome(reconciliation._flatten(errors, spec), spec)
+        for rescues in decoded:
+            monkeypatch.setattr(ldpc_decoder, "_RESCUES", rescues)
+            decoder = LayeredDecoder(code, code.capacity_bits, 0.025)
+            decoder.reveal(code.merged_bits // 64, syndrome)
+            if (found := decoder.run(100)) is not None:
+                np.testing.assert_array_equal(found, errors)
+                decoded[rescues] += 1
+    assert decoded[3] >= 6
+    assert decoded[0] == 0
 
 
 def test_both_decoders_find_the_same_errors(rng: np.random.Generator) -> None:
