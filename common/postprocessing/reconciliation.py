@@ -74,8 +74,8 @@ _SETTINGS: dict[str, _Setting] = {
     "balanced": _Setting(1.006, 1.3, 1.3),
     "fast": _Setting(1.026, 2.0, 2.0),
 }
-#: Deviations (of the frame and of the expected rate together) that all messages together serve. Where the rate is hardly
-#: known that would double what is disclosed at once: beyond this share of n h its deviation counts twice only.
+#: Deviations (of the frame and of the expected rate together) that all messages together serve. Where the rate is
+#: hardly known that would double what is disclosed at once: beyond this share of n h its deviation counts twice only.
 _LAST, _LAST_UNSURE = 4.5, 0.12
 #: Long frames decode from less on, and their number of errors varies less.
 _LONG_BITS, _LONG = 1 << 19, 0.993
