@@ -27,7 +27,7 @@ from hardware.twin.wire.server import WireServer
 from hardware.twin.wire.tags import HEARTBEAT, OVERFLOW, UNLOCKED, tag_stream
 from tests.clicks import RATE_HZ, Link, batches, make
 
-LINK = Link(signal_cps=150_000.0, dark_cps=100.0, offset_ppm=7.0, first_slot=(1 << 26) - 300_000)
+LINK = Link(signal_cps=400_000.0, dark_cps=100.0, offset_ppm=7.0, first_slot=(1 << 26) - 300_000)
 SECONDS = 0.4
 LIGHT_S = 0.9
 
