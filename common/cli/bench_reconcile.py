@@ -162,6 +162,8 @@ def _render(console: Console, rows: list[Row]) -> None:
 
 
 def _draw(figure: Any, rows: list[Row]) -> None:
+    from matplotlib.ticker import LogFormatter
+
     left, right = figure.subplots(1, 2)
     main = [row for row in rows if row.peer is None]
     series = sorted({(row.parameters["frame_length_bits"], row.parameters["efficiency"]) for row in main})
@@ -177,6 +179,8 @@ def _draw(figure: Any, rows: list[Row]) -> None:
         right.semilogy(x, [float(np.median(row.extra["peer_values"])) for row in peers], "s--", label=PEER)
     left.set(xlabel="QBER (%)", ylabel="$f_{EC}$, every disclosed bit")
     right.set(xlabel="QBER (%)", ylabel="sifted Mbit/s, one core")
+    right.yaxis.set_major_formatter(LogFormatter())
+    right.yaxis.set_minor_formatter(LogFormatter(minor_thresholds=(1, 0.4)))
     for axes in (left, right):
         axes.grid(alpha=0.3)
         axes.legend(fontsize=8)
