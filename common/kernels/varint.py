@@ -24,6 +24,17 @@ TOO_LARGE = -4
 
 
 @njit(cache=True, nogil=True)
+def _put(delta: np.uint64, out: Bytes8, used: int) -> int:
+    """Write one number at ``used``; where the next one goes."""
+    while delta >= np.uint64(128):
+        out[used] = np.uint8(delta & np.uint64(127)) | np.uint8(128)
+        used += 1
+        delta >>= np.uint64(7)
+    out[used] = np.uint8(delta)
+    return used + 1
+
+
+@njit(cache=True, nogil=True)
 def encode_deltas(slots: Int64s, start: int, out: Bytes8) -> int:
     """Write the differences of ascending slots as varints.
 
@@ -40,14 +51,8 @@ def encode_deltas(slots: Int64s, start: int, out: Bytes8) -> int:
     used = 0
     previous = np.int64(start)
     for i in range(slots.size):
-        delta = np.uint64(slots[i] - previous)
+        used = _put(np.uint64(slots[i] - previous), out, used)
         previous = slots[i]
-        while delta >= np.uint64(128):
-            out[used] = np.uint8(delta & np.uint64(127)) | np.uint8(128)
-            used += 1
-            delta >>= np.uint64(7)
-        out[used] = np.uint8(delta)
-        used += 1
     return used
 
 
@@ -74,14 +79,8 @@ def announce(
     for i in range(slots.size):
         if slots[i] <= previous:
             return -1, np.int64(n_x)
-        delta = np.uint64(slots[i] - previous)
+        used = _put(np.uint64(slots[i] - previous), out, used)
         previous = slots[i]
-        while delta >= np.uint64(128):
-            out[used] = np.uint8(delta & np.uint64(127)) | np.uint8(128)
-            used += 1
-            delta >>= np.uint64(7)
-        out[used] = np.uint8(delta)
-        used += 1
         in_x = np.uint64(bases[i])
         packed |= in_x << (np.uint64(i) & np.uint64(63))
         if i & 63 == 63:
