@@ -23,6 +23,7 @@ from pydantic import BaseModel, ConfigDict
 from common.config import Config
 from common.datatypes import TimeTags
 from common.errors import ConfigurationError, DeviceError
+from hardware.drivers.inputs import NO_DETECTOR, detectors_of_inputs
 from hardware.drivers.sdk import require
 from hardware.interfaces import DeviceInfo
 from hardware.registry import parse_parameters
@@ -30,7 +31,6 @@ from hardware.registry import parse_parameters
 NAME = "picoquant"
 POLL_S = 0.005
 BUFFER_RECORDS = 1 << 24
-OVERFLOW_CHANNEL = 255
 N_CHANNELS = 64
 #: No record of any kind for so long: the package has emptied its buffer.
 MAX_SILENCE_PS = 100_000_000_000
@@ -67,13 +67,10 @@ class PicoQuant:
 
     def __init__(self, parameters: dict[str, Any], config: Config) -> None:
         given = parse_parameters(Parameters, parameters, NAME)
-        if len(set(given.channels)) != 4 or not all(0 <= channel < N_CHANNELS for channel in given.channels):
-            raise ConfigurationError(f"driver {NAME!r}: channels {given.channels} are not four different inputs 0..63")
+        self._map = detectors_of_inputs(given.channels, N_CHANNELS, NAME)
         if given.file is not None and not config.path(given.file).is_file():
             raise ConfigurationError(f"driver {NAME!r}: there is no file {given.file}")
         self._given, self._last_ps = given, 0
-        self._map = np.full(256, OVERFLOW_CHANNEL, np.uint8)
-        self._map[list(given.channels)] = np.arange(4)
         package = require("snAPI.Main", NAME, "picoquant")
         self._folder = tempfile.TemporaryDirectory(prefix="qkd-snapi-")
         ini = Path(self._folder.name) / "system.ini"
@@ -143,7 +140,7 @@ class PicoQuant:
             raise self._fault("sent times that go back")
         lost = times.size >= BUFFER_RECORDS or bool((steps > MAX_SILENCE_PS).any())
         self._last_ps = int(times[-1])
-        clicks = self._map[channels] != OVERFLOW_CHANNEL
+        clicks = self._map[channels] != NO_DETECTOR
         return TimeTags(times[clicks], self._map[channels[clicks]], self._last_ps, lost)
 
     def close(self) -> None:

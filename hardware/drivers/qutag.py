@@ -19,7 +19,8 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from common.config import Config
 from common.datatypes import TimeTags
-from common.errors import ConfigurationError, DeviceError
+from common.errors import DeviceError
+from hardware.drivers.inputs import NO_DETECTOR, detectors_of_inputs
 from hardware.drivers.sdk import load_library
 from hardware.interfaces import DeviceInfo
 from hardware.registry import parse_parameters
@@ -52,14 +53,11 @@ class QuTag:
 
     def __init__(self, parameters: dict[str, Any], config: Config) -> None:
         given = parse_parameters(Parameters, parameters, NAME)
-        if len(set(given.channels)) != 4 or not all(0 <= channel < N_INPUTS for channel in given.channels):
-            raise ConfigurationError(f"driver 'qutag': channels {given.channels} are not four different inputs 0..31")
+        self._map = detectors_of_inputs(given.channels, N_INPUTS, NAME)
         self._library = load_library(
             given.library, NAME, "Install qutools' software and name its libtdcbase.so in `library`."
         )
         self._given, self._last_ps, self._open = given, 0, False
-        self._map = np.full(256, 255, np.uint8)
-        self._map[list(given.channels)] = np.arange(4)
         self._times, self._numbers = np.zeros(BUFFER_TAGS, np.int64), np.zeros(BUFFER_TAGS, np.uint8)
         self._call("TDC_init", given.device_id)
         self._open = True
@@ -113,7 +111,7 @@ class QuTag:
         order = np.argsort(self._times[:n], kind="stable")
         times, numbers = self._times[:n][order], self._numbers[:n][order]
         late = bool(n) and int(times[0]) < self._last_ps
-        clicks = (self._map[numbers] != 255) & (times >= self._last_ps)
+        clicks = (self._map[numbers] != NO_DETECTOR) & (times >= self._last_ps)
         self._last_ps = max(self._last_ps, int(times[-1]) if n else 0)
         return TimeTags(times[clicks], self._map[numbers[clicks]], self._last_ps, lost or late)
 
