@@ -38,7 +38,6 @@ __all__ = [
     "binary_entropy",
     "choose_code",
     "code_table",
-    "split_block",
 ]
 
 Bits = NDArray[np.uint8]
@@ -146,12 +145,6 @@ class FrameSpec:
     def expected_qber(self) -> float:
         """The error rate for which the first message is meant."""
         return _inverse_entropy(min(0.97, self.disclosed_bits(0) / self.payload_bits / 1.09))
-
-
-def split_block(n_bits: int, frame_length_bits: int) -> list[int]:
-    """Payload lengths, as equal as possible, of a block: none longer than 3/2 and, if it can be, none below 2/3."""
-    frames = max(1, round(n_bits / frame_length_bits), -(-n_bits // LONGEST_FRAME_BITS))
-    return [n_bits // frames + (i < n_bits % frames) for i in range(frames)] if n_bits else []
 
 
 def _median_efficiency(p: float) -> float:

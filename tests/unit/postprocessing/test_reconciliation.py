@@ -25,7 +25,6 @@ from common.postprocessing.reconciliation import (
     ReferenceFrame,
     binary_entropy,
     choose_code,
-    split_block,
 )
 
 SIZES = (1 << 14, 1 << 16, 1 << 17, 1 << 18, 1 << 20)
@@ -287,15 +286,6 @@ def test_a_flipped_message_never_gives_a_wrong_key(rng: np.random.Generator) -> 
     message = bytearray(ReferenceFrame(spec, alice).first())
     message[-1] ^= 1
     assert CorrectingFrame(spec, bob).receive(1, bytes(message)).status == "more"
-
-
-@given(st.integers(0, 10_000_000), st.sampled_from([1 << 12, 1 << 16, 1 << 18, 1 << 20]))
-def test_split_block_is_fair_and_complete(n_bits: int, size: int) -> None:
-    lengths = split_block(n_bits, size)
-    assert sum(lengths) == n_bits
-    if lengths:
-        assert max(lengths) - min(lengths) <= 1
-        assert max(lengths) <= min(1.5 * size + 1, 1 << 20)
 
 
 @given(st.floats(0.0001, 0.3), st.integers(1, 1 << 20), st.sampled_from(["efficient", "balanced", "fast"]))
