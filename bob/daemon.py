@@ -95,7 +95,7 @@ class Clicks(threading.Thread):
                 self._loop.call_soon_threadsafe(self._arrived, detections, self._receiver.take_events())
                 self._loop.call_soon_threadsafe(self._steer, tags.until_ps, self._receiver.take_preamble_counts())
                 while self._can_wait and not self._stop_asked.is_set() and not self._room.wait(READ_TIMEOUT_S):
-                    self._loop.call_soon_threadsafe(self._look_for_room)
+                    pass
         except Exception as error:
             if not self._stop_asked.is_set():
                 self._node.fail_from_thread(error)
@@ -123,7 +123,7 @@ class Clicks(threading.Thread):
             for batch in batches:
                 self._take(batch)
         self._shedding = shedding
-        self._look_for_room()
+        self.look_for_room()
 
     def _steer(self, until_ps: int, preambles: Counts) -> None:
         """Show the polarisation feedback what is public; without a lock, only how long it has been."""
@@ -167,7 +167,8 @@ class Clicks(threading.Thread):
             or session.backlog_frames > self._max_frames
         )
 
-    def _look_for_room(self) -> None:
+    def look_for_room(self) -> None:
+        """Let a tagger that waits go on; called after every step of the session."""
         if not self._behind():
             self._room.set()
 
@@ -226,6 +227,7 @@ async def run(config: Config, options: Options) -> None:
         devices = identities({"time_tagger": tagger} | slow.devices)
         node.connect_broker(link.instance, devices, slow.readings, slow.verbs())
         node.start(session, link.channel, link.transport, link.pool, details)
+        node.shell.after_effects.append(clicks.look_for_room)
         clicks.start()
         node.before_close(clicks.stop)
         await node.run()

@@ -336,12 +336,13 @@ class BobSession(LinkSession):
         block.amplifying = True
         secret_bits = BITS_PER_BYTE * message.secret_bytes
         wanted = seed_bits(self._config.amplification.family, block.verified.bits.n_bits, secret_bits)
-        seed = np.frombuffer(b"".join(block.seed_parts), dtype=np.uint8)
+        parts = block.seed_parts.copy()
         block.seed_parts.clear()
-        if (fault := seed_fault(seed, wanted)) is not None:
-            raise RemoteProtocolError(fault)
 
         def work() -> SecretKey:
+            seed = np.frombuffer(b"".join(parts), dtype=np.uint8)
+            if (fault := seed_fault(seed, wanted)) is not None:
+                raise RemoteProtocolError(fault)
             return block.amplify(seed, message.secret_bytes, self.simulated)
 
         return [self._guard(block, Run("block", work, lambda secret: self._keep(block, secret.bits.take())))]

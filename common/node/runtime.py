@@ -136,6 +136,10 @@ class Shell:
     on_block : told of every ended block.
     on_ready : told of every successful handshake.
     load : what the jobs cost is counted here.
+
+    Attributes
+    ----------
+    after_effects : called after every step of the session, for those who wait for its queues.
     """
 
     def __init__(
@@ -156,6 +160,7 @@ class Shell:
         self._wake = asyncio.Event()
         self._failed: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         self._reserving = False
+        self.after_effects: list[Callable[[], None]] = []
         self.jobs_running = 0
         self.peer_stopped = asyncio.Event()
 
@@ -215,6 +220,8 @@ class Shell:
                     self.peer_stopped.set()
         if effects:
             self._wake.set()
+        for look in self.after_effects:
+            look()
 
     def act(self, effects: Callable[[], list[Effect]]) -> None:
         """Run a session call and carry out what it returns; its fault ends the link."""

@@ -17,8 +17,10 @@ from bob.session import MAX_PIECE, join, pieces
 from classical_channel.framing import MAX_BODY_BYTES
 from common.config import Blocks, parse_config
 from common.datatypes import Detections
+from common.node.runtime import Lanes, Shell
 from common.postprocessing.sifting import MAX_CHUNK_DETECTIONS, encode_announcement
 from common.preamble import PREAMBLE_SLOTS
+from common.protocol.effects import Run
 
 
 class Session:
@@ -110,9 +112,27 @@ async def test_a_tagger_that_can_wait_loses_nothing_and_is_kept_waiting(tmp_path
     assert len(session.taken) == 1
     assert not thread._room.is_set()
     session.backlog_frames = 0
-    thread._look_for_room()
+    thread.look_for_room()
     assert thread._room.is_set()
     assert thread.blocks_shed == 0
+
+
+async def test_room_is_seen_at_the_step_that_makes_it(tmp_path: Any) -> None:
+    session = Session()
+    thread = clicks(session, can_wait=True, tmp_path=tmp_path)
+    shell = Shell(session, None, None, None, None, Lanes(), print, print)  # type: ignore[arg-type]
+    shell.after_effects.append(thread.look_for_room)
+    session.backlog_frames = 1000
+    shell.act(list)
+    assert not thread._room.is_set()
+
+    def decoded(_: None) -> list[Any]:
+        session.backlog_frames = 0
+        return []
+
+    shell.act(lambda: [Run("frames", lambda: None, decoded)])
+    await asyncio.to_thread(thread._room.wait, 30.0)
+    assert thread._room.is_set()
 
 
 @given(st.lists(st.integers(1, 1000), max_size=40), st.integers(1, 9))
