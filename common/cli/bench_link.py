@@ -1,4 +1,4 @@
-"""`qkd bench link`: the speed of every stage of the light's path on one core, and both daemons end to end.
+"""`qkd bench link`: the speed of every stage from light to key on one core, and both daemons end to end.
 
 Stages are contributed by entry points (`qkd_node.link_stages`), since `common` may import neither a role nor hardware.
 All of them get the same :class:`Workload`: symbols and the clicks that they cause, made here from the link's numbers.
@@ -24,8 +24,12 @@ from common.cli.benchmark import Row, one_core, plot_option, save_plot
 from common.cli.demo import run_link
 from common.cli.output import emit, json_option, progress_console, quiet_option, table
 from common.datatypes import Detections, Symbols, TimeTags
+from common.errors import LocalProtocolError
 from common.planning.presets import PRESETS, LinkParameters
+from common.postprocessing.amplification import amplify, draw_seed, seed_bits
+from common.postprocessing.offline import reconcile_pair
 from common.postprocessing.sifting import alice_sift, bob_sift, decode_announcement, encode_announcement
+from common.postprocessing.verification import POINT_BYTES, verification_tag, verified_key
 from common.preamble import EPOCH_SLOTS, PREAMBLE_SLOTS, preamble
 from common.units import PS_PER_S
 
@@ -43,7 +47,12 @@ GOALS = {
     ("twin: clicks", "lab-0.17dB"): 100e6,
     ("twin: clicks", "field-14.6dB"): 1.5e9,
     ("Bob, all of it", "lab-0.17dB"): 100e6,
+    ("post-processing", "lab-0.17dB"): 15e6,
 }
+SIFTED_BITS = 1 << 22
+SECRET_SHARE = 0.55
+"""Of the sifted bits, at the QBER and losses of the presets: how much the benchmark's amplification keeps."""
+HIGHEST_F_EC = 1.13
 
 
 @dataclass(frozen=True, slots=True)
@@ -134,13 +143,43 @@ def sifting_stages(workload: Workload) -> list[Stage]:
     ]
 
 
+def post_processing_stage(link: LinkParameters) -> Stage:
+    """Sifted bits to secret key, both ends' work: error correction where the decoder is short of time, verification,
+    amplification. The keys are checked: equal, and no more disclosed than ``HIGHEST_F_EC`` allows."""
+    rng = np.random.default_rng(2)
+    alice = rng.integers(0, 256, SIFTED_BITS // 8, dtype=np.uint8)
+    flips = np.packbits(rng.random(SIFTED_BITS) < link.misalignment, bitorder="little")
+    bob, point = alice ^ flips, rng.bytes(POINT_BYTES)
+    secret_bits = int(SECRET_SHARE * SIFTED_BITS) // 8 * 8
+    seed = draw_seed(seed_bits("toeplitz", SIFTED_BITS, secret_bits), lambda n: rng.integers(0, 256, n, np.uint8))
+
+    def work(_: object) -> None:
+        pair = reconcile_pair(alice, bob, SIFTED_BITS, efficiency="fast", qber=link.misalignment)
+        tags = [verification_tag(key, pair.kept, point) for key in (pair.alice, pair.bob)]
+        needed = seed_bits("toeplitz", pair.kept, secret_bits)
+        keys = [
+            amplify(verified_key(pair.reconciled(key)), seed[: (needed + 7) // 8], secret_bits, "toeplitz", True)
+            for key in (pair.alice, pair.bob)
+        ]
+        first, second = (key.bits.take() for key in keys)
+        if pair.frames_failed or tags[0] != tags[1] or (first != second).any():
+            raise LocalProtocolError("the benchmark's keys differ after error correction")
+        if (pair.f_ec or 0.0) > HIGHEST_F_EC:
+            raise LocalProtocolError(f"error correction disclosed {pair.f_ec:.3f} times the limit in the benchmark")
+
+    sifted = link.clock_rate_hz * link.detection_probability * P_Z_ALICE / (1 << 16) * link.p_z_bob
+    return Stage("post-processing", "bits", SIFTED_BITS, sifted, lambda: None, work)
+
+
 def measure(workload: Workload) -> list[Row]:
     """Every stage on this core: units a second, and the core share that this link takes in real time."""
     stages: list[Stage] = []
     for point in sorted(entry_points(group=STAGES), key=lambda point: point.name):
         stages += point.load()(workload)
     rows = [_row(workload, stage, _rates(stage)) for stage in [*stages, *sifting_stages(workload)]]
+    post_processing = post_processing_stage(workload.link)
     rows.append(_together(workload, rows))
+    rows.append(_row(workload, post_processing, _rates(post_processing)))
     return rows
 
 
