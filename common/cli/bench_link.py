@@ -245,17 +245,27 @@ def report(rows: list[Row], console: Console) -> None:
             lines.append((row.parameters["preset"], row.name, rate, unit, f"{share:.3f}" if share else "", verdict))
         if lines:
             console.print(table(title, ("link", "what", "median", "unit", "core", "goal"), lines))
+    shares = {
+        row.parameters["preset"]: row.extra["cpu_s_per_link_s"] for row in rows if row.parameters["kind"] == "link"
+    }
+    if shares:
+        names = dict.fromkeys((role, name) for link in shares.values() for role in link for name in link[role])
+        cells = [(*name, *(f"{shares[link][name[0]].get(name[1], 0.0):.3f}" for link in shares)) for name in names]
+        title = "processor seconds per second of light, both daemons (all: start-up too)"
+        console.print(table(title, ("end", "stage", *shares), cells))
 
 
 def draw(figure: Any, rows: list[Row]) -> None:
     """Core share of every stage over the detection rate, with the end-to-end real-time factor beside it."""
     left, right = figure.subplots(1, 2)
     stages = [row for row in rows if row.parameters["kind"] == "stage"]
-    for name in dict.fromkeys(row.name for row in stages):
+    for i, name in enumerate(dict.fromkeys(row.name for row in stages)):
         ours = sorted(
             (row.parameters["detections_per_s"], row.extra["core_share"]) for row in stages if row.name == name
         )
-        left.loglog(*zip(*ours, strict=True), marker="o", label=name)
+        left.loglog(
+            *zip(*ours, strict=True), marker="o", color=f"C{i % 10}", linestyle="-" if i < 10 else "--", label=name
+        )
     left.set(xlabel="detections / s", ylabel="share of one core in real time")
     left.legend(fontsize="x-small")
     links = sorted((row.parameters["detections_per_s"], row.median) for row in rows if row.parameters["kind"] == "link")
