@@ -76,6 +76,13 @@ class FrameExchange:
     say : moves the block along the table and makes the Send effect.
     guard : keeps a continuation from running after the block has ended.
     queue_bits : what waits for the decoder in all blocks of the link; None: this exchange is alone.
+
+    Attributes
+    ----------
+    undecoded_bits : in reference frames of this end that wait for the peer's decoder.
+    closed : no more bits come.
+    sifted_bits : taken so far.
+    open_frames : without a result: the reconciliation backlog.
     """
 
     def __init__(
@@ -103,6 +110,7 @@ class FrameExchange:
         self._under_way = 0
         self.closed = False
         self.sifted_bits = 0
+        self.open_frames = 0
 
     # -- events -------------------------------------------------------------------------------------------------------
 
@@ -129,7 +137,7 @@ class FrameExchange:
         """A payload of the reference end for one of our frames."""
         if self._is_reference(message.frame):
             raise RemoteProtocolError(f"{message!r}: this end is the reference of frame {message.frame}")
-        frame = self._frames.setdefault(message.frame, Frame(message.frame, message.n_bits))
+        frame = self._frame(message.frame, message.n_bits)
         if frame.early is not None or message.round != frame.round or frame.status != "open":
             raise RemoteProtocolError(f"{message!r}: frame {message.frame} does not expect round {message.round}")
         frame.early = message
@@ -156,12 +164,7 @@ class FrameExchange:
     @property
     def complete(self) -> bool:
         """The block is closed and every frame has its result."""
-        return self.closed and all(frame.status != "open" for frame in self._frames.values())
-
-    @property
-    def open_frames(self) -> int:
-        """Frames without a result: the reconciliation backlog."""
-        return sum(frame.status == "open" for frame in self._frames.values())
+        return self.closed and not self.open_frames
 
     def kept(self) -> list[Frame]:
         """Decoded frames in order."""
@@ -220,6 +223,13 @@ class FrameExchange:
             decoder = Role.BOB if index % 2 == 0 else Role.ALICE
         return self._role is not decoder
 
+    def _frame(self, index: int, n_bits: int) -> Frame:
+        """The frame of that number; new here if neither its bits nor a message came before."""
+        if index not in self._frames:
+            self._frames[index] = Frame(index, n_bits)
+            self.open_frames += 1
+        return self._frames[index]
+
     def _cut_window(self, n_bits: int) -> list[Effect]:
         bits = self._bits.take(n_bits).take()
         places, start = spread(n_bits), 0
@@ -235,7 +245,7 @@ class FrameExchange:
     def _start(self, bits: Packed, n_bits: int) -> list[Effect]:
         index = self._cut
         self._cut += 1
-        frame = self._frames.setdefault(index, Frame(index, n_bits))
+        frame = self._frame(index, n_bits)
         if frame.n_bits != n_bits:
             raise RemoteProtocolError(f"frame {index} has {n_bits} bits here and {frame.n_bits} at the peer")
         frame.bits, frame.window = bits, self._windows
@@ -352,6 +362,7 @@ class FrameExchange:
         frame.status, spec = status, frame.work.spec if frame.work is not None else None
         (self._decoded if status == "decoded" else self._failed)[frame.window] += 1
         frame.work = None
+        self.open_frames -= 1
         if status == "decoded":
             reported = round(qber_steps * QBER_STEP * frame.n_bits)
             self._tracker.decoded(frame.n_bits, reported)
