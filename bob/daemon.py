@@ -75,6 +75,7 @@ class Clicks(threading.Thread):
         self._shedding = False
         self.blocks_shed = 0
         self.batches_dropped = 0
+        self.overflows = 0
 
     def run(self) -> None:
         """Until :meth:`stop` or the end of the recording."""
@@ -149,6 +150,7 @@ class Clicks(threading.Thread):
     def _on_event(self, event: ReceiverEvent) -> None:
         if event.kind == "locked" and self.steering is not None:
             self.steering.restarted(event.from_slot)
+        self.overflows += event.kind == "overflow"
         if event.kind in ("slip", "overflow"):
             self._void(f"{event.kind} of the time tags in slots {event.from_slot}..{event.to_slot}")
 
@@ -220,6 +222,8 @@ async def run(config: Config, options: Options) -> None:
                 "backlog_detections": session.backlog_detections,
                 "polarisation": "off" if clicks.steering is None else clicks.steering.state,
                 "backlog_frames": session.backlog_frames,
+                "overflows": clicks.overflows,
+                **getattr(tagger, "counters", {}),
             }
 
         clicks = Clicks(tagger, receiver, node, session, config)

@@ -87,7 +87,8 @@ class TimeTagger(Device, Protocol):
     """Delivers the clicks of the four detectors; lost, damaged or reversed tags set ``overflow``, never vanish.
 
     A driver that knows about its reference clock also has ``reference_locked``: True, False (tags made so are void),
-    or None where no reference is in use.
+    or None where no reference is in use. One whose light stops while nobody reads says ``can_wait``; one that counts
+    what went wrong has ``counters``, name -> number, shown in Bob's status.
     """
 
     @property

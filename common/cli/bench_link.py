@@ -22,6 +22,7 @@ from rich.console import Console
 from common.cli import benchmark
 from common.cli.benchmark import Row, one_core, plot_option, save_plot
 from common.cli.demo import run_link
+from common.cli.link_options import block_size_option, presets_option, protocol_option, seed_option
 from common.cli.output import emit, json_option, progress_console, quiet_option, table
 from common.datatypes import Detections, Symbols, TimeTags
 from common.errors import LocalProtocolError
@@ -276,13 +277,13 @@ def draw(figure: Any, rows: list[Row]) -> None:
 
 
 @click.command("link")
-@click.option("--preset", "presets", type=click.Choice(sorted(PRESETS)), multiple=True, help="Only this link (repeat).")
-@click.option("--protocol", type=click.Choice(["three-state", "bb84"]), default="three-state", show_default=True)
-@click.option("--block-size", type=click.IntRange(10_000, 100_000_000), default=3_000_000, show_default=True)
+@presets_option
+@protocol_option(weak_pulses=False)
+@block_size_option(3_000_000)
 @click.option("--blocks", type=click.IntRange(2), default=4, show_default=True, help="Blocks of each end-to-end run.")
 @click.option("--stages-only", is_flag=True, help="Do not run the daemons.")
 @click.option("--quick", is_flag=True, help="Two links, no daemons.")
-@click.option("--seed", type=int, help="Make the end-to-end runs reproducible.")
+@seed_option
 @click.option("--out", type=click.Path(path_type=Path, dir_okay=False), help="Write the JSON document here too.")
 @plot_option
 @json_option

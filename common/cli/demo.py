@@ -22,6 +22,7 @@ from rich.progress import BarColumn, Progress, SpinnerColumn, TextColumn, TimeEl
 
 from common.cli.demo_keys import fetch_and_compare
 from common.cli.init import initialise
+from common.cli.link_options import block_size_option, preset_option, protocol_option, real_time_option, seed_option
 from common.cli.output import emit, json_option, progress_console, quiet_option, table
 from common.cli.signals import STOP_SIGNALS
 from common.errors import PeerUnreachable
@@ -32,6 +33,8 @@ TIMEOUT_S = 3600.0
 POLL_S = 0.2
 REFUSED_IN_WEATHER = 500
 """So many blocks may give no key while Bob turns the light towards his detectors."""
+LOSSES = ("blocks_shed", "overflows", "tags_lost", "light_slowed_s")
+"""Counters in Bob's status of what did not keep up with light in real time."""
 BLOCK_FIELDS = (
     "block_id",
     "slots",
@@ -78,6 +81,7 @@ class Daemon:
     def start(self) -> None:
         """Start the process."""
         output, log = self._blocks_file.open("w"), self.log.open("w")
+        self._read = 0
         with output, log:
             self.process = subprocess.Popen(
                 [*self.launcher, sys.executable, "-m", self.role, "run", "--config", str(self.config), "--json"],
@@ -88,9 +92,16 @@ class Daemon:
 
     def poll(self) -> None:
         """Read new blocks; a daemon that ended is a fault, told with the end of its log."""
-        lines = self._blocks_file.read_text().splitlines()
-        self.blocks += [json.loads(line) | {"seen_s": time.monotonic()} for line in lines[self._read :]]
-        self._read = len(lines)
+        with self._blocks_file.open("rb") as file:
+            file.seek(self._read)
+            lines = file.read()
+        whole = lines[: lines.rfind(b"\n") + 1]
+        self._read += len(whole)
+        self.blocks += [json.loads(line) | {"seen_s": time.monotonic()} for line in whole.splitlines()]
+        self.check()
+
+    def check(self) -> None:
+        """A daemon that ended is a fault, told with the end of its log."""
         assert self.process is not None
         code = self.process.poll()
         if code is not None:
@@ -107,6 +118,10 @@ class Daemon:
         with contextlib.suppress(OSError, ValueError):
             return dict(json.loads((self.directory / self.role / "status.json").read_text()))
         return {}
+
+    def store_bytes(self) -> int:
+        """What its key store takes on disk."""
+        return sum(file.stat().st_size for file in (self.directory / self.role).glob("keys.sqlite*"))
 
     def stop(self) -> None:
         """SIGTERM, then patience, then SIGKILL."""
@@ -149,8 +164,12 @@ def prepare(
     *,
     weather: bool = False,
     record: bool = False,
+    real_time: bool = False,
 ) -> tuple[Daemon, Daemon]:
-    """Write both configurations and their secrets; ``weather`` makes the link changeable and lets Bob follow it."""
+    """Write both configurations and their secrets.
+
+    ``weather`` makes the link changeable and lets Bob follow it; with ``real_time`` the light waits for nobody.
+    """
     link = PRESETS[preset]
     channel, fibre, kme_alice, kme_bob = free_ports(4)
     light = {"fibre": f"tcp://127.0.0.1:{fibre}"}
@@ -178,6 +197,8 @@ def prepare(
         "etsi014": {"listen": f"127.0.0.1:{kme_bob}"},
         "devices": {"time_tagger": {"driver": "twin-time-tagger", "preset": preset, **light, **seeds[1]}},
     }
+    if real_time:
+        bob["devices"]["time_tagger"]["real_time"] = True
     if weather:
         bob["devices"]["time_tagger"]["weather"] = WEATHER
         bob["devices"]["polarisation_controller"] = {"driver": "twin-polarisation-controller", **light}
@@ -258,6 +279,8 @@ def report(document: dict[str, Any], console: Console) -> None:
     columns = ("block", "n_z", "QBER", "phase <=", "f_EC", "leak", "secret", "bits/pulse", "s", "x real")
     console.print(table(f"{document['preset']}, {document['protocol']}, simulated light", columns, rows, padding=0))
     console.print(f"real-time factor {document['real_time_factor']:.2f} (link seconds per second of this machine)")
+    if any(document["losses"].values()):
+        console.print("not kept up: " + ", ".join(f"{name} {count}" for name, count in document["losses"].items()))
     verdict = "[green]equal[/]" if document["keys_equal"] else "[bold red]DIFFERENT[/]"
     console.print(f"{document['keys_compared']} keys fetched over ETSI GS QKD 014 at both ends: {verdict}")
 
@@ -273,6 +296,7 @@ def run_link(
     *,
     weather: bool = False,
     record: bool = False,
+    real_time: bool = False,
 ) -> tuple[dict[str, Any], dict[str, dict[str, Any]]]:
     """Both daemons until ``blocks`` blocks have given key, then keys fetched and compared at both ends.
 
@@ -282,7 +306,8 @@ def run_link(
     """
     directory = keep or Path(tempfile.mkdtemp(prefix="qkd-demo-"))
     try:
-        alice, bob = prepare(directory, preset, protocol, block_size, seed, weather=weather, record=record)
+        settings = {"weather": weather, "record": record, "real_time": real_time}
+        alice, bob = prepare(directory, preset, protocol, block_size, seed, **settings)
         with running(alice, bob):
             wait_for_blocks(alice, bob, blocks, console, refused=REFUSED_IN_WEATHER if weather else 2 * blocks + 3)
             statuses = {daemon.role: daemon.status() for daemon in (alice, bob)}
@@ -304,8 +329,15 @@ def run_link(
         "keys_equal": equal,
         "real_time_factor": steady_factor(bob.blocks, rate_hz) or statuses["bob"].get("real_time_factor", 0.0),
         "memory_peak_bytes": max(peaks),
+        "losses": losses(statuses["bob"]),
     }
     return document, statuses
+
+
+def losses(status: dict[str, Any]) -> dict[str, Any]:
+    """What Bob's node, or the simulated light, could not keep up with: ``LOSSES`` of his status, as far as they are."""
+    details = status.get("details", {})
+    return {name: details[name] for name in LOSSES if name in details}
 
 
 def steady_factor(blocks: list[dict[str, Any]], clock_rate_hz: float) -> float:
@@ -320,16 +352,12 @@ def steady_factor(blocks: list[dict[str, Any]], clock_rate_hz: float) -> float:
 
 
 @click.command("demo")
-@click.option("--preset", type=click.Choice(sorted(PRESETS)), default="field-14.6dB", show_default=True)
-@click.option(
-    "--protocol",
-    type=click.Choice(["three-state", "bb84", "decoy-bb84"]),
-    default="three-state",
-    show_default=True,
-)
-@click.option("--block-size", type=click.IntRange(10_000, 100_000_000), default=1_000_000, show_default=True)
+@preset_option
+@protocol_option()
+@block_size_option(1_000_000)
 @click.option("--blocks", type=click.IntRange(1), default=3, show_default=True, help="Blocks with key to wait for.")
-@click.option("--seed", type=int, help="Make light and symbols reproducible (never for real keys).")
+@seed_option
+@real_time_option
 @click.option("--weather", is_flag=True, help="Fading, background and turning polarisation; Bob's feedback follows.")
 @click.option("--keep", type=click.Path(path_type=Path), help="Keep configurations, logs and stores in this folder.")
 @click.option("--record", is_flag=True, help="Record both runs for `qkd replay` (with --keep).")
@@ -341,6 +369,7 @@ def command(
     block_size: int,
     blocks: int,
     seed: int | None,
+    real_time: bool,
     weather: bool,
     keep: Path | None,
     record: bool,
@@ -354,6 +383,7 @@ def command(
     if record and keep is None:
         raise click.UsageError("--record needs --keep DIR: recordings are kept there")
     console = progress_console(quiet)
-    document, _ = run_link(preset, protocol, block_size, blocks, seed, console, keep, weather=weather, record=record)
+    settings = {"weather": weather, "record": record, "real_time": real_time}
+    document, _ = run_link(preset, protocol, block_size, blocks, seed, console, keep, **settings)
     emit(document, as_json, lambda out: report(document, out))
     return 0 if document["keys_equal"] and document["keys_compared"] else 1

@@ -11,6 +11,7 @@ import click
 from rich.console import Console
 
 from common.cli.demo import run_link
+from common.cli.link_options import block_size_option, presets_option, protocol_option, seed_option
 from common.cli.output import emit, json_option, machine, progress_console, quiet_option, table
 from common.planning.paper import MEASURED
 from common.planning.presets import PRESETS
@@ -77,15 +78,11 @@ def report(rows: list[dict[str, Any]], console: Console) -> None:
 
 @click.command("reproduce")
 @click.option("--quick", is_flag=True, help=f"Blocks of {QUICK_BLOCK_SIZE} detections: a check, not the paper's rates.")
-@click.option("--protocol", type=click.Choice(["three-state", "bb84"]), default="three-state", show_default=True)
-@click.option(
-    "--block-size",
-    type=click.IntRange(10_000, 100_000_000),
-    help=f"Detections a block [default: {BLOCK_SIZE}, as in the paper].",
-)
+@protocol_option(weak_pulses=False)
+@block_size_option(None, f"Detections a block [default: {BLOCK_SIZE}, as in the paper].")
 @click.option("--blocks", type=click.IntRange(1), default=1, show_default=True, help="Blocks with key a link.")
-@click.option("--preset", "presets", type=click.Choice(sorted(PRESETS)), multiple=True, help="Only this link (repeat).")
-@click.option("--seed", type=int, help="Make light and symbols reproducible.")
+@presets_option
+@seed_option
 @click.option("--out", type=click.Path(path_type=Path, dir_okay=False), default=RESULTS, show_default=True)
 @json_option
 @quiet_option

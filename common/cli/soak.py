@@ -7,22 +7,35 @@ import shutil
 import tempfile
 import time
 from pathlib import Path
-from statistics import median
+from statistics import fmean, median
 from typing import Any
 
 import click
 from rich.console import Console
 
 from common.cli.benchmark import plot_option, save_plot
-from common.cli.demo import Daemon, prepare, running
+from common.cli.demo import LOSSES, Daemon, losses, prepare, running
 from common.cli.demo_keys import fetch_and_compare
+from common.cli.link_options import block_size_option, preset_option, protocol_option, real_time_option, seed_option
 from common.cli.output import emit, json_option, machine, progress_console, quiet_option, table
-from common.planning.presets import PRESETS
 
 ROLES = ("alice", "bob")
 FLAT_SHARE = 0.05
+WARM_UP_BLOCKS = 10
+"""Until so many blocks have ended, buffers and memory pools still grow to the size of their work."""
 FETCH_EVERY = 10
 """Keys are fetched and compared at both ends at every tenth sample."""
+MOST_SAMPLES = 4000
+"""Samples of a daemon that are kept; then every two become one, and they are taken half as often."""
+WORST = (
+    "loop_lag_ms",
+    "jobs_waiting",
+    "channel_backlog_bytes",
+    "backlog_detections",
+    "backlog_frames",
+    "symbols_kept",
+)
+"""Columns of which the worst is wanted, not the latest."""
 
 
 def sample(role: str, status: dict[str, Any], hours: float) -> dict[str, Any]:
@@ -44,29 +57,58 @@ def sample(role: str, status: dict[str, Any], hours: float) -> dict[str, Any]:
         "symbols_kept": details.get("symbols_kept", 0),
         "blocks_committed": status.get("blocks_committed", 0),
         "blocks_refused": status.get("blocks_refused", 0),
+        **dict.fromkeys(LOSSES, 0),
+        **losses(status),
+        "locked": float(status.get("state") == "locked"),
         "alarms": status.get("alarms", []),
     }
 
 
-def memory_verdict(samples: list[dict[str, Any]]) -> dict[str, Any]:
-    """Is the memory flat? The last quarter of the run against its second quarter (the first warms up).
+def thinned(record: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """Half as many samples: of every two of a daemon the later one, with the worse of both queues and lags."""
+    by_role = [[one for one in record if one["role"] == role] for role in ROLES]
+    pairs = [list(zip(samples[::2], samples[1::2], strict=True)) for samples in by_role]
+    return [_merged(*pair) for both in zip(*pairs, strict=True) for pair in both]
 
-    Flat: grown by at most 5 %, or by less than three times the scatter within the quarters.
+
+def _merged(first: dict[str, Any], second: dict[str, Any]) -> dict[str, Any]:
+    worst = {name: max(first[name], second[name]) for name in WORST}
+    return second | worst | {"locked": 0.5 * (first["locked"] + second["locked"])}
+
+
+def memory_verdict(samples: list[dict[str, Any]]) -> dict[str, Any]:
+    """Is the memory flat? The last third against the first third of what follows the warming up.
+
+    Warm: ten blocks have ended, and a quarter of the run is over. Flat: grown by at most 5 %, or by less than three
+    times the scatter within the thirds. ``unseen_bytes_per_hour``: a steady growth up to this would count as flat.
     """
-    memory = [one["memory_bytes"] for one in samples if one["memory_bytes"]]
-    quarter = len(memory) // 4
-    if quarter == 0:
-        return {"flat": False, "growth_bytes": 0, "reason": "too few samples"}
-    early, late = memory[quarter : 2 * quarter], memory[-quarter:]
+    cold = max(
+        len(samples) // 4, sum(one["blocks_committed"] + one["blocks_refused"] < WARM_UP_BLOCKS for one in samples)
+    )
+    warm = [one for one in samples[cold:] if one["memory_bytes"]]
+    third = len(warm) // 3
+    if third < 2:
+        return {"flat": False, "growth_bytes": 0, "reason": f"too few samples after the first {WARM_UP_BLOCKS} blocks"}
+    early, late = ([one["memory_bytes"] for one in part] for part in (warm[:third], warm[-third:]))
     centre = median(early)
     scatter = max(median(abs(value - median(part)) for value in part) for part in (early, late))
-    growth = median(late) - centre
+    growth, allowed = median(late) - centre, max(FLAT_SHARE * centre, 3.0 * scatter)
+    hours = median(one["hours"] for one in warm[-third:]) - median(one["hours"] for one in warm[:third])
     return {
-        "flat": growth <= max(FLAT_SHARE * centre, 3.0 * scatter),
+        "flat": growth <= allowed,
         "growth_bytes": round(growth),
         "median_bytes": round(centre),
-        "reason": "last quarter against second quarter",
+        "growth_bytes_per_hour": round(growth / hours),
+        "unseen_bytes_per_hour": round(allowed / hours),
+        "reason": f"last third against first third, {hours:.2f} h apart, after {warm[0]['hours']:.2f} h of warming up",
     }
+
+
+def locked_share(samples: list[dict[str, Any]]) -> float:
+    """The fraction of the time since the first lock in which Bob's receiver was locked."""
+    locked = [one["locked"] for one in samples]
+    since = next((i for i, share in enumerate(locked) if share), len(locked))
+    return fmean(locked[since:]) if locked[since:] else 0.0
 
 
 def conclude(record: list[dict[str, Any]], keys_compared: int, keys_equal: bool) -> dict[str, Any]:
@@ -83,19 +125,13 @@ def conclude(record: list[dict[str, Any]], keys_compared: int, keys_equal: bool)
         "loop_lag_ms": {"median_of_worst": median(lags), "worst": max(lags)},
         "loop_lag_total_ms": {role: last[role]["loop_lag_total_ms"] for role in ROLES},
         "real_time_factor": last["bob"]["real_time_factor"],
+        "locked_share": locked_share(by_role["bob"]),
+        "losses": {name: last["bob"][name] for name in LOSSES},
+        "store_bytes": {role: last[role].get("store_bytes", 0) for role in ROLES},
         "secret_key_rate_bps": last["bob"]["secret_key_rate_bps"],
         "blocks_committed": {role: last[role]["blocks_committed"] for role in ROLES},
         "blocks_refused": {role: last[role]["blocks_refused"] for role in ROLES},
-        "queue_worst": {
-            name: max(one[name] for one in record)
-            for name in (
-                "jobs_waiting",
-                "channel_backlog_bytes",
-                "backlog_detections",
-                "backlog_frames",
-                "symbols_kept",
-            )
-        },
+        "queue_worst": {name: max(one[name] for one in record) for name in WORST if name != "loop_lag_ms"},
         "keys_compared": keys_compared,
         "keys_equal": keys_equal,
         "samples": record,
@@ -115,16 +151,18 @@ def watch(
         turn += 1
         hours = (time.monotonic() - start) / 3600.0
         for daemon in (alice, bob):
-            daemon.poll()
-            record.append(sample(daemon.role, daemon.status(), hours))
+            daemon.check()
+            record.append(sample(daemon.role, daemon.status(), hours) | {"store_bytes": daemon.store_bytes()})
         latest = record[-1]
-        if turn % FETCH_EVERY == 0 and min(len(alice.good), len(bob.good)):
+        if turn % FETCH_EVERY == 0 and min(one["blocks_committed"] for one in record[-2:]):
             more, same = fetch_and_compare(alice.directory)
             compared, equal = compared + more, equal and same
         console.print(
             f"{hours:.3f} h: {latest['blocks_committed']} blocks, real-time factor {latest['real_time_factor']:.2f}, "
             f"bob {latest['memory_bytes'] / 1e6:.0f} MB"
         )
+        if len(record) >= len(ROLES) * MOST_SAMPLES:
+            record, interval_s = thinned(record), 2.0 * interval_s
     return record, compared, equal
 
 
@@ -134,7 +172,10 @@ def report(document: dict[str, Any], console: Console) -> None:
     for role, verdict in document["memory"].items():
         word = "flat" if verdict["flat"] else "GROWING"
         megabytes = f"{verdict.get('median_bytes', 0) / 1e6:.0f} MB, {verdict['growth_bytes'] / 1e6:+.1f} MB"
-        rows.append((f"memory of {role}", f"{word}: {megabytes}"))
+        rows.append((f"memory of {role}", f"{word}: {megabytes}, {verdict['reason']}"))
+        if "unseen_bytes_per_hour" in verdict:
+            rate, unseen = verdict["growth_bytes_per_hour"] / 1e6, verdict["unseen_bytes_per_hour"] / 1e6
+            rows.append((f"growth of {role}", f"{rate:+.1f} MB/h; up to {unseen:.1f} MB/h would count as flat"))
     lag = document["loop_lag_ms"]
     rows += [
         ("event loop's lag", f"worst {lag['worst']:.1f} ms, typical worst of a second {lag['median_of_worst']:.1f} ms"),
@@ -146,6 +187,9 @@ def report(document: dict[str, Any], console: Console) -> None:
             for role, causes in document["loop_lag_total_ms"].items()
         ],
         ("real-time factor", f"{document['real_time_factor']:.2f}"),
+        ("receiver locked", f"{100 * document['locked_share']:.2f} % of the time since the first lock"),
+        ("not kept up", ", ".join(f"{name} {count}" for name, count in document["losses"].items())),
+        ("key stores", ", ".join(f"{role} {size / 1e6:.1f} MB" for role, size in document["store_bytes"].items())),
         ("secret key", f"{document['secret_key_rate_bps']:.0f} bit/s"),
         ("blocks with key", str(document["blocks_committed"]["bob"])),
         ("blocks refused", str(document["blocks_refused"]["bob"])),
@@ -176,11 +220,12 @@ def draw(figure: Any, document: dict[str, Any]) -> None:
 @click.command("soak")
 @click.option("--hours", type=click.FloatRange(0.0, min_open=True), help="How long [default: 1 hour].")
 @click.option("--minutes", type=click.FloatRange(0.0, min_open=True), help="The same in minutes.")
-@click.option("--preset", type=click.Choice(sorted(PRESETS)), default="field-14.6dB", show_default=True)
-@click.option("--protocol", type=click.Choice(["three-state", "bb84"]), default="three-state", show_default=True)
-@click.option("--block-size", type=click.IntRange(10_000, 100_000_000), default=1_000_000, show_default=True)
+@preset_option
+@protocol_option()
+@block_size_option(1_000_000)
 @click.option("--interval", "interval_s", type=click.FloatRange(0.5), default=10.0, show_default=True, help="Seconds.")
-@click.option("--seed", type=int, help="Make light and symbols reproducible.")
+@seed_option
+@real_time_option
 @click.option("--out", type=click.Path(path_type=Path, dir_okay=False), help="Write the JSON document here too.")
 @plot_option
 @json_option
@@ -193,6 +238,7 @@ def command(
     block_size: int,
     interval_s: float,
     seed: int | None,
+    real_time: bool,
     out: Path | None,
     plot_path: Path | None,
     as_json: bool,
@@ -200,7 +246,9 @@ def command(
 ) -> int:
     """Run both daemons for a long time and judge whether memory stays flat; exit code 1 if not, or if keys differ.
 
-    Example: qkd soak --hours 8 --plot soak.png --out soak.json
+    With --real-time it costs what the link costs; without, both daemons work as fast as they can.
+
+    Example: qkd soak --hours 8 --real-time --plot soak.png --out soak.json
     """
     if hours is not None and minutes is not None:
         raise click.UsageError("give --hours or --minutes, not both")
@@ -208,12 +256,12 @@ def command(
     console = progress_console(quiet)
     directory = Path(tempfile.mkdtemp(prefix="qkd-soak-"))
     try:
-        alice, bob = prepare(directory, preset, protocol, block_size, seed)
+        alice, bob = prepare(directory, preset, protocol, block_size, seed, real_time=real_time)
         with running(alice, bob):
             record, compared, equal = watch(alice, bob, seconds, interval_s, console)
     finally:
         shutil.rmtree(directory, ignore_errors=True)
-    document = {"preset": preset, "protocol": protocol, "block_size": block_size, "seed": seed}
+    document = {"preset": preset, "protocol": protocol, "block_size": block_size, "seed": seed, "real_time": real_time}
     document |= conclude(record, compared, equal)
     if out is not None:
         out.write_text(json.dumps(document, indent=2, allow_nan=False), encoding="utf-8")

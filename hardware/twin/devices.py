@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import threading
+import time
 from dataclasses import replace
 from typing import Any
 from weakref import WeakValueDictionary
@@ -19,12 +21,15 @@ from hardware.registry import parse_parameters
 from hardware.twin.axes import AxesTwin
 from hardware.twin.fibre import FibreEntrance, FibreExit, Light
 from hardware.twin.physics import CLOCK_WALK_PER_SQRT_S, CLOCK_WHITE_SQRT_S, Receiver, TaggerClock
+from hardware.twin.real_time import LightClock, TagBuffer
 from hardware.twin.weather import Climate, Weather
 
 _MAX_OFFSET_PPM = 20.0
 _MAX_START_S = 1000.0
 #: Alice's light comes back (or starts anew) after so much darkness, at any phase of Bob's clock.
 _PAUSE_S = 0.02
+#: In real time the fibre is looked at so often for Alice.
+_POLL_S = 0.1
 
 
 class ModulatorParameters(BaseModel):
@@ -71,6 +76,10 @@ class TaggerParameters(BaseModel):
     reference_locked: bool | None = None
     """What it says of its reference clock; None: none is in use."""
     weather: WeatherParameters = WeatherParameters()
+    real_time: bool = False
+    """The light comes at its clock rate and waits for nobody."""
+    buffer_tags: int = Field(1 << 23, ge=1 << 18)
+    """In real time: tags that wait to be read, 9 bytes each; more are lost, and said to be."""
 
     def link(self, config: Config) -> LinkParameters:
         """The preset with this manifest's exceptions and the configuration's rates."""
@@ -116,12 +125,19 @@ class TwinTimeTagger:
     Time is the light's: it stands still while Alice is there and prepares her next slots, however long this machine
     takes for it. Only without Alice does it go on in darkness.
 
+    With ``real_time`` the light keeps to this machine's clock instead, in a thread of its own: slots never arrive
+    before they are due, however fast Alice prepares them, and they do not wait to be read. Clicks pile up in a buffer
+    of ``buffer_tags``; what finds no room is lost, and the next batch says ``overflow``. Where Alice or this
+    simulation is too slow, late light catches up; once it is a second behind, the link has stood still for that second
+    and :attr:`counters` says so (``light_slowed_s``), as does a real-time factor below one.
+
     Parameters
     ----------
     parameters : see :class:`TaggerParameters`. config : gives slot rate, splitting ratio and intensities.
     """
 
-    can_wait = True
+    can_wait: bool
+    """Whether the light stops for a reader that is behind."""
     axes: AxesTwin | None
     """Retarders of a controller that stands before the receiver: the light follows within 55 ms."""
 
@@ -151,10 +167,21 @@ class TwinTimeTagger:
         self._receiver = Receiver(link, config.link.intensities, clock, seed, weather)
         _taggers[given.fibre] = self
         self._fibre = FibreExit(given.fibre)
-        self._resolution_ps, self._closed = link.resolution_ps, False
+        self._resolution_ps, self._closed = link.resolution_ps, threading.Event()
         self._draws = draws
         self._next_slot: int | None = None
         self._until_ps = self._receiver.clock.whole_ps
+        self.can_wait = not given.real_time
+        self._light_clock = LightClock(link.clock_rate_hz) if given.real_time else None
+        self._buffer = TagBuffer(given.buffer_tags, self._until_ps)
+        self._running: threading.Thread | None = None
+
+    @property
+    def counters(self) -> dict[str, float]:
+        """What went wrong in real time: tags lost for want of room, seconds for which the light stood still."""
+        if self._light_clock is None:
+            return {}
+        return {"tags_lost": self._buffer.tags_lost, "light_slowed_s": round(self._light_clock.slowed_s, 3)}
 
     @property
     def resolution_ps(self) -> float:
@@ -163,8 +190,27 @@ class TwinTimeTagger:
 
     def read(self, timeout_s: float) -> TimeTags | None:
         """The clicks of the next slots that Alice sends; nothing while she prepares them; without her, darkness."""
-        if self._closed:
+        if self._closed.is_set():
             raise DeviceError("the simulated time tagger is closed", remedy="Open the device again.")
+        if self.can_wait:
+            return self._next(timeout_s)
+        if self._running is None:
+            self._running = threading.Thread(target=self._run, name="simulated light", daemon=True)
+            self._running.start()
+        return self._buffer.get(timeout_s)
+
+    def _run(self) -> None:
+        """Light and darkness as they come, whoever reads."""
+        try:
+            while not self._closed.is_set():
+                before_ps = self._until_ps
+                tags = self._next(_POLL_S)
+                if tags.until_ps > before_ps:
+                    self._buffer.put(tags)
+        except Exception as error:
+            self._buffer.fail(error)
+
+    def _next(self, timeout_s: float) -> TimeTags:
         light = self._fibre.receive(timeout_s)
         if light is not None:
             return self._arrived(light)
@@ -174,21 +220,27 @@ class TwinTimeTagger:
         return TimeTags(times, channels, self._until_ps)
 
     def _arrived(self, light: Light) -> TimeTags:
-        pause = None
+        clock, pause = self._light_clock, None
         if self._next_slot is not None and (light.after_dark or light.first_slot != self._next_slot):
             pause = self._receiver.darkness((_PAUSE_S + float(self._draws.uniform(0.0, 1e-6))) * PS_PER_S)
+            if clock is not None:
+                clock.restart()
         if self.axes is not None:
             self._receiver.controller = np.array(self.axes.positions)
         self._next_slot = light.first_slot + 64 * int(light.basis.size)
         times, channels, self._until_ps = self._receiver.light(light.basis, light.bit, light.intensity)
         if pause is not None:
             times, channels = np.concatenate([pause[0], times]), np.concatenate([pause[1], channels])
+        if clock is not None:
+            self._closed.wait(clock.wait_s(light.first_slot, self._next_slot, time.monotonic()))
         return TimeTags(times, channels, self._until_ps)
 
     def close(self) -> None:
         """Let go of the fibre; may be called twice."""
-        self._closed = True
+        self._closed.set()
         self._fibre.close()
+        if self._running is not None:
+            self._running.join()
 
 
 #: Bob's open taggers by their fibre: a polarisation controller stands before one of them.

@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 import pytest
 from click.testing import CliRunner
+from rich.console import Console
 
 from common.cli import soak
 from common.cli.bench_link import LEAD_SLOTS, make_workload, sifting_stages
@@ -17,13 +18,14 @@ from common.planning.presets import PRESETS
 from common.preamble import PREAMBLE_SLOTS
 
 
-def samples(memory: list[float]) -> list[dict[str, Any]]:
+def samples(memory: list[float], cold_blocks: int = 0) -> list[dict[str, Any]]:
     status = {
         "load": {"memory_bytes": 0, "loop_lag_ms": {"recent_worst": 2.0}, "jobs_waiting": {"frames": 3, "sift": 1}}
     }
     made = []
     for i, value in enumerate(memory):
         status["load"]["memory_bytes"] = int(value)
+        status["blocks_committed"] = soak.WARM_UP_BLOCKS - cold_blocks + i
         made.append(soak.sample("bob", status, i / 100))
     return made
 
@@ -42,18 +44,72 @@ def test_growing_memory_is_told_from_warming_up_and_scatter(memory: list[float],
     assert soak.memory_verdict(samples(memory))["flat"] is flat
 
 
+def test_memory_is_not_judged_before_ten_blocks_have_ended() -> None:
+    memory = [100e6 + 3e6 * min(i, 26) for i in range(40)]
+    assert not soak.memory_verdict(samples(memory))["flat"]
+    assert soak.memory_verdict(samples(memory, cold_blocks=28))["flat"]
+    assert not soak.memory_verdict(samples([100e6] * 40, cold_blocks=36))["flat"]
+
+
+def test_the_verdict_says_how_much_growth_it_could_not_see() -> None:
+    verdict = soak.memory_verdict(samples([100e6 + 1e5 * i for i in range(400)]))
+    assert verdict["growth_bytes_per_hour"] == pytest.approx(1e7)
+    assert verdict["growth_bytes"] == pytest.approx(2e7, rel=0.01)
+    assert not verdict["flat"]
+    hidden = soak.memory_verdict(samples([100e6] * 400))
+    assert hidden["unseen_bytes_per_hour"] == pytest.approx(0.05 * 100e6 / 2.0)
+
+
 def test_the_soak_document_holds_both_ends_and_the_worst_of_each_queue() -> None:
     record = []
-    for i in range(8):
+    for i in range(16):
         for role in soak.ROLES:
-            status = {"blocks_committed": i, "load": {"memory_bytes": 10**8, "loop_lag_ms": {"recent_worst": i}}}
+            status = {"blocks_committed": 10 + i, "load": {"memory_bytes": 10**8, "loop_lag_ms": {"recent_worst": i}}}
+            status |= {
+                "state": "locked" if i in range(3, 13) else "lost",
+                "details": {"blocks_shed": i, "overflows": 2},
+            }
             record.append(soak.sample(role, status, i / 10))
-    document = soak.conclude(record, 8, True)
-    assert document["memory_flat"]
-    assert document["loop_lag_ms"]["worst"] == 7
-    assert document["blocks_committed"] == {"alice": 7, "bob": 7}
-    assert document["queue_worst"]["jobs_waiting"] == 0
-    assert document["hours"] == 0.7
+    for document in (soak.conclude(record, 8, True), soak.conclude(soak.thinned(record), 8, True)):
+        assert document["memory_flat"]
+        assert document["loop_lag_ms"]["worst"] == 15
+        assert document["blocks_committed"] == {"alice": 25, "bob": 25}
+        assert document["queue_worst"]["jobs_waiting"] == 0
+        assert document["hours"] == 1.5
+        assert document["losses"] == {"blocks_shed": 15, "overflows": 2, "tags_lost": 0, "light_slowed_s": 0}
+        assert document["locked_share"] == pytest.approx(10 / 13, abs=0.06)
+    assert len(soak.thinned(record)) == 16
+
+
+class Running:
+    """A daemon that is always well."""
+
+    def __init__(self, role: str) -> None:
+        self.role, self.blocks = role, 0
+
+    def check(self) -> None:
+        self.blocks += 1
+
+    def status(self) -> dict[str, Any]:
+        return {"blocks_refused": self.blocks, "load": {"memory_bytes": 1, "loop_lag_ms": {"recent_worst": 1.0}}}
+
+    def store_bytes(self) -> int:
+        return 7
+
+
+def test_a_long_soak_keeps_a_bounded_record_of_its_whole_length(monkeypatch: pytest.MonkeyPatch) -> None:
+    now = [0.0]
+    monkeypatch.setattr(soak, "MOST_SAMPLES", 20)
+    monkeypatch.setattr(soak.time, "monotonic", lambda: now[0])
+    monkeypatch.setattr(soak.time, "sleep", lambda seconds: now.__setitem__(0, now[0] + seconds))
+    ends = [Running(role) for role in soak.ROLES]
+    record, _, _ = soak.watch(*ends, 36_000.0, 10.0, Console(quiet=True))  # type: ignore[arg-type]
+    assert len(record) < 2 * 20
+    hours = [one["hours"] for one in record if one["role"] == "bob"]
+    assert hours[0] < 1.0
+    assert hours[-1] == pytest.approx(10.0)
+    assert np.ptp(np.diff(hours)[:-1]) < 1e-9
+    assert record[-1]["blocks_refused"] == ends[1].blocks
 
 
 def test_soak_refuses_two_durations() -> None:

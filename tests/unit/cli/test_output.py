@@ -37,6 +37,7 @@ def test_the_largest_table_fits_80_columns() -> None:
         "keys_compared": 8,
         "keys_equal": True,
         "real_time_factor": 1.0,
+        "losses": {"blocks_shed": 2, "overflows": 0},
     }
     text = io.StringIO()
     report(document, Console(file=text, width=80))
@@ -46,6 +47,7 @@ def test_the_largest_table_fits_80_columns() -> None:
     assert values.split() == [
         "12345", "71479166", "2.54%", "14.77%", "1.271", "15482256", "10759248", "4.63e-4", "1970.4", "1.00",
     ]  # fmt: skip
+    assert "not kept up: blocks_shed 2, overflows 0" in text.getvalue()
 
 
 def test_a_daemon_of_another_user_is_running(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

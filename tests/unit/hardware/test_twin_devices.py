@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -21,14 +22,14 @@ SLOT_PS = 1e12 / 76.13e6
 class Link:
     """A modulator and a tagger with the fibre between them."""
 
-    def __init__(self, config: Config) -> None:
+    def __init__(self, config: Config, **more: Any) -> None:
         self._config, (port,) = config, free_ports(1)
         self._fibre = {"fibre": f"tcp://127.0.0.1:{port}"}
         self._transmitter = Transmitter(60_000, "three-state")
         rng = np.random.default_rng(1)
         self._random = lambda n: rng.integers(0, 256, n, dtype=np.uint8)
         self.modulator = TwinModulator(self._fibre, config)
-        self.tagger = TwinTimeTagger(self._fibre | {"seed": 1, "clock_offset_ppm": 10.0}, config)
+        self.tagger = TwinTimeTagger(self._fibre | {"seed": 1, "clock_offset_ppm": 10.0} | more, config)
 
     def send(self, first_slot: int) -> None:
         self.modulator.send(self._transmitter.prepare(first_slot, SLOTS, self._random))
@@ -42,6 +43,9 @@ class Link:
         """Light that arrives; the read before takes the connection up."""
         self.read()
         self.send(first_slot)
+        return self.read_click()
+
+    def read_click(self) -> TimeTags:
         while (tags := self.read()).times_ps.size == 0:
             pass
         return tags
