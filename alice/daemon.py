@@ -109,8 +109,7 @@ async def run(config: Config, options: Options) -> None:
         node.defer(transmitter.wipe)
 
         def refill_bytes() -> int:
-            missing = config.keys.auth_pool_target_bits - link.pool.bits_left
-            return -(-max(missing, 0) // 8 // REFILL_STEP_BYTES) * 2 * REFILL_STEP_BYTES
+            return -(-link.pool.missing_bits // 8 // REFILL_STEP_BYTES) * 2 * REFILL_STEP_BYTES
 
         simulated = source.info.simulated or modulator.info.simulated or slow.simulated
         who = identity(config, simulated)

@@ -6,6 +6,9 @@ the order in which the two ends add segments does not matter.
 
 The pointer into a segment is made durable *before* a pad is used: the owner asks for a reservation, writes it, confirms
 it. After a crash the node starts at the reserved mark; the pads in between are lost, never used twice.
+
+A produced key costs Bob two tags and Alice one, while a segment serves both alike: the direction that has less rules the
+refilling, and the one that gathers more than it can ever use burns pads, so that old segments leave memory and disk.
 """
 
 from __future__ import annotations
@@ -40,6 +43,7 @@ class KeyPool:
     link_secret : the pre-shared secret; r of both directions, then pads.
     alice : True at Alice (she sends in the first direction).
     pointers : what was last made durable, segment -> reserved offset.
+    target_bits : each direction is to have so many.
 
     Raises
     ------
@@ -47,7 +51,9 @@ class KeyPool:
         The link secret is too short.
     """
 
-    def __init__(self, link_secret: bytes, *, alice: bool, pointers: Pointers | None = None) -> None:
+    def __init__(
+        self, link_secret: bytes, *, alice: bool, pointers: Pointers | None = None, target_bits: int = 0
+    ) -> None:
         if len(link_secret) < MIN_LINK_SECRET_BYTES:
             raise ConfigurationError(
                 f"the link secret has {len(link_secret)} bytes, at least {MIN_LINK_SECRET_BYTES} are needed",
@@ -59,6 +65,8 @@ class KeyPool:
         self._durable = dict(pointers or {})
         self._segments: dict[int, _Segment] = {}
         self.add_segment(0, link_secret[2 * HASH_KEY_BYTES :])
+        self._target_bits = target_bits
+        self._plenty_bits = 2 * max(target_bits, 8 * len(self._segments[0].send))
 
     def add_segment(self, segment_id: int, secret: bytes, *, sendable: bool = True) -> None:
         """Add pads; ``sendable`` False until it is certain that the peer holds them too. Adding twice is harmless."""
@@ -101,6 +109,8 @@ class KeyPool:
         """(segment, offset, pad) of the next tag to send."""
         for number, segment in self._segments.items():
             if segment.sendable and segment.next_send < segment.reserved:
+                if self.bits_left > self._plenty_bits:
+                    segment.next_send = segment.reserved - PAD_BYTES  # those before it are burnt, here and there
                 offset = segment.next_send
                 segment.next_send += PAD_BYTES
                 return number, offset, segment.send[offset : offset + PAD_BYTES]
@@ -124,6 +134,12 @@ class KeyPool:
     def bits_left(self) -> int:
         """Bits of pad left for sending (reserved or not)."""
         return 8 * sum(len(s.send) - s.next_send for s in self._segments.values() if s.sendable)
+
+    @property
+    def missing_bits(self) -> int:
+        """Bits that a direction has too few, sending or receiving: the larger number."""
+        to_receive = 8 * sum(len(s.receive) - s.next_receive for s in self._segments.values())
+        return max(self._target_bits - min(self.bits_left, to_receive), 0)
 
     @property
     def exhausted_segments(self) -> list[int]:

@@ -68,7 +68,8 @@ def open_pool(config: Config, settings: Settings) -> KeyPool:
     stored = json.loads(settings.get_setting(POINTERS) or b"{}")
     pointers = {int(segment): int(offset) for segment, offset in stored.items()}
     secret = read_secret(config.path(config.channel.link_secret_file), "channel.link_secret_file")
-    return KeyPool(secret, alice=config.role == "alice", pointers=pointers)
+    target_bits = config.keys.auth_pool_target_bits
+    return KeyPool(secret, alice=config.role == "alice", pointers=pointers, target_bits=target_bits)
 
 
 def open_link(config: Config, settings: Settings, refused: Callable[[str], None]) -> LinkEnd:
