@@ -7,8 +7,9 @@ the order in which the two ends add segments does not matter.
 The pointer into a segment is made durable *before* a pad is used: the owner asks for a reservation, writes it, confirms
 it. After a crash the node starts at the reserved mark; the pads in between are lost, never used twice.
 
-A produced key costs Bob two tags and Alice one, while a segment serves both alike: the direction that has less rules the
-refilling, and the one that gathers more than it can ever use burns pads, so that old segments leave memory and disk.
+A produced key costs Bob two tags and Alice one, while a segment serves both alike: the direction that has less rules
+the refilling, and the one that gathers more than it can ever use burns pads, so that old segments leave memory and
+disk.
 """
 
 from __future__ import annotations

@@ -180,5 +180,6 @@ def test_every_stage_of_the_link_runs() -> None:
     from common.cli.bench_link import measure
 
     rows = measure(make_workload("field-14.6dB"))
-    assert {"symbols, plentiful", "twin: clicks", "ingest", "Bob, all of it", "post-processing"} <= {row.name for row in rows}
+    wanted = {"symbols, plentiful", "twin: clicks", "ingest", "Bob, all of it", "post-processing"}
+    assert wanted <= {row.name for row in rows}
     assert all(row.median > 0 and row.extra["core_share"] > 0 for row in rows)
