@@ -170,7 +170,7 @@ class Blocks(Section):
     """Post-processing blocks; the receiver's values rule."""
 
     block_size_detections: int = Field(1_000_000, ge=10_000, le=100_000_000)
-    chunk_detections: int = Field(1 << 16, ge=1 << 10, le=1 << 19)
+    chunk_detections: int = Field(1 << 17, ge=1 << 10, le=1 << 19)
     max_blocks: int = Field(0, ge=0)
     """Stop after this many blocks; 0 means never."""
     symbol_buffer_slots: int = Field(1 << 30, ge=1 << 27)
