@@ -265,13 +265,16 @@ class AliceSession(LinkSession):
         def work() -> NDArray[np.uint8]:
             return draw_seed(n_seed, self._random_bytes)
 
-        return [*effects, self._guard(block, Run("block", work, lambda seed: self._announce_seed(block, seed)))]
+        return [*effects, self._guard(block, Run("block", work, lambda seed: self._announce_seed(block, seed, 0)))]
 
-    def _announce_seed(self, block: Block, seed: NDArray[np.uint8]) -> list[Effect]:
-        """The seed becomes public only now, when the verified key is fixed."""
-        parts = -(-seed.size // SEED_PART_BYTES)
-        cut = [seed[i * SEED_PART_BYTES : (i + 1) * SEED_PART_BYTES].tobytes() for i in range(parts)]
-        effects: list[Effect] = [self.say(block, Seed(block.block_id, i, parts, part)) for i, part in enumerate(cut)]
+    def _announce_seed(self, block: Block, seed: NDArray[np.uint8], index: int) -> list[Effect]:
+        """The seed becomes public only now, when the verified key is fixed; part by part, others may speak between."""
+        start, parts = index * SEED_PART_BYTES, -(-seed.size // SEED_PART_BYTES)
+        part = seed[start : start + SEED_PART_BYTES].tobytes()
+        effects: list[Effect] = [self.say(block, Seed(block.block_id, index, parts, part))]
+        if index + 1 < parts:
+            after = Run("block", lambda: None, lambda _: self._announce_seed(block, seed, index + 1))
+            return [*effects, self._guard(block, after)]
         assert block.ledger is not None
         secret_bytes = block.ledger.ell_bits // BITS_PER_BYTE
 

@@ -53,12 +53,27 @@ HOPELESS = 0.16
 R, L = 2, 3
 
 
+class Chunk:
+    """Detections that are announced together, made of contiguous batches; the first job that needs them joins them."""
+
+    def __init__(self, batches: list[Detections]) -> None:
+        self._batches = batches
+        self.count = sum(map(len, batches))
+        self.from_slot, self.to_slot = batches[0].from_slot, batches[-1].to_slot
+
+    def detections(self) -> Detections:
+        """All of them; for jobs of one lane."""
+        if len(self._batches) > 1:
+            self._batches = [join(self._batches)]
+        return self._batches[0]
+
+
 class BobBlock(Block):
     """Bob's side of a block: the detections under way and the proposal under examination."""
 
     def begin(self) -> BobBlock:
         """Fresh records."""
-        self.announced: dict[int, Detections] = {}
+        self.announced: dict[int, Chunk] = {}
         self.verify: Verify | None = None
         self.propose: Propose | None = None
         self.length_accepted = False
@@ -179,7 +194,7 @@ class BobSession(LinkSession):
     @property
     def backlog_detections(self) -> int:
         """Detections announced and not yet sifted: what a slow link or a slow Alice makes grow."""
-        return sum(len(d) for block in self._blocks.values() for d in block.announced.values())
+        return sum(chunk.count for block in self._blocks.values() for chunk in block.announced.values())
 
     @property
     def backlog_frames(self) -> int:
@@ -208,7 +223,7 @@ class BobSession(LinkSession):
         span = detections.to_slot - self._waiting[0].from_slot
         if count < min(self._config.blocks.chunk_detections, wanted) and span < CHUNK_SLOTS:
             return []
-        chunk = join(self._waiting)
+        chunk = Chunk(self._waiting.copy())
         self._waiting.clear()
         return self._announce(block, chunk, last=count >= wanted)
 
@@ -229,10 +244,10 @@ class BobSession(LinkSession):
         self.blocks_opened += 1
         return block
 
-    def _announce(self, block: BobBlock, chunk: Detections, *, last: bool) -> list[Effect]:
+    def _announce(self, block: BobBlock, chunk: Chunk, *, last: bool) -> list[Effect]:
         number = block.chunks
         block.cover(chunk.from_slot, chunk.to_slot)
-        block.detections += len(chunk)
+        block.detections += chunk.count
         block.announced[number] = chunk
         if last:
             self._filling = None
@@ -246,7 +261,7 @@ class BobSession(LinkSession):
                 effects.append(self.say(block, BlockEnd(block.block_id, block.chunks, block.to_slot)))
             return effects
 
-        return [self._guard(block, Run("sift", lambda: encode_announcement(chunk), done))]
+        return [self._guard(block, Run("sift", lambda: encode_announcement(chunk.detections()), done))]
 
     # -- 7 sift, 8 reconcile ------------------------------------------------------------------------------------------
 
@@ -258,11 +273,11 @@ class BobSession(LinkSession):
         levels = bool(self._config.link.intensities)
 
         def work() -> Any:
-            return bob_sift(chunk, message.payload, intensities=levels)
+            return bob_sift(chunk.detections(), message.payload, intensities=levels)
 
         return [self._guard(block, Run("sift", work, partial(self._sifted, block, chunk)))]
 
-    def _sifted(self, block: BobBlock, chunk: Detections, sifted: Any) -> list[Effect]:
+    def _sifted(self, block: BobBlock, chunk: Chunk, sifted: Any) -> list[Effect]:
         self._check_counts.append((chunk.from_slot, *check_outcomes(sifted.x_counts)))
         block.chunks_sifted += 1
         block.x_counts += sifted.x_counts

@@ -76,7 +76,7 @@ def config(role: str, extra: str = "") -> Config:
 
 @pytest.fixture(autouse=True)
 def short_blocks_give_key(monkeypatch: pytest.MonkeyPatch) -> None:
-    """A block this small has no composable key: its length is set, everything else is real."""
+    """A block this small has no composable key, and its seed is short: length and parts are set, the rest is real."""
 
     def generous(*args: Any, **kwargs: Any) -> Any:
         from dataclasses import replace
@@ -85,6 +85,7 @@ def short_blocks_give_key(monkeypatch: pytest.MonkeyPatch) -> None:
         return replace(ledger, ell_bits=1024, refusal=None)
 
     monkeypatch.setattr("common.postprocessing.estimation.key_length", generous)
+    monkeypatch.setattr("alice.session.SEED_PART_BYTES", 1000)
 
 
 def make_pair(seed: int = 1, bob_extra: str = "", refill: int = 64, family: str = "toeplitz") -> tuple[Pair, Sky]:
