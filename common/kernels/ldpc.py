@@ -142,7 +142,7 @@ def decode(  # type: ignore[no-untyped-def]
     segments : *(k, 5) int64*: first edge, end of edges, first and end of the copies (multiples of 64), place of copy 0
         in ``signs``. Each is a range of copies of one check.
     scales, caps : *(bins,) int64*, scale (64 = 1) and cap of the messages by sqrt(2 * unsatisfied fraction).
-    knee : of the box-plus correction, 4 times its value at 0.
+    knee : of the box-plus correction, 4 times its value at 0; even.
     state : *(3,) int64*, scale and cap to start with, in and out; out: unsatisfied checks.
     patience : iterations without fewer unsatisfied checks (by 1/64) after which it gives up.
 
@@ -156,7 +156,7 @@ def decode(  # type: ignore[no-untyped-def]
     """
     bins = len(scales)
     most = splat8(int8(127))
-    knees = splat8(int8(knee))
+    half_knees = splat8(int8(knee // 2))
     checks = 0
     for k in range(segments.shape[0]):
         checks += segments[k, 3] - segments[k, 2]
@@ -185,10 +185,10 @@ def decode(  # type: ignore[no-untyped-def]
                     size = magnitude8(incoming)
                     # `rest` is the boxplus of all but the least so far.
                     larger = maximum8(size, least)
-                    rest = boxplus8(rest, larger, knees)
+                    rest = boxplus8(rest, larger, half_knees)
                     least = minimum8(least, size)
                 unsatisfied += count_negative(parity)
-                others = minimum8(scale8(boxplus8(least, rest, knees), factor), cap)
+                others = minimum8(scale8(boxplus8(least, rest, half_knees), factor), cap)
                 at_least = minimum8(scale8(rest, factor), cap)
                 # Through memory: LLVM sees a select behind the mask and moves the scaling of both into the loop.
                 answer = (p1 - p0) * LANES

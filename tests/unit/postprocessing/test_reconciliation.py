@@ -10,9 +10,11 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from numba import int8, njit
 
 from common.errors import InputError, LocalProtocolError, RemoteProtocolError
 from common.kernels import ldpc
+from common.kernels.lanes import LANES, boxplus8, load8, splat8, store8
 from common.postprocessing import ldpc_decoder, reconciliation
 from common.postprocessing.interleaving import frame_lengths, spread, window_bits
 from common.postprocessing.ldpc_codes import code_table
@@ -92,6 +94,22 @@ def test_splitting_all_checks_gives_back_the_syndrome(rng: np.random.Generator) 
 def slow_box_plus(left: int, right: int, knee: int) -> int:
     low, high = min(left, right), max(left, right)
     return low - (max(knee - (high - low), 0) - max(knee - (high + low), 0)) // 4
+
+
+@njit(boundscheck=False)
+def fast_box_plus(left, right, half_knee, out):  # type: ignore[no-untyped-def]
+    for at in range(0, len(left), LANES):
+        store8(out, at, boxplus8(load8(left, at), load8(right, at), splat8(int8(half_knee))))
+
+
+@pytest.mark.parametrize("knee", [0, 2, ldpc_decoder.KNEE, 40])
+def test_box_plus_equals_its_definition_for_all_magnitudes(knee: int) -> None:
+    left, right = (a.reshape(-1) for a in np.meshgrid(np.arange(128), np.arange(129), indexing="ij"))
+    assert len(left) % LANES == 0
+    out = np.empty(len(left), np.int8)
+    fast_box_plus(left.astype(np.int8), right.astype(np.uint8).view(np.int8), knee // 2, out)
+    expected = [slow_box_plus(*pair, knee) for pair in zip(left.tolist(), right.tolist(), strict=True)]
+    np.testing.assert_array_equal(out, expected)
 
 
 def slow_iteration(decoder: LayeredDecoder, factor: int, cap: int, knee: int) -> int:
