@@ -96,7 +96,7 @@ def hard_decisions(posterior, lifting, out):  # type: ignore[no-untyped-def]
 
 @njit(cache=True, nogil=True, boundscheck=False, error_model="numpy")  # type: ignore[misc]
 def satisfied(posterior, signs, bases, shifts, segments, lifting):  # type: ignore[no-untyped-def]
-    """True if the hard decisions have the wanted syndrome (exact; the layered count can be off by moved bits)."""
+    """True if the hard decisions have the wanted syndrome; one block of checks is enough to see that they do not."""
     for k in range(segments.shape[0]):
         p0, p1, z0, z1, sign_base = segments[k]
         for zb in range(z0, z1, LANES):
@@ -212,7 +212,8 @@ def decode(  # type: ignore[no-untyped-def]
                         store16(posterior, base - lifting, total)
         at = min(int((bins - 1) * np.sqrt(2.0 * unsatisfied / checks)), bins - 1)
         state[0], state[1], state[2] = scales[at], caps[at], unsatisfied
-        if unsatisfied == 0 and satisfied(posterior, signs, bases, shifts, segments, lifting):
+        # The count is of checks before they corrected; this looks after, and ends at the first that is not met.
+        if satisfied(posterior, signs, bases, shifts, segments, lifting):
             return iteration + 1
         # A decoder that is stuck stays stuck: more checks help, more iterations do not.
         if unsatisfied < mark - mark // 64:

@@ -164,6 +164,23 @@ def test_decoder_kernel_equals_its_slow_twin(rng: np.random.Generator, units: in
     )
 
 
+def test_decoding_ends_with_the_iteration_that_corrects(rng: np.random.Generator) -> None:
+    """Not one later: one iteration less leaves hard decisions of another syndrome."""
+    spec = choose_code(0.025, 1 << 16, "fast")
+    code = spec.code
+    alice, bob = keys(rng, 1 << 16, 0.025)
+    syndrome = reconciliation._syndrome(alice ^ bob, spec)
+    enough, fewer = (LayeredDecoder(code, spec.payload_bits, 0.025) for _ in range(2))
+    for decoder in (enough, fewer):
+        decoder.reveal(code.merged_bits // 64, syndrome)
+    assert enough.run(100) is not None
+    assert not fewer._decode(enough.iterations - 1)
+    left = np.empty((code.payload_columns, code.lifting), np.uint8)
+    ldpc.hard_decisions(fewer._posterior, code.lifting, left)
+    wrong = reconciliation._syndrome(reconciliation._flatten(left, spec), spec) != syndrome
+    assert wrong.any()
+
+
 def chains_of_errors(code: Any, length: int) -> Iterator[np.ndarray]:
     """*(payload_columns, lifting) uint8*: bits in two checks each, all wrong, hand in hand: only two checks are odd."""
     for start in np.flatnonzero(np.bincount(code.columns)[code.columns] == 2):
