@@ -79,9 +79,13 @@ def set_posteriors(values, lifting, out):  # type: ignore[no-untyped-def]
     """Lay out *(columns, lifting) int16* with the copies of the ends, *(columns * (lifting + ROOM),) int16*."""
     stride = lifting + ROOM
     for c in range(values.shape[0]):
-        base = c * stride
-        for z in range(-PAD, lifting + 2 * PAD):
-            out[base + PAD + z] = values[c, (z + 2 * lifting) % lifting]
+        base = c * stride + PAD
+        for z in range(lifting):
+            out[base + z] = values[c, z]
+        for z in range(PAD):
+            out[base - PAD + z] = out[base + lifting - PAD + z]
+        for z in range(lifting, lifting + 2 * PAD):
+            out[base + z] = out[base + z - lifting]
 
 
 @njit(cache=True, nogil=True, boundscheck=False)  # type: ignore[misc]

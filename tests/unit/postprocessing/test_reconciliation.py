@@ -96,6 +96,15 @@ def slow_box_plus(left: int, right: int, knee: int) -> int:
     return low - (max(knee - (high - low), 0) - max(knee - (high + low), 0)) // 4
 
 
+@pytest.mark.parametrize("lifting", [64, 128, 320])
+def test_posteriors_have_copies_of_their_ends(rng: np.random.Generator, lifting: int) -> None:
+    values = rng.integers(-4000, 4000, (3, lifting), np.int16)
+    out = np.zeros(3 * (lifting + ldpc.ROOM), np.int16)
+    ldpc.set_posteriors(values, lifting, out)
+    places = np.arange(-ldpc.PAD, lifting + ldpc.ROOM - ldpc.PAD) % lifting
+    np.testing.assert_array_equal(out.reshape(3, -1), values[:, places])
+
+
 @njit(boundscheck=False)
 def fast_box_plus(left, right, half_knee, out):  # type: ignore[no-untyped-def]
     for at in range(0, len(left), LANES):
