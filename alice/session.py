@@ -171,7 +171,7 @@ class AliceSession(LinkSession):
             self._config,
             self._tracker,
             self._say,
-            lambda run: self._guard(block, run),
+            self._guard,
             self.now_ns,
             self.undecoded_bits,
         )

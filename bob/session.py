@@ -236,7 +236,7 @@ class BobSession(LinkSession):
             self._config,
             self._tracker,
             self.say,
-            lambda run: self._guard(block, run),
+            self._guard,
             self.now_ns,
             self.undecoded_bits,
         ).begin()

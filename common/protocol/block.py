@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import hashlib
 import json
+import weakref
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
@@ -63,11 +65,14 @@ class BlockFacts:
 class Block:
     """State of one block at one end.
 
+    Its frames reach it by a weak reference: an ended block and its bits leave memory at once, not when the garbage
+    collector next looks for cycles among old objects.
+
     Parameters
     ----------
     block_id : unique over the life of the link, growing.
     role, config, tracker : whose block, under which rules, with the link's running QBER.
-    say, guard : see :class:`FrameExchange`.
+    say, guard : see :class:`FrameExchange`, of this block.
     now_ns : when it was opened.
     queue_bits : see :class:`FrameExchange`.
     """
@@ -79,7 +84,7 @@ class Block:
         config: Config,
         tracker: QberTracker,
         say: Callable[[Block, BlockMessage], Effect],
-        guard: Callable[[Run], Run],
+        guard: Callable[[Any, Run], Run],
         now_ns: int,
         queue_bits: Callable[[], int] | None = None,
     ) -> None:
@@ -89,8 +94,21 @@ class Block:
         self.config = config
         self._opened_ns = now_ns
         self._filled_ns = 0
+        weak = weakref.ref(self)
+
+        def this() -> Block:
+            block = weak()
+            assert block is not None, "its frames outlived a block"
+            return block
+
         self.frames = FrameExchange(
-            block_id, role, config.reconciliation, tracker, lambda message: say(self, message), guard, queue_bits
+            block_id,
+            role,
+            config.reconciliation,
+            tracker,
+            lambda message: say(this(), message),
+            lambda run: guard(this(), run),
+            queue_bits,
         )
         self.from_slot: int | None = None
         self.to_slot = 0

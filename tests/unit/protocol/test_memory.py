@@ -16,6 +16,7 @@ from common.config import Reconciliation
 from common.keybits import KeyBits
 from common.postprocessing import estimation, interleaving
 from common.postprocessing.reconciliation import QberTracker
+from common.protocol.block import Block
 from common.protocol.effects import Run, Send
 from common.protocol.frames import FRAMES_UNDER_WAY, QBER_STEP, STATUS, FrameExchange
 from common.protocol.messages import FrameResult, Syndrome
@@ -123,9 +124,14 @@ def reached(feeder: test_protocol.Feeder, detections: int) -> bool:
     return feeder.position >= detections
 
 
-def test_an_ended_block_leaves_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.fixture
+def every_block_gives_key(monkeypatch: pytest.MonkeyPatch) -> None:
     real = estimation.key_length
     monkeypatch.setattr(estimation, "key_length", lambda *a, **k: replace(real(*a, **k), ell_bits=1024, refusal=None))
+
+
+@pytest.mark.usefixtures("every_block_gives_key")
+def test_an_ended_block_leaves_nothing() -> None:
     joined, sky = test_protocol.make_pair()
     held = []
     for blocks in (2, 6):
@@ -135,3 +141,24 @@ def test_an_ended_block_leaves_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
         held.append([held_bytes(end.session, end.channel, end.jobs) for end in (joined.alice, joined.bob)])
     # The accumulator of a block that happens to be open has 64 KiB; an ended block that stayed would keep its own.
     assert np.all(np.subtract(held[1], held[0]) < 1 << 17)
+
+
+@pytest.mark.usefixtures("every_block_gives_key")
+def test_an_ended_block_is_freed_at_once() -> None:
+    """Not when the garbage collector next looks for cycles among old objects: that is many blocks later."""
+    joined, sky = test_protocol.make_pair()
+    feeder = test_protocol.Feeder(joined, sky)
+    bob: Any = joined.bob.session
+    gc.collect()
+    gc.disable()
+    try:
+        joined.run(lambda: len(joined.bob.store.committed()) >= 3 and bob.filling_detections > 0)
+        joined.bob.carry(bob.void_filling("slip", joined.now_ns), joined.now_ns)
+        joined.run(lambda: len(joined.bob.store.committed()) >= 6)
+        assert any(facts.reason == "slip" for facts in joined.bob.done)
+        open_blocks = [block for end in (joined.alice, joined.bob) for block in end.session.open_blocks()]
+        alive = [one for one in gc.get_objects() if isinstance(one, Block | FrameExchange)]
+    finally:
+        gc.enable()
+    assert feeder.position > 0
+    assert len(alive) <= 2 * len(open_blocks) + 2
