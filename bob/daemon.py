@@ -204,9 +204,7 @@ async def run(config: Config, options: Options) -> None:
         recorder.begin(who, link.instance, tagger.info)
         accept_request = recorder.requests(node.accept_request)
         session = recorder.session(BobSession(config, who, recorder.store(node.store), link.instance, accept_request))
-        receiver = recorder.receiver(
-            Receiver(config.link.clock_rate_hz, recorder.coins(random_bits), **config.receiver.model_dump())
-        )
+        receiver = recorder.receiver(Receiver.configured(config, recorder.coins(random_bits)))
 
         def details() -> dict[str, object]:
             status = receiver.status()
@@ -216,6 +214,8 @@ async def run(config: Config, options: Options) -> None:
                 "last_verified_epoch": status.last_verified_epoch,
                 "acquisitions": status.acquisitions,
                 "slips": status.slips,
+                "segments_dropped": status.selection.segments_dropped,
+                "detections_dropped": status.selection.detections_dropped,
                 "blocks_shed": clicks.blocks_shed,
                 "batches_dropped": clicks.batches_dropped,
                 "backlog_blocks": session.backlog_blocks,

@@ -22,6 +22,8 @@ CrossBasisPolicy = Literal["discard", "random"]
 RandomBits = Callable[[int], Bytes8]
 """``random_bits(n)`` gives *(n,) uint8* fair, secret bits, one per byte."""
 
+FAR_SLOTS = 0.375
+"""A click at least so far from the gate's centre is background; the tail of the light does not reach there."""
 _RULES = {"discard": tags.RULE_DISCARD, "random": tags.RULE_RANDOM}
 
 
@@ -74,6 +76,20 @@ class Gate:
         self._doubles = self._crossed = self._in_gate = 0
         self.moments = np.zeros(tags.MOMENTS_SIZE, dtype=np.float64)
         self.outside = np.zeros(tags.OUTSIDE_BINS, dtype=np.int64)
+
+    @property
+    def per_far(self) -> float:
+        """Time inside the gate for each unit of time in which :meth:`far` looks."""
+        return 2.0 * self.half_gate / (1.0 - 2.0 * max(FAR_SLOTS, self.half_gate))
+
+    def far(
+        self, times_ps: NDArray[np.int64], channels: Bytes8, clock: ClockTracker
+    ) -> tuple[NDArray[np.int64], Bytes8]:
+        """Slots and bases of the clicks that are far from the gate."""
+        position = clock.phase + (times_ps - clock.origin_ps) * clock.slots_per_ps
+        nearest = np.floor(position + 0.5)
+        far = np.abs(position - nearest) > max(FAR_SLOTS, self.half_gate)
+        return clock.origin_slot + nearest[far].astype(np.int64), channels[far] >> np.uint8(1)
 
     @property
     def counts(self) -> GateCounts:

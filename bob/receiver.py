@@ -15,8 +15,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from bob.alignment import PreambleCheck, SlotSearch
-from bob.gating import CrossBasisPolicy, Gate, GateCounts, RandomBits
+from bob.gating import CrossBasisPolicy, Gate, GateCounts, Gated, RandomBits
+from bob.selection import NO_CLICKS, WINDOW_S, FarClicks, Selection, SelectionCounts
 from bob.synchronisation import SIGNIFICANT_POWER, ClockTracker, FrequencySearch, light_power
+from common.config import Config
 from common.datatypes import Bytes8, Detections, TimeTags
 from common.errors import ConfigurationError
 from common.kernels import tags
@@ -25,6 +27,7 @@ from common.units import PS_PER_S
 
 State = Literal["searching-frequency", "searching-slot", "locked", "lost"]
 EventKind = Literal["locked", "lost", "slip", "overflow"]
+SelectionRule = Literal["off", "transmittance"]
 
 MEASURE_PS = 20_000_000_000
 """The clock is corrected this often while there is light enough,"""
@@ -64,20 +67,23 @@ class ReceiverStatus:
     acquisitions: int
     slips: int
     counts: GateCounts
+    selection: SelectionCounts
 
 
 @dataclass(slots=True)
 class _Batch:
-    """Detections of one contiguous range, gathered during one call."""
+    """Detections of one contiguous range, gathered during one call, and the clicks far from the gate."""
 
     from_slot: int
     parts: list[tuple[NDArray[np.int64], Bytes8, Bytes8]] = field(default_factory=list)
+    far: list[FarClicks] = field(default_factory=list)
     doubles: int = 0
     crossed: int = 0
     outside: int = 0
 
     def take(self, more: _Batch) -> None:
         self.parts += more.parts
+        self.far += more.far
         self.doubles += more.doubles
         self.crossed += more.crossed
         self.outside += more.outside
@@ -102,6 +108,8 @@ class Receiver:
     dead_time_ps : common software dead time after any click; at least the longest recovery time of the detectors.
     channel_skew_ps : per logical channel, how much later than the others it reports.
     cross_basis : policy for slots in which detectors of both bases clicked.
+    p_z : Bob's probability of measuring Z, for the selection.
+    selection, segment_s, light_qber : whether segments of poor transmittance are dropped; see :mod:`bob.selection`.
     """
 
     def __init__(
@@ -113,6 +121,10 @@ class Receiver:
         dead_time_ps: int = 0,
         channel_skew_ps: Sequence[int] = (0, 0, 0, 0),
         cross_basis: CrossBasisPolicy = "discard",
+        p_z: float = 0.9,
+        selection: SelectionRule = "off",
+        segment_s: float = 0.01,
+        light_qber: float = 0.0,
     ) -> None:
         if not 0.0 < gate_ps < MAX_GATE * PS_PER_S / clock_rate_hz:
             raise ConfigurationError(f"receiver.gate_ps: {gate_ps:g} does not fit a clock of {clock_rate_hz:g} Hz")
@@ -121,6 +133,10 @@ class Receiver:
         self._step_slots = round(clock_rate_hz * MEASURE_PS / PS_PER_S)
         self._guard_ps = int(np.abs(self._skew_ps).max()) if self._skew_ps.any() else 0
         self._gate = Gate(0.5 * gate_ps * clock_rate_hz / PS_PER_S, dead_time_ps, random_bits, cross_basis)
+        self._selection: Selection | None = None
+        if selection == "transmittance":
+            segment, window = (max(1, round(clock_rate_hz * seconds)) for seconds in (segment_s, WINDOW_S))
+            self._selection = Selection(segment, window, self._gate.per_far, p_z, light_qber)
         self._times_ps, self._channels = np.zeros(0, np.int64), np.zeros(0, np.uint8)
         self._search: FrequencySearch | None = None
         self._slot_search: SlotSearch | None = None
@@ -141,6 +157,12 @@ class Receiver:
         self._preamble_counts: list[tuple[int, int, int]] = []
         self._until_ps = 0
         self.state: State = "searching-frequency"
+
+    @classmethod
+    def configured(cls, config: Config, random_bits: RandomBits) -> Receiver:
+        """As Bob's configuration wants it."""
+        link, wanted = config.link, config.receiver.model_dump()
+        return cls(link.clock_rate_hz, random_bits, p_z=link.p_z_bob, **wanted)
 
     def expect_epoch(self, epoch: int) -> None:
         """A hint where to look first for the epoch's number (Alice's public progress); never trusted."""
@@ -175,6 +197,7 @@ class Receiver:
             acquisitions=self._acquisitions,
             slips=self._slips,
             counts=self._gate.counts,
+            selection=SelectionCounts() if self._selection is None else self._selection.counts,
         )
 
     def feed(self, batch: TimeTags) -> list[Detections]:
@@ -183,7 +206,8 @@ class Receiver:
         Returns
         -------
         list of Detections : ascending, contiguous ranges while locked; preamble slots hold none. A click waits until
-            the clock was measured after it: if the light has jumped since, its slot is wrong and it is dropped.
+            the clock was measured after it: if the light has jumped since, its slot is wrong and it is dropped. With
+            selection it also waits until its segment is whole.
         """
         done: list[Detections] = []
         if batch.until_ps < self._until_ps:
@@ -262,7 +286,8 @@ class Receiver:
             return False
         end_ps = clock.start_ps(to_slot)
         n = int(np.searchsorted(self._times_ps, end_ps))
-        gated = self._gate.sort(self._times_ps[:n], self._channels[:n], clock)
+        times_ps, channels = self._times_ps[:n], self._channels[:n]
+        gated = self._gate.sort(times_ps, channels, clock)
         self._drop(n)
         from_slot, self._next_slot = self._next_slot, to_slot
         if self._slot_search is not None:
@@ -270,7 +295,8 @@ class Receiver:
         elif from_slot & (EPOCH_SLOTS - 1) < PREAMBLE_SLOTS:
             self._check_preamble(from_slot, *gated.z_clicks(), done)
         else:
-            self._collect(from_slot, *self._gate.resolve(gated), gated.outside)
+            far = NO_CLICKS if self._selection is None else self._gate.far(times_ps, channels, clock)
+            self._collect(from_slot, gated, far)
         if self._clock is clock:
             self._track(end_ps, done)
         return True
@@ -283,19 +309,11 @@ class Receiver:
         in_preamble = self._next_slot - epoch_start < PREAMBLE_SLOTS
         return epoch_start + (PREAMBLE_SLOTS if in_preamble else EPOCH_SLOTS)
 
-    def _collect(
-        self,
-        from_slot: int,
-        slots: NDArray[np.int64],
-        bases: Bytes8,
-        bits: Bytes8,
-        doubles: int,
-        crossed: int,
-        out: int,
-    ) -> None:
+    def _collect(self, from_slot: int, gated: Gated, far: FarClicks) -> None:
+        slots, bases, bits, doubles, crossed = self._gate.resolve(gated)
         if self._doubtful is None:
             self._doubtful = _Batch(self._sure_slot)
-        self._doubtful.take(_Batch(from_slot, [(slots, bases, bits)], doubles, crossed, out))
+        self._doubtful.take(_Batch(from_slot, [(slots, bases, bits)], [far], doubles, crossed, gated.outside))
 
     def _confirm(self) -> None:
         """The clock was measured and held: what came since the measurement before may be used."""
@@ -307,9 +325,22 @@ class Receiver:
         self._doubtful = None
 
     def _emit(self, done: list[Detections]) -> None:
-        if self._batch is not None:
-            done.append(self._batch.close(self._sure_slot))
-            self._batch = None
+        batch, self._batch = self._batch, None
+        if batch is None:
+            return
+        detections = batch.close(self._sure_slot)
+        if self._selection is None:
+            done.append(detections)
+        else:
+            slots, bases = (np.concatenate(column) for column in zip(*batch.far, strict=True))
+            done += self._selection.take(detections, (slots, bases))
+
+    def _break_off(self, done: list[Detections]) -> None:
+        """The slot numbers end here: what is sure is emitted, what is doubtful is dropped."""
+        self._emit(done)
+        if self._selection is not None:
+            done += self._selection.flush()
+        self._doubtful = None
 
     def _align(self, slots: NDArray[np.int64], bits: Bytes8, to_slot: int) -> None:
         """Slot search; on success the slots are Alice's from here on."""
@@ -350,8 +381,7 @@ class Receiver:
         if verdict == "verified":
             self._verified_slot, self._verified_epoch, self._epoch_hint = self._next_slot, epoch, epoch
         elif verdict != "undecided":
-            self._emit(done)
-            self._doubtful = None
+            self._break_off(done)
             self._slips += 1
             self._events.append(ReceiverEvent("slip", self._verified_slot, self._next_slot))
             if verdict == "failed":
@@ -378,8 +408,7 @@ class Receiver:
 
     def _lose(self, done: list[Detections]) -> None:
         """The slot numbers are no longer certain: start again from the frequency."""
-        self._emit(done)
-        self._doubtful = None
+        self._break_off(done)
         if self.state == "locked":
             self._events.append(ReceiverEvent("lost", self._verified_slot, self._next_slot))
             self.state = "lost"

@@ -26,7 +26,7 @@ class TagsAgain:
     """
 
     def __init__(self, config: Config) -> None:
-        self._receiver = Receiver(config.link.clock_rate_hz, self._coins, **config.receiver.model_dump())
+        self._receiver = Receiver.configured(config, self._coins)
         self._waiting: Record | None = None
         self._bits: deque[NDArray[np.uint8]] = deque()
         self._made: deque[tuple[int, Detections]] = deque()

@@ -208,6 +208,12 @@ class Receiver(Section):
     """How much later than the others each logical channel reports (H, V, R, L)."""
     cross_basis: Literal["discard", "random"] = "discard"
     """What becomes of a slot in which detectors of both bases clicked."""
+    selection: Literal["off", "transmittance"] = "off"
+    """`transmittance` drops segments of light that the background has drowned (single photons only; assumption A5)."""
+    segment_s: float = Field(0.01, ge=0.001, le=1.0)
+    """Length of a segment: shorter than the fading."""
+    light_qber: float = Field(0.0, ge=0.0, le=0.1)
+    """QBER that the light has without any background, rather too low than too high; 0 drops least."""
 
 
 class Polarisation(Section):
@@ -262,6 +268,8 @@ class Config(Section):
             raise ValueError("source.mean_photon_number_lower is above mean_photon_number_upper")
         if self.link.protocol == "decoy-bb84":
             self.link.check_intensities()
+            if self.receiver.selection != "off":
+                raise ValueError("receiver.selection is made for single photons, not for decoy-bb84")
         elif self.link.intensities or self.link.p_intensities:
             raise ValueError(f"link.intensities has no meaning for protocol {self.link.protocol!r}")
         return self

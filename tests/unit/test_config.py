@@ -9,6 +9,13 @@ import pytest
 from common.config import parse_config
 from common.errors import ConfigurationError
 
+DECOY = """role = 'bob'
+[link]
+protocol = 'decoy-bb84'
+intensities = [0.5, 0.1, 0.0]
+p_intensities = [0.5, 0.25, 0.25]
+"""
+
 
 def test_unknown_key_names_the_nearest() -> None:
     with pytest.raises(ConfigurationError, match=r"link\.p_z_alise.*did you mean 'p_z_alice'"):
@@ -28,6 +35,10 @@ def test_unknown_section_names_the_nearest() -> None:
         ("role = 'bob'\n[link]\nprotocol = 'decoy-bb84'", "intensities"),
         ("role = 'bob'\n[link]\nintensities = [0.5, 0.1, 0.0]", "intensities"),
         ("role = 'bob'\n[source]\nmean_photon_number_lower = 0.9", "mean_photon_number_lower"),
+        ("role = 'bob'\n[receiver]\nselection = 'brightness'", "receiver.selection"),
+        ("role = 'bob'\n[receiver]\nsegment_s = 0.0", "receiver.segment_s"),
+        ("role = 'bob'\n[receiver]\nlight_qber = 0.11", "receiver.light_qber"),
+        (DECOY + "[receiver]\nselection = 'transmittance'", "single photons"),
         ("role = ", "TOML"),
     ],
 )
@@ -39,3 +50,9 @@ def test_faults_are_named(text: str, fault: str) -> None:
 def test_agreed_fields_cover_the_epsilon_budget() -> None:
     agreed = parse_config('role = "bob"', Path()).agreed()
     assert {"security.eps_total", "security.eps_cor", "security.eps_auth", "link.p_z_alice"} <= set(agreed)
+
+
+def test_selection_is_off_and_bob_decides_alone_about_it() -> None:
+    assert parse_config(DECOY, Path()).receiver.selection == "off"
+    chosen = parse_config("role = 'bob'\n[receiver]\nselection = 'transmittance'", Path())
+    assert chosen.digest() == parse_config("role = 'bob'", Path()).digest()

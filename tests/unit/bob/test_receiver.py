@@ -273,3 +273,68 @@ def test_nonsense_never_breaks_the_receiver(seed: int) -> None:
         bob.feed(TimeTags(times, rng.integers(0, 4, n, dtype=np.uint8), now, bool(rng.random() < 0.1)))
     assert bob.take_events() == []
     assert bob.status().acquisitions == 0
+
+
+CLOUDY = replace(FIELD, dark_cps=1e5, dark_spans=[(1.0, 1.1)])
+"""Strong background; for a tenth of a second nothing else."""
+
+
+def in_span(slots: np.ndarray, link: Link) -> np.ndarray:
+    """Which slots lie in the whole segments without light (10 ms each, so a little less than the span)."""
+    ((begin, end),) = link.dark_spans
+    margin = 0.011
+    time_s = (slots - link.first_slot) / RATE_HZ
+    return (time_s > begin + margin) & (time_s < end - margin)
+
+
+def test_selection_drops_what_is_drowned_and_nothing_else(rng: np.random.Generator) -> None:
+    tags, _ = make(rng, CLOUDY, 1.6)
+    every, _ = run(receiver(np.random.default_rng(1)), tags, 0.037)
+    bob = receiver(np.random.default_rng(1), selection="transmittance")
+    chosen, events = run(bob, tags, 0.037)
+    assert [event.kind for event in events] == ["locked"]
+    assert chosen[0].from_slot == every[0].from_slot
+    assert all(a.to_slot == b.from_slot for a, b in pairwise(chosen))
+    all_slots, slots = (np.concatenate([d.slots for d in found]) for found in (every, chosen))
+    assert in_span(all_slots, CLOUDY).sum() > 1000
+    assert in_span(slots, CLOUDY).sum() == 0
+    judged = all_slots[all_slots < chosen[-1].to_slot]
+    dropped = np.setdiff1d(judged, slots)
+    assert np.all(np.abs((dropped - FIELD.first_slot) / RATE_HZ - 1.05) < 0.061)
+    counts = bob.status().selection
+    assert counts.detections_dropped == judged.size - slots.size == dropped.size
+    assert 8 <= counts.segments_dropped <= 11
+    assert counts.segments == pytest.approx((chosen[-1].to_slot - chosen[0].from_slot) / RATE_HZ / 0.01, abs=2)
+    assert errors(chosen, FIELD) < errors(every, FIELD) - 0.001
+
+
+def test_selection_drops_nothing_from_steady_light(rng: np.random.Generator) -> None:
+    for link in (FIELD, replace(FIELD, dark_cps=1e5), replace(FIELD, signal_cps=1e5, dark_cps=4e3)):
+        tags, _ = make(rng, link, 1.4)
+        bob = receiver(rng, selection="transmittance")
+        run(bob, tags)
+        counts = bob.status().selection
+        assert counts.segments > 20
+        assert counts.detections_dropped == 0
+
+
+def test_the_selection_does_not_depend_on_how_tags_are_batched(rng: np.random.Generator) -> None:
+    tags, _ = make(rng, replace(CLOUDY, signal_cps=2e5, dark_cps=5e4), 1.4)
+    coarse, _ = run(receiver(np.random.default_rng(1), selection="transmittance"), tags, 0.5)
+    fine, _ = run(receiver(np.random.default_rng(1), selection="transmittance"), tags, 0.003)
+    one, other = (np.concatenate([d.slots for d in found]) for found in (coarse, fine))
+    start, end = (pick(coarse[i].from_slot, fine[i].from_slot) for pick, i in ((max, 0), (min, -1)))
+    assert end - start > 0.5 * RATE_HZ
+    one, other = (slots[(slots >= start) & (slots < end)] for slots in (one, other))
+    assert np.setxor1d(one, other).size < 1e-3 * one.size, "the clock's few ps decide about clicks at the gate's edge"
+
+
+def test_selection_hands_over_all_it_holds_when_the_lock_is_lost(rng: np.random.Generator) -> None:
+    tags, _ = make(rng, replace(FIELD, dark_spans=[(1.3, 4.0)]), 6.0)
+    found = [run(receiver(np.random.default_rng(1), selection=rule), tags)[0] for rule in ("off", "transmittance")]
+    jumps = [[(a.to_slot, b.from_slot) for a, b in pairwise(made) if a.to_slot != b.from_slot] for made in found]
+    assert jumps[0] == jumps[1]
+    assert len(jumps[0]) == 1
+    lit = [np.concatenate([d.slots for d in made]) for made in found]
+    light_ends = FIELD.first_slot + int(1.29 * RATE_HZ)
+    assert np.array_equal(*(slots[slots < light_ends] for slots in lit))

@@ -10,6 +10,7 @@ import pytest
 
 from bob.receiver import Receiver
 from bob.replay import TagsAgain
+from bob.selection import SelectionCounts
 from common.config import Config, parse_config
 from common.datatypes import Symbols, TimeTags
 from common.errors import ConfigurationError, DeviceError, InputError
@@ -31,13 +32,14 @@ def configuration(folder: Path, devices: str = "") -> Config:
     return parse_config(f'role = "bob"\n{devices}\n[record]\nlight = true', folder)
 
 
-def recorder_in(folder: Path) -> tuple[FlightRecorder, FlightWriter]:
-    writer = FlightWriter(folder / "run.flight", KEY, 1 << 30, lambda reason: None)
-    return FlightRecorder(configuration(folder), writer, folder / "run.flight"), writer
+def recorder_of(config: Config) -> tuple[FlightRecorder, FlightWriter]:
+    path = config.base_dir / "run.flight"
+    writer = FlightWriter(path, KEY, 1 << 30, lambda reason: None)
+    return FlightRecorder(config, writer, path), writer
 
 
-def batches(rng: np.random.Generator) -> list[TimeTags]:
-    tags, _ = make(rng, Link(SIGNAL_CPS, dark_cps=5000.0, offset_ppm=7.0), 1.6)
+def batches(rng: np.random.Generator, **light: Any) -> list[TimeTags]:
+    tags, _ = make(rng, Link(SIGNAL_CPS, **{"dark_cps": 5000.0, "offset_ppm": 7.0, **light}), 1.6)
     cuts = np.linspace(tags.times_ps[0], tags.until_ps, 9).astype(np.int64)[1:]
     out, start = [], 0
     for cut in cuts:
@@ -48,24 +50,35 @@ def batches(rng: np.random.Generator) -> list[TimeTags]:
 
 
 def receiver(config: Config, coins: Any) -> Receiver:
-    return Receiver(config.link.clock_rate_hz, coins, **config.receiver.model_dump())
+    return Receiver.configured(config, coins)
 
 
-@pytest.fixture
-def run(tmp_path: Path, rng: np.random.Generator) -> tuple[Path, list[TimeTags], list[Record]]:
+def recorded(config: Config, tags: list[TimeTags], rng: np.random.Generator) -> list[Record]:
     """A recorded receiver: its tags, and an event for each of its batches, the first of which was shed."""
-    recorder, writer = recorder_in(tmp_path)
-    coins = recorder.coins(lambda n: rng.integers(0, 2, n, dtype=np.uint8))
-    recorded = recorder.receiver(receiver(configuration(tmp_path), coins))
-    tags = batches(rng)
+    recorder, writer = recorder_of(config)
+    receives = recorder.receiver(receiver(config, recorder.coins(lambda n: rng.integers(0, 2, n, dtype=np.uint8))))
     shed = True
     for batch in tags:
-        for made in recorded.feed(batch):
+        for made in receives.feed(batch):
             if not shed:
                 recorder.put("detections", now_ns=0, batch=recorder.number_of(made), **fingerprint(made))
             shed = False
     writer.close()
-    return tmp_path, tags, list(read_flight(tmp_path / "run.flight", KEY))
+    return list(read_flight(config.base_dir / "run.flight", KEY))
+
+
+@pytest.fixture
+def run(tmp_path: Path, rng: np.random.Generator) -> tuple[Path, list[TimeTags], list[Record]]:
+    """See :func:`recorded`."""
+    tags = batches(rng)
+    return tmp_path, tags, recorded(configuration(tmp_path), tags, rng)
+
+
+def receiver_counts(config: Config, tags: list[TimeTags]) -> SelectionCounts:
+    again = receiver(config, lambda n: np.zeros(n, np.uint8))
+    for batch in tags:
+        again.feed(batch)
+    return again.status().selection
 
 
 def remade(config: Config, records: list[Record]) -> list[int]:
@@ -83,6 +96,17 @@ def test_the_same_detections_are_made_again(run: tuple[Path, list[TimeTags], lis
     folder, _, records = run
     assert sum(remade(configuration(folder), records)) > 10_000
     assert any(record.kind == "coins" for record in records)
+
+
+def test_what_was_selected_is_selected_again(tmp_path: Path, rng: np.random.Generator) -> None:
+    """A tenth of a second of background alone: dropped in the run, dropped in the replay, kept without selection."""
+    tags = batches(rng, dark_cps=5e4, dark_spans=[(1.2, 1.3)])
+    config = configuration(tmp_path, '[receiver]\nselection = "transmittance"')
+    records = recorded(config, tags, rng)
+    assert sum(remade(config, records)) > 10_000
+    assert receiver_counts(config, tags).detections_dropped > 500
+    with pytest.raises(Diverged):
+        remade(configuration(tmp_path), records)
 
 
 def test_a_receiver_that_decides_otherwise_is_found(run: tuple[Path, list[TimeTags], list[Record]]) -> None:
@@ -174,7 +198,7 @@ def test_a_fault_of_the_file_voids_and_a_damaged_recording_is_a_device_error(tmp
 
 
 def test_recorded_random_bytes_are_handed_out_once(tmp_path: Path, rng: np.random.Generator) -> None:
-    recorder, writer = recorder_in(tmp_path)
+    recorder, writer = recorder_of(configuration(tmp_path))
     drawn = [rng.integers(0, 256, n, dtype=np.uint8) for n in (5, 0, 7, 4)]
 
     class Source:
