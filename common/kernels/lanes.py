@@ -159,8 +159,8 @@ def _average(builder: Any, left: Any, right: Any) -> Any:
 def boxplus8(typing_context: Any, left: Any, right: Any, half_knee: Any) -> Any:
     """``min - (g(|left - right|) - g(left + right)) // 4``, ``g(d) = max(2 * half_knee - d, 0)``; sums up to 255.
 
-    The difference of the two is ``2 * min - max(left + right - 2 * half_knee, 0)``, or 0 where that is negative; what is
-    left of ``min`` is then the average, rounded up, of ``min`` and half the other term, also rounded up.
+    The difference of the two is ``2 * min - max(left + right - 2 * half_knee, 0)``, or 0 where that is negative; what
+    is left of ``min`` is then the average, rounded up, of ``min`` and half the other term, also rounded up.
     """
 
     def generate(context: Any, builder: Any, signature: Any, args: Any) -> Any:
