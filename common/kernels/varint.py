@@ -35,32 +35,10 @@ def _put(delta: np.uint64, out: Bytes8, used: int) -> int:
 
 
 @njit(cache=True, nogil=True)
-def encode_deltas(slots: Int64s, start: int, out: Bytes8) -> int:
-    """Write the differences of ascending slots as varints.
-
-    Parameters
-    ----------
-    slots : *(n,) int64*, strictly ascending, the first one > ``start``.
-    start : int64, what the first difference is taken from (-1 makes every number >= 0 encodable).
-    out : *(>= 9 n,) uint8*.
-
-    Returns
-    -------
-    int : bytes written.
-    """
-    used = 0
-    previous = np.int64(start)
-    for i in range(slots.size):
-        used = _put(np.uint64(slots[i] - previous), out, used)
-        previous = slots[i]
-    return used
-
-
-@njit(cache=True, nogil=True)
 def announce(
     slots: Int64s, bases: Bytes8, bits: Bytes8, out: Bytes8, out_bases: Words, out_bits: Words
 ) -> tuple[int, np.int64]:
-    """One pass over a chunk: :func:`encode_deltas` from -1, packed bases, packed outcomes of the X detections.
+    """One pass over a chunk: the slots' differences as varints (the first from -1), packed bases, packed X outcomes.
 
     Parameters
     ----------
@@ -103,7 +81,7 @@ def decode_deltas(data: Bytes8, start: int, limit: int, out: Int64s) -> tuple[in
     Parameters
     ----------
     data : *(m,) uint8*.
-    start : int64, as in :func:`encode_deltas`.
+    start : int64, what the first difference was taken from.
     limit : int64, slots must be below this.
     out : *(n,) int64*, the slots.
 

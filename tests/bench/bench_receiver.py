@@ -15,7 +15,7 @@ from bob.gating import Gate, Gated
 from bob.receiver import Receiver
 from bob.synchronisation import ClockTracker, CombLine, find_comb
 from common.datatypes import Detections
-from common.kernels import sift, tags, varint
+from common.kernels import sift, tags
 from common.postprocessing.sifting import alice_sift, bob_sift, decode_announcement, encode_announcement
 from tests.clicks import RATE_HZ, Link, batches, make
 
@@ -50,7 +50,6 @@ def main() -> None:
     gated = sort()
     slots, bases, bits, _, _ = gate.resolve(Gated(gated.slots.copy(), gated.masks, gated.multiple, 0))
     detections = Detections(slots, bases, bits, 0, int(slots[-1]) + 1)
-    buffer = np.empty(9 * slots.size, np.uint8)
     announced = encode_announcement(detections)
     symbols = (bases[:] * 0).astype(np.uint8)
     out_mask, out_key = np.zeros(slots.size, np.uint8), np.zeros(slots.size, np.uint64)
@@ -61,10 +60,9 @@ def main() -> None:
     stages: dict[str, tuple[float, int]] = {
         "gate (clock, gate, dead time)": (seconds(sort), n),
         "double-click rule": (seconds(lambda: tags.resolve(gated.slots, gated.masks, random, 0, *scratch)), slots.size),
-        "slot deltas": (seconds(lambda: varint.encode_deltas(slots, -1, buffer)), slots.size),
+        "announcement, encode": (seconds(lambda: encode_announcement(detections)), slots.size),
         "sift, Bob": (seconds(lambda: sift.split_bob(bases, bits, out_mask, out_key, outcomes)), slots.size),
         "skew": (seconds(lambda: tags.correct_skew(times, channels, np.arange(4), times * 0, channels)), n),
-        "announcement, encode": (seconds(lambda: encode_announcement(detections)), slots.size),
         "announcement, decode": (seconds(lambda: decode_announcement(announced)), slots.size),
         "sift and reply, Alice": (
             seconds(lambda: alice_sift(bases, bits[bases == 1], symbols, symbols)),
@@ -78,14 +76,9 @@ def main() -> None:
     chain = sum(stages[name][0] for name in list(stages)[:4])
     verdict = "reached" if n / chain >= GOAL_TAGS_PER_S else "missed"
     print(f"ingest chain (first four)        {n / chain / 1e6:8.1f} M tags/s: goal {verdict}")
-    print(f"bytes a detection                {buffer_bytes(slots) / slots.size:8.2f}")
+    print(f"bytes a detection                {len(announced) / slots.size:8.2f}")
     for signal, duration in ((9e6, 3.0), (0.33e6, 20.0)):
         whole(rng, signal, duration)
-
-
-def buffer_bytes(slots: np.ndarray) -> int:
-    """Bytes of the slot deltas."""
-    return int(varint.encode_deltas(slots, -1, np.empty(9 * slots.size, np.uint8)))
 
 
 def whole(rng: np.random.Generator, signal_cps: float, duration_s: float) -> None:

@@ -92,20 +92,18 @@ def test_skew_is_its_slow_twin(seed: int, n: int) -> None:
 
 
 @given(st.lists(st.integers(1, 2**50), max_size=50), st.integers(-1, 2**60))
-def test_varints_are_their_slow_twin_and_come_back(deltas: list[int], start: int) -> None:
+def test_varints_of_the_slow_twin_come_back(deltas: list[int], start: int) -> None:
     slots = start + np.cumsum(np.array(deltas, dtype=np.int64))
-    out = np.empty(9 * slots.size, np.uint8)
-    used = varint.encode_deltas(slots, start, out)
-    assert out[:used].tobytes() == reference_tags.encode_deltas(slots.tolist(), start)
+    written = np.frombuffer(reference_tags.encode_deltas(slots.tolist(), start), np.uint8)
     back = np.empty_like(slots)
-    assert varint.decode_deltas(out[:used], start, 1 << 62, back) == (used, varint.DECODED)
+    assert varint.decode_deltas(written, start, 1 << 62, back) == (written.size, varint.DECODED)
     assert np.array_equal(back, slots)
 
 
 @given(SEEDS, st.sampled_from([0, 1, 63, 64, 65, 129, 500]), st.sampled_from([0.0, 0.1, 1.0]))
 def test_an_announcement_in_one_pass_is_its_parts(seed: int, n: int, p_x: float) -> None:
     rng = np.random.default_rng(seed)
-    slots = np.cumsum(rng.integers(1, 400, n)) - 1
+    slots = np.cumsum(rng.integers(1, 1 << rng.integers(1, 50, n), n)) - 1
     bases, bits = (rng.random(n) < p_x).astype(np.uint8), rng.integers(0, 2, n, dtype=np.uint8)
     out = np.empty(9 * n, np.uint8)
     packed, outcomes = np.zeros((2, n // 64 + 1), np.uint64)
