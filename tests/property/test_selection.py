@@ -4,16 +4,21 @@ from __future__ import annotations
 
 import math
 from itertools import pairwise
+from typing import Any
 
 import numpy as np
 from hypothesis import given
 from hypothesis import strategies as st
 
 from bob.selection import SIGMAS, Selection, gives_key
+from bob.session import CHUNK_SLOTS
 from common.datatypes import Detections
+from common.keys.certificate_check import parse
 from common.preamble import EPOCH_SLOTS, PREAMBLE_SLOTS
+from tests.property.test_protocol import Feeder, finish, make_pair, short_blocks_give_key  # noqa: F401
 
 P_Z = 0.8
+WINDOW = st.one_of(st.integers(1, 40_000), st.sampled_from([3000, 6000, 9000]))
 SEGMENT = 3000
 FROM = EPOCH_SLOTS - 20_000
 TO = EPOCH_SLOTS + PREAMBLE_SLOTS + 20_000
@@ -96,7 +101,7 @@ def slowly(whole: Detections, far: tuple[np.ndarray, np.ndarray], window: int, l
     return kept
 
 
-@given(st.integers(0, 10**6), st.lists(st.integers(FROM + 1, TO - 1), max_size=12), st.integers(1, 40_000))
+@given(st.integers(0, 10**6), st.lists(st.integers(FROM + 1, TO - 1), max_size=12), WINDOW)
 def test_it_is_its_slow_definition_however_the_light_is_cut(seed: int, edges: list[int], window: int) -> None:
     whole, far = light(seed)
     slots, bases, bits = chosen(run(cut(whole, far, edges), window))
@@ -160,3 +165,32 @@ def test_a_segment_without_key_of_its_own_never_lengthens_the_key_of_a_block(
     light, b_z, b_x = parts[1]
     if not gives_key(light + b_z + b_x, (b_z, b_x), p_z, light_qber):
         assert key(*(block + segment), tagged, f) <= key(*block, tagged, f) + 1e-6 * (block + segment)[0]
+
+
+class Clouded(Feeder):
+    """After 12288 detections, 0.66 s of light of which the selection left nothing."""
+
+    STRETCH = 3 * CHUNK_SLOTS // 2
+    skipped = 0
+
+    def __call__(self, now_ns: int) -> None:
+        session: Any = self.pair.bob.session
+        if self.position == 12_288 and self.skipped < self.STRETCH and session.ready:
+            at = PREAMBLE_SLOTS + self.position + self.skipped
+            self.skipped += self.STRETCH // 4
+            none = np.zeros(0, np.uint8)
+            nothing = Detections(np.zeros(0, np.int64), none, none, at, PREAMBLE_SLOTS + self.position + self.skipped)
+            self.pair.bob.carry(session.on_detections(nothing, now_ns), now_ns)
+        elif self.skipped == self.STRETCH and self.position == 12_288:
+            self.position += self.STRETCH
+        else:
+            super().__call__(now_ns)
+
+
+def test_a_block_goes_on_behind_a_dropped_stretch_whose_slots_count_as_sent() -> None:
+    pair, sky = make_pair()
+    Clouded(pair, sky)
+    finish(pair, 2)
+    first, second = (parse(pair.bob.store.certificates[number]) for number in sorted(pair.bob.store.certificates)[:2])
+    sent = [body["ledger"]["tallies"]["slots_sent"] for body in (first, second)]
+    assert sent[0] == sent[1] + Clouded.STRETCH

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 from dataclasses import replace
 from itertools import pairwise
+from pathlib import Path
 
 import numpy as np
 import pytest
 
 from bob.receiver import Receiver, ReceiverEvent
+from common.config import parse_config
 from common.datatypes import Detections, TimeTags
 from common.errors import ConfigurationError
 from common.preamble import EPOCH_SLOTS, PREAMBLE_SLOTS
@@ -338,3 +340,28 @@ def test_selection_hands_over_all_it_holds_when_the_lock_is_lost(rng: np.random.
     lit = [np.concatenate([d.slots for d in made]) for made in found]
     light_ends = FIELD.first_slot + int(1.29 * RATE_HZ)
     assert np.array_equal(*(slots[slots < light_ends] for slots in lit))
+
+
+def test_selection_hands_over_what_it_holds_as_soon_as_the_lock_is_lost(rng: np.random.Generator) -> None:
+    tags, _ = make(rng, FIELD, 1.2)
+    nothing = TimeTags(np.zeros(0, np.int64), np.zeros(0, np.uint8), 10**18)
+    ends = []
+    for rule in ("off", "transmittance"):
+        bob = receiver(np.random.default_rng(1), selection=rule)
+        found, _ = run(bob, tags)
+        found += bob.feed(nothing)
+        assert bob.state == "lost"
+        ends.append((found[-1].to_slot, sum(map(len, found))))
+    assert ends[0] == ends[1]
+
+
+@pytest.mark.parametrize(("p_z", "all_kept"), [(0.9, False), (0.5, True)])
+def test_background_in_a_rare_check_basis_weighs_more(rng: np.random.Generator, p_z: float, all_kept: bool) -> None:
+    """Seven clicks for one of background, which is equal in all detectors: at 9 to 1 that is too little for any key."""
+    settings = f"role = 'bob'\n[link]\np_z_bob = {p_z}\n[receiver]\nselection = 'transmittance'"
+    bob = Receiver.configured(parse_config(settings, Path()), lambda n: rng.integers(0, 2, n, dtype=np.uint8))
+    link = replace(FIELD, signal_cps=156_000.0, dark_cps=1e5, q_z=p_z)
+    run(bob, make(rng, link, 1.4)[0])
+    counts = bob.status().selection
+    assert counts.segments > 15
+    assert counts.segments_dropped == 0 if all_kept else counts.segments_dropped > 0.8 * counts.segments
