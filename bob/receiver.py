@@ -287,6 +287,7 @@ class Receiver:
         end_ps = clock.start_ps(to_slot)
         n = int(np.searchsorted(self._times_ps, end_ps))
         times_ps, channels = self._times_ps[:n], self._channels[:n]
+        far = NO_CLICKS if self._selection is None else self._gate.far(times_ps, channels, clock)
         gated = self._gate.sort(times_ps, channels, clock)
         self._drop(n)
         from_slot, self._next_slot = self._next_slot, to_slot
@@ -295,7 +296,6 @@ class Receiver:
         elif from_slot & (EPOCH_SLOTS - 1) < PREAMBLE_SLOTS:
             self._check_preamble(from_slot, *gated.z_clicks(), done)
         else:
-            far = NO_CLICKS if self._selection is None else self._gate.far(times_ps, channels, clock)
             self._collect(from_slot, gated, far)
         if self._clock is clock:
             self._track(end_ps, done)

@@ -198,3 +198,21 @@ def test_light_and_its_tail_are_not_far() -> None:
     slots, bases = gate.far(times, np.full(9, 3, np.uint8), PerfectClock())  # type: ignore[arg-type]
     assert slots.tolist() == [100, 101, 101]
     assert bases.tolist() == [1, 1, 1]
+
+
+def test_while_a_detector_may_be_blind_no_far_click_counts(rng: np.random.Generator) -> None:
+    """After any click, near or far, of this call or the last, for the dead time: as in the gate."""
+    times = np.array([0, 4000, 14_000, 24_500, 104_000, 124_000, 154_000], np.int64)
+    channels = np.zeros(7, np.uint8)
+    gate, clock = Gate(0.13, 15_000, lambda k: np.zeros(k, np.uint8), "discard"), PerfectClock()
+    found = []
+    for cut in (slice(0, 2), slice(2, 7)):
+        found.append(gate.far(times[cut], channels[cut], clock)[0].tolist())  # type: ignore[arg-type]
+        gate.sort(times[cut], channels[cut], clock)  # type: ignore[arg-type]
+    assert found == [[], [110, 112, 115]]
+    n = 200_000
+    busy = np.sort(rng.integers(200_000, 200_000 + PS_PER_S // 100, n))
+    channels = rng.integers(0, 4, n, dtype=np.uint8)
+    counted = gate.far(busy, channels, clock)[0].size * gate.per_far  # type: ignore[arg-type]
+    entries = gate.sort(busy, channels, clock).slots.size  # type: ignore[arg-type]
+    assert counted == pytest.approx(entries, rel=5.0 / math.sqrt(entries))
