@@ -113,8 +113,6 @@ class Clicks(threading.Thread):
 
     def _arrived(self, batches: list[Detections], events: list[ReceiverEvent]) -> None:
         self._node.board.state = self._receiver.state
-        for event in events:
-            self._on_event(event)
         shedding = not self._can_wait and self._sheds()
         if shedding:
             self.batches_dropped += 1
@@ -123,6 +121,8 @@ class Clicks(threading.Thread):
         else:
             for batch in batches:
                 self._take(batch)
+        for event in events:  # after the detections that came before them, which they make void
+            self._on_event(event)
         self._shedding = shedding
         self.look_for_room()
 

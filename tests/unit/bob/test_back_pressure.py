@@ -13,6 +13,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from bob.daemon import MAX_BACKLOG_FRAME_BITS, MOST_DETECTIONS, Clicks
+from bob.receiver import ReceiverEvent
 from bob.session import MAX_PIECE, join, pieces
 from classical_channel.framing import MAX_BODY_BYTES
 from common.config import Blocks, parse_config
@@ -31,6 +32,7 @@ class Session:
     def __init__(self) -> None:
         self.taken: list[Detections] = []
         self.voided: list[str] = []
+        self.taken_when_voided: list[int] = []
 
     def on_detections(self, batch: Detections, now_ns: int) -> list[Any]:
         self.taken.append(batch)
@@ -38,6 +40,7 @@ class Session:
 
     def void_filling(self, reason: str, now_ns: int) -> list[Any]:
         self.voided.append(reason)
+        self.taken_when_voided.append(len(self.taken))
         return []
 
 
@@ -115,6 +118,13 @@ async def test_a_tagger_that_can_wait_loses_nothing_and_is_kept_waiting(tmp_path
     thread.look_for_room()
     assert thread._room.is_set()
     assert thread.blocks_shed == 0
+
+
+async def test_detections_from_before_a_slip_do_not_outlive_it(tmp_path: Any) -> None:
+    session = Session()
+    thread = clicks(session, can_wait=True, tmp_path=tmp_path)
+    thread._arrived([detections([PREAMBLE_SLOTS + 1], PREAMBLE_SLOTS + 9)], [ReceiverEvent("slip", 0, 9)])
+    assert (len(session.taken), session.taken_when_voided) == (1, [1])
 
 
 async def test_room_is_seen_at_the_step_that_makes_it(tmp_path: Any) -> None:
