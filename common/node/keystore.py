@@ -33,6 +33,7 @@ NONCE_BYTES = 12
 VERSION = 1
 _ROOM_ROWS = 256
 _PROBE = "probe"
+_AVAILABLE = "SELECT simulated, sum(back - front) FROM blocks WHERE back > front AND state != 'pending' GROUP BY 1"
 
 _SCHEMA = """
 CREATE TABLE IF NOT EXISTS settings (name TEXT PRIMARY KEY, sealed BLOB NOT NULL) WITHOUT ROWID;
@@ -46,6 +47,7 @@ CREATE TABLE IF NOT EXISTS blocks (
     record TEXT NOT NULL
 );
 CREATE INDEX IF NOT EXISTS blocks_with_room ON blocks (block_id) WHERE back > front;
+CREATE INDEX IF NOT EXISTS room ON blocks (simulated, state, front, back) WHERE back > front;
 CREATE TABLE IF NOT EXISTS pages (
     block_id INTEGER NOT NULL REFERENCES blocks ON DELETE CASCADE,
     number INTEGER NOT NULL,
@@ -350,10 +352,7 @@ class KeyStore:
 
     def _recount(self) -> None:
         with self._lock:
-            rows = self._db.execute(
-                "SELECT simulated, sum(back - front) FROM blocks WHERE back > front AND state != 'pending' GROUP BY 1"
-            )
-            found = {bool(simulated): 8 * int(n_bytes) for simulated, n_bytes in rows}
+            found = {bool(simulated): 8 * int(n_bytes) for simulated, n_bytes in self._db.execute(_AVAILABLE)}
             self._available = {real: found.get(real, 0) for real in (False, True)}
 
     def _seal_page(self, block_id: int, number: int, page: bytes) -> bytes:

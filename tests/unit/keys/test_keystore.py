@@ -12,7 +12,7 @@ import pytest
 from common.errors import KeyStoreError, LocalProtocolError
 from common.keybits import KeyBits
 from common.keys.inventory import Owners, Slice
-from common.node.keystore import PAGE_BYTES, KeyStore
+from common.node.keystore import _AVAILABLE, PAGE_BYTES, KeyStore
 from tests.stores import add_block, open_store
 
 OWNERS = Owners("sae-a", "sae-b")
@@ -35,6 +35,13 @@ def test_the_life_of_a_block(tmp_path: Path) -> None:
         assert store.available_bits() == 800
         store.destroy(7)  # only a pending key can be destroyed
         assert store.state_of(7) == "committed"
+
+
+def test_counting_what_is_left_reads_an_index_and_not_the_blocks(tmp_path: Path) -> None:
+    """It is done at every block: with the records of 20 000 unfetched blocks in its way it took 24 ms."""
+    with open_store(tmp_path, "alice") as store:
+        plan = store._db.execute(f"EXPLAIN QUERY PLAN {_AVAILABLE}").fetchall()
+    assert ["COVERING INDEX room" in row[-1] for row in plan] == [True]
 
 
 def test_a_pending_key_is_destroyed(tmp_path: Path) -> None:
