@@ -107,6 +107,14 @@ async def test_a_block_that_fills_is_finished_by_a_slow_decoder_and_given_up_by_
     assert len(session.voided) == 2
 
 
+async def test_tags_that_the_tagger_lost_void_the_open_block_and_are_counted(tmp_path: Any) -> None:
+    session = Session()
+    thread = clicks(session, can_wait=False, tmp_path=tmp_path)
+    thread._arrived([], [ReceiverEvent("overflow", 5, 9), ReceiverEvent("slip", 5, 9)])
+    assert (thread.overflows, len(session.voided)) == (1, 2)
+    assert "overflow" in session.voided[0]
+
+
 async def test_a_tagger_that_can_wait_loses_nothing_and_is_kept_waiting(tmp_path: Any) -> None:
     session = Session()
     thread = clicks(session, can_wait=True, tmp_path=tmp_path)
