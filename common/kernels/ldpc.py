@@ -102,7 +102,7 @@ def hard_decisions(posterior, lifting, out):  # type: ignore[no-untyped-def]
 def satisfied(posterior, signs, bases, shifts, segments, lifting):  # type: ignore[no-untyped-def]
     """True if the hard decisions have the wanted syndrome; one block of checks is enough to see that they do not."""
     for k in range(segments.shape[0]):
-        p0, p1, z0, z1, sign_base = segments[k]
+        p0, p1, z0, z1, sign_base, _, _ = segments[k]
         for zb in range(z0, z1, LANES):
             parity = load8(signs, sign_base + zb)
             for e in range(p0, p1):
@@ -138,13 +138,14 @@ def decode(  # type: ignore[no-untyped-def]
     Parameters
     ----------
     posterior : *(columns * (lifting + ROOM),) int16*, log-likelihood ratios of "no error", in and out.
-    messages : *(edges * lifting,) int8*, check-to-variable messages, zero at first, in and out.
+    messages : *(edges * lifting,) int8*, check-to-variable messages, zero at first, in and out. Those of 64 copies of a
+        row (of a pair of rows, merged or not) lie together, edge by edge.
     scratch, inputs : *(>= 64 * largest check degree,) int16* and *(>= 64 * (largest check degree + 2),) int8*.
     signs : *(rows * lifting,) int8*, the wanted syndrome, -1 for a one.
     bases : *(edges,) int64*, where the first variable of an edge's column lies in ``posterior``.
     shifts : *(edges,) int64*.
-    segments : *(k, 5) int64*: first edge, end of edges, first and end of the copies (multiples of 64), place of copy 0
-        in ``signs``. Each is a range of copies of one check.
+    segments : *(k, 7) int64*: first edge, end of edges, first and end of the copies (multiples of 64), place of copy 0
+        in ``signs``, first edge and number of edges of the row or pair. Each is a range of copies of one check.
     scales, caps : *(bins,) int64*, scale (64 = 1) and cap of the messages by sqrt(2 * unsatisfied fraction).
     knee : of the box-plus correction, 4 times its value at 0; even.
     state : *(3,) int64*, scale and cap to start with, in and out; out: unsatisfied checks.
@@ -170,8 +171,10 @@ def decode(  # type: ignore[no-untyped-def]
         cap = splat8(int8(state[1]))
         unsatisfied = 0
         for k in range(segments.shape[0]):
-            p0, p1, z0, z1, sign_base = segments[k]
+            p0, p1, z0, z1, sign_base, start, edges = segments[k]
             for zb in range(z0, z1, LANES):
+                # Place of the messages of 64 copies, as seen from edge 0.
+                heard = start * lifting + zb * edges - start * LANES
                 least, rest = most, most
                 sign = load8(signs, sign_base + zb)
                 parity = sign
@@ -180,7 +183,7 @@ def decode(  # type: ignore[no-untyped-def]
                     if o >= lifting:
                         o -= lifting
                     total = load16(posterior, bases[np.uintp(e)] + o)
-                    wide = subtract16(total, load8(messages, e * lifting + zb))
+                    wide = subtract16(total, load8(messages, heard + e * LANES))
                     incoming = narrow(wide)
                     store16(scratch, (e - p0) * LANES, wide)
                     store8(inputs, (e - p0) * LANES, incoming)
@@ -206,7 +209,7 @@ def decode(  # type: ignore[no-untyped-def]
                     incoming = load8(inputs, (e - p0) * LANES)
                     special = keep_where_equal8(magnitude8(incoming), least, load8(inputs, answer + LANES))
                     message = negate_where8(xor8(load8(inputs, answer), special), xor8(sign, incoming))
-                    store8(messages, e * lifting + zb, message)
+                    store8(messages, heard + e * LANES, message)
                     total = add16(wide, message)
                     base = bases[np.uintp(e)] + o
                     store16(posterior, base, total)

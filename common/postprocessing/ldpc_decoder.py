@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import math
 from functools import cache
-from typing import Literal, Protocol
+from typing import Any, Literal, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -34,6 +34,7 @@ _RESCUE_ITERATIONS = 24
 #: Posterior of a bit that is known, far above any sum of messages.
 _KNOWN = 4000
 _REFERENCE_ITERATIONS = 100
+_CACHE_LINE = 64
 
 
 class Decoder(Protocol):
@@ -67,17 +68,25 @@ def scale_tables() -> tuple[NDArray[np.int64], NDArray[np.int64]]:
 def _segments(code: Code, units: int) -> NDArray[np.int64]:
     """Checks as ranges of copies for :func:`common.kernels.ldpc.decode`, pairs merged where they are not split."""
     made = []
-    start, lifting = code.row_start, code.lifting
+    start, lifting = code.row_start.tolist(), code.lifting
     for pair, split in enumerate(split_lanes(code, units).tolist()):
         first, second = 2 * pair, 2 * pair + 1
+        whole = (start[first], start[second + 1] - start[first])
         if split:
-            made.append((start[first], start[second], 0, split, first * lifting))
-            made.append((start[second], start[second + 1], 0, split, second * lifting))
+            made.append((start[first], start[second], 0, split, first * lifting, *whole))
+            made.append((start[second], start[second + 1], 0, split, second * lifting, *whole))
         if split < lifting:
-            made.append((start[first], start[second + 1], split, lifting, first * lifting))
+            made.append((start[first], start[second + 1], split, lifting, first * lifting, *whole))
     for row in range(2 * code.merged, code.rows):
-        made.append((start[row], start[row + 1], 0, lifting, row * lifting))
+        whole = (start[row], start[row + 1] - start[row])
+        made.append((start[row], start[row + 1], 0, lifting, row * lifting, *whole))
     return np.array(made, np.int64)
+
+
+def _aligned(size: int, kind: type[np.int8] | type[np.int16]) -> NDArray[Any]:
+    """*(size,)* zeros from the start of a cache line: no vector of 64 lanes lies across two."""
+    room = np.zeros(size * np.dtype(kind).itemsize + _CACHE_LINE, np.uint8)
+    return room[-room.ctypes.data % _CACHE_LINE :][: size * np.dtype(kind).itemsize].view(kind)
 
 
 class LayeredDecoder:
@@ -99,19 +108,19 @@ class LayeredDecoder:
         values[:, :used] = level
         for column in range(payload_bits // used, code.payload_columns):
             values[column, max(0, payload_bits - column * used) : used] = _KNOWN
-        self._posterior = np.empty(code.payload_columns * stride, np.int16)
+        self._posterior = _aligned(code.payload_columns * stride, np.int16)
         ldpc.set_posteriors(values, code.lifting, self._posterior)
-        self._messages = np.zeros(len(code.columns) * code.lifting, np.int8)
+        self._messages = _aligned(len(code.columns) * code.lifting, np.int8)
         most = max(int((code.row_start[1:] - code.row_start[:-1])[2 * code.merged :].max(initial=0)), 1)
         pairs = code.row_start[2 : 2 * code.merged + 1 : 2] - code.row_start[0 : 2 * code.merged : 2]
         largest = LANES * max(most, int(pairs.max(initial=1)))
-        self._scratch, self._inputs = np.empty(largest, np.int16), np.empty(largest + 2 * LANES, np.int8)
-        self._signs = np.empty(code.rows * code.lifting, np.int8)
+        self._scratch, self._inputs = _aligned(largest, np.int16), _aligned(largest + 2 * LANES, np.int8)
+        self._signs = _aligned(code.rows * code.lifting, np.int8)
         degree = len(code.columns) / (code.rows - code.merged)
         first_cap = 2 * math.atanh((1 - 2 * qber) ** (degree - 1)) * UNITS_PER_NAT
         self._state = np.array([64, max(1, round(first_cap)), 0], np.int64)
         self._doubt = np.int16(level // (_RESCUES + 1))
-        self._segments = np.empty((0, 5), np.int64)
+        self._segments = np.empty((0, 7), np.int64)
 
     def reveal(self, units: int, wanted: Words) -> None:
         """See :class:`Decoder`."""
@@ -157,7 +166,7 @@ class ReferenceDecoder:
         """See :class:`Decoder`."""
         code, bits = self.code, np.unpackbits(wanted.astype("<u4").view(np.uint8), axis=1, bitorder="little")
         self._checks, values = [], []
-        for first, end, low, high, sign in _segments(code, units).tolist():
+        for first, end, low, high, sign, *_ in _segments(code, units).tolist():
             copies = np.arange(low, high)
             at = (copies[:, None] + code.shifts[None, first:end]) % code.lifting
             self._checks.append(code.columns[None, first:end] * code.lifting + at)
