@@ -17,7 +17,6 @@ from common.kernels.lanes import (
     add16,
     boxplus8,
     count_negative,
-    keep_where_equal8,
     load8,
     load16,
     magnitude8,
@@ -26,11 +25,14 @@ from common.kernels.lanes import (
     narrow,
     negate_where8,
     scale8,
+    select_where_equal8,
     splat8,
     store8,
     store16,
     subtract16,
+    widen,
     xor8,
+    xor16,
 )
 
 #: Room before a column (written, never read) and in all: a vector may start at any lane and wraps by a second store.
@@ -121,6 +123,7 @@ def decode(  # type: ignore[no-untyped-def]
     messages,
     scratch,
     inputs,
+    answers,
     signs,
     bases,
     shifts,
@@ -141,6 +144,7 @@ def decode(  # type: ignore[no-untyped-def]
     messages : *(edges * lifting,) int8*, check-to-variable messages, zero at first, in and out. Those of 64 copies of a
         row (of a pair of rows, merged or not) lie together, edge by edge.
     scratch, inputs : *(>= 64 * largest check degree,) int16* and *(>= 64 * (largest check degree + 2),) int8*.
+    answers : ``inputs`` once more, under a name that the compiler does not connect with it.
     signs : *(rows * lifting,) int8*, the wanted syndrome, -1 for a one.
     bases : *(edges,) int64*, where the first variable of an edge's column lies in ``posterior``.
     shifts : *(edges,) int64*.
@@ -177,7 +181,7 @@ def decode(  # type: ignore[no-untyped-def]
                 heard = start * lifting + zb * edges - start * LANES
                 least, rest = most, most
                 sign = load8(signs, sign_base + zb)
-                parity = sign
+                parity = widen(sign)
                 for e in range(p0, p1):
                     o = zb + shifts[np.uintp(e)]
                     if o >= lifting:
@@ -187,28 +191,29 @@ def decode(  # type: ignore[no-untyped-def]
                     incoming = narrow(wide)
                     store16(scratch, (e - p0) * LANES, wide)
                     store8(inputs, (e - p0) * LANES, incoming)
-                    parity = xor8(parity, narrow(total))
+                    parity = xor16(parity, total)
                     sign = xor8(sign, incoming)
                     size = magnitude8(incoming)
                     # `rest` is the boxplus of all but the least so far.
                     larger = maximum8(size, least)
                     rest = boxplus8(rest, larger, half_knees)
                     least = minimum8(least, size)
-                unsatisfied += count_negative(parity)
+                unsatisfied += count_negative(narrow(parity))
                 others = minimum8(scale8(boxplus8(least, rest, half_knees), factor), cap)
                 at_least = minimum8(scale8(rest, factor), cap)
-                # Through memory: LLVM sees a select behind the mask and moves the scaling of both into the loop.
+                # Through memory, out of LLVM's sight: it would scale both in the loop over edges, for every edge.
                 answer = (p1 - p0) * LANES
-                store8(inputs, answer, others)
-                store8(inputs, answer + LANES, xor8(others, at_least))
+                store8(inputs, answer, negate_where8(others, sign))
+                store8(inputs, answer + LANES, negate_where8(at_least, sign))
+                others, at_least = load8(answers, answer), load8(answers, answer + LANES)
                 for e in range(p0, p1):
                     o = zb + shifts[np.uintp(e)]
                     if o >= lifting:
                         o -= lifting
                     wide = load16(scratch, (e - p0) * LANES)
                     incoming = load8(inputs, (e - p0) * LANES)
-                    special = keep_where_equal8(magnitude8(incoming), least, load8(inputs, answer + LANES))
-                    message = negate_where8(xor8(load8(inputs, answer), special), xor8(sign, incoming))
+                    message = select_where_equal8(magnitude8(incoming), least, at_least, others)
+                    message = negate_where8(message, incoming)
                     store8(messages, heard + e * LANES, message)
                     total = add16(wide, message)
                     base = bases[np.uintp(e)] + o

@@ -147,8 +147,8 @@ class LayeredDecoder:
         code = self.code
         scales, caps = scale_tables()
         done = ldpc.decode(
-            self._posterior, self._messages, self._scratch, self._inputs, self._signs, self._bases, code.shifts,
-            self._segments, code.lifting, scales, caps, KNEE, self._state, limit, PATIENCE,
+            self._posterior, self._messages, self._scratch, self._inputs, self._inputs, self._signs, self._bases,
+            code.shifts, self._segments, code.lifting, scales, caps, KNEE, self._state, limit, PATIENCE,
         )  # fmt: skip
         self.iterations += abs(done)
         return bool(done > 0)
