@@ -171,7 +171,7 @@ class Clicks(threading.Thread):
 
     def look_for_room(self) -> None:
         """Let a tagger that waits go on; called after every step of the session."""
-        if not self._behind():
+        if not self._room.is_set() and not self._behind():
             self._room.set()
 
 

@@ -25,12 +25,13 @@ class Message:
 
     TYPE: ClassVar[int] = 0
     LAYOUT: ClassVar[str] = ""
+    FIELDS: ClassVar[tuple[str, ...]] = ()
     SEALED: ClassVar[bool] = False
     """Sent sealed, and refused when it arrives without a seal."""
 
     def encode(self) -> bytes:
         """The message's bytes."""
-        values: list[Any] = [getattr(self, field.name) for field in fields(self)]
+        values: list[Any] = [getattr(self, name) for name in self.FIELDS]
         payload = values.pop() if _has_payload(type(self)) else b""
         return bytes([self.TYPE]) + struct.pack("<" + self.LAYOUT, *values) + payload
 
@@ -41,7 +42,7 @@ class Message:
 
 
 def _has_payload(kind: type[Message]) -> bool:
-    return any(field.name == "payload" for field in fields(kind))
+    return "payload" in kind.FIELDS
 
 
 def decode(raw: bytes) -> Message:
@@ -69,6 +70,7 @@ def _message(number: int, layout: str, *, sealed: bool = False) -> Callable[[typ
     def register(cls: type[M]) -> type[M]:
         made = dataclass(frozen=True, slots=True, repr=False)(cls)
         made.TYPE, made.LAYOUT, made.SEALED = number, layout, sealed
+        made.FIELDS = tuple(field.name for field in fields(made))
         _REGISTRY[number] = made
         return made
 
