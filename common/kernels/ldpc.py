@@ -161,7 +161,7 @@ def decode(  # type: ignore[no-untyped-def]
 
     Notes
     -----
-    About 25 cycles per edge and 64 lanes in each iteration with AVX-512.
+    About 28 cycles (8 ns) per edge and 64 lanes in each iteration on a Zen 4 with AVX-512, 33 with AVX2: DECISIONS 119.
     """
     bins = len(scales)
     most = splat8(int8(127))
