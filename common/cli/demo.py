@@ -279,6 +279,8 @@ def report(document: dict[str, Any], console: Console) -> None:
     columns = ("block", "n_z", "QBER", "phase <=", "f_EC", "leak", "secret", "bits/pulse", "s", "x real")
     console.print(table(f"{document['preset']}, {document['protocol']}, simulated light", columns, rows, padding=0))
     console.print(f"real-time factor {document['real_time_factor']:.2f} (link seconds per second of this machine)")
+    if "light_used" in document:
+        console.print(f"in blocks: {document['light_used']:.2f} (their link seconds per second of this machine)")
     if any(document["losses"].values()):
         console.print("not kept up: " + ", ".join(f"{name} {count}" for name, count in document["losses"].items()))
     verdict = "[green]equal[/]" if document["keys_equal"] else "[bold red]DIFFERENT[/]"
@@ -318,6 +320,8 @@ def run_link(
         if keep is None:
             shutil.rmtree(directory, ignore_errors=True)
     rate_hz = PRESETS[preset].clock_rate_hz
+    steady = steady_factor(bob.blocks, rate_hz)
+    overall = statuses["bob"].get("real_time_factor", 0.0)
     document = {
         "preset": preset,
         "protocol": protocol,
@@ -327,10 +331,12 @@ def run_link(
         "blocks": [{name: block[name] for name in BLOCK_FIELDS} for block in bob.good[:blocks]],
         "keys_compared": compared,
         "keys_equal": equal,
-        "real_time_factor": steady_factor(bob.blocks, rate_hz) or statuses["bob"].get("real_time_factor", 0.0),
+        "real_time_factor": overall if real_time else steady or overall,
         "memory_peak_bytes": max(peaks),
         "losses": losses(statuses["bob"]),
     }
+    if real_time:
+        document["light_used"] = steady or overall
     return document, statuses
 
 
@@ -341,7 +347,7 @@ def losses(status: dict[str, Any]) -> dict[str, Any]:
 
 
 def steady_factor(blocks: list[dict[str, Any]], clock_rate_hz: float) -> float:
-    """Link seconds per wall second between the end of the first and of the last block; 0.0 if that says nothing.
+    """Link seconds in blocks per wall second between the ends of the first and the last; 0.0 if that says nothing.
 
     Until the first block has ended, programs start and kernels are loaded or compiled: that is not the link's speed.
     """

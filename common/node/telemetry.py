@@ -29,7 +29,7 @@ GROUPS = {
 }
 #: Of the roles' own details; frequencies and counts, never times of clicks.
 DETAILS = (
-    "frequency_offset_ppm", "acquisitions", "slips", "segments_dropped", "detections_dropped", "blocks_shed",
+    "frequency_offset_ppm", "acquisitions", "slips", "segments_dropped", "detections_dropped", "blocks_shed", "overflows",
     "slots_sent", "slots_dropped", "random_bits_used",
 )  # fmt: skip
 REPEAT_NS = 10 * NS_PER_S
