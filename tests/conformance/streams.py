@@ -56,12 +56,12 @@ class Clicks:
 # -- time taggers -----------------------------------------------------------------------------------------------------
 
 
-def tagger_twin() -> Opening:
+def tagger_twin(**more: Any) -> Opening:
     @contextmanager
     def way() -> Iterator[Way]:
         fibre = f"tcp://127.0.0.1:{free_ports(1)[0]}"
         with shining(fibre):
-            yield Way("twin-time-tagger", {"fibre": fibre, "preset": "lab-0.17dB", "seed": 1}, config=BOB)
+            yield Way("twin-time-tagger", {"fibre": fibre, "preset": "lab-0.17dB", "seed": 1, **more}, config=BOB)
 
     return way
 
@@ -176,6 +176,7 @@ def replay_tagger(suffix: str) -> Opening:
 
 TAGGERS: dict[str, Callable[[], Opening]] = {
     "twin": tagger_twin,
+    "real-time-twin": lambda: tagger_twin(real_time=True, preset="field-14.6dB"),
     "tcp-tags": tcp_tags,
     "id": id_time_controller,
     "swabian": swabian,
