@@ -65,12 +65,12 @@ class Clicks(threading.Thread):
         self._loop = asyncio.get_running_loop()
         self._stop_asked = threading.Event()
         self._room = threading.Event()
+        self._under_way = False
         self._can_wait = bool(getattr(tagger, "can_wait", tagger.info.simulated))
         self._max_backlog = MAX_BACKLOG_CHUNKS * config.blocks.chunk_detections
         bits = PATIENT_FRAME_BITS if self._can_wait else MAX_BACKLOG_FRAME_BITS
         in_frames = bits // config.reconciliation.frame_length_bits
         self._max_frames = max(in_frames, MIN_BACKLOG_FRAMES)
-        self._posted = 0
         self._last_slot = 0
         self._shedding = False
         self.blocks_shed = 0
@@ -87,11 +87,13 @@ class Clicks(threading.Thread):
                 if tags is None:
                     self._loop.call_soon_threadsafe(self._node.finish)
                     return
+                self.overflows += tags.overflow
                 if self._turned.is_set():
                     self._turned.clear()
                     self._receiver.search_anew()
                 with self._node.load.stage("receiver"):
                     detections = self._receiver.feed(tags)
+                self._under_way = True
                 self._room.clear()
                 self._loop.call_soon_threadsafe(self._arrived, detections, self._receiver.take_events())
                 self._loop.call_soon_threadsafe(self._steer, tags.until_ps, self._receiver.take_preamble_counts())
@@ -124,6 +126,7 @@ class Clicks(threading.Thread):
         for event in events:  # after the detections that came before them, which they make void
             self._on_event(event)
         self._shedding = shedding
+        self._under_way = False
         self.look_for_room()
 
     def _steer(self, until_ps: int, preambles: Counts) -> None:
@@ -139,7 +142,7 @@ class Clicks(threading.Thread):
 
     def _take(self, batch: Detections) -> None:
         if batch.from_slot < self._last_slot:
-            self._void("the slot numbers went back")
+            self._node.shell.act(lambda: self._session.void_filling("the slot numbers went back", now_ns()))
         elif self._last_slot:
             self._node.board.slots(batch.to_slot - self._last_slot)
         else:
@@ -150,12 +153,9 @@ class Clicks(threading.Thread):
     def _on_event(self, event: ReceiverEvent) -> None:
         if event.kind == "locked" and self.steering is not None:
             self.steering.restarted(event.from_slot)
-        self.overflows += event.kind == "overflow"
         if event.kind in ("slip", "overflow"):
-            self._void(f"{event.kind} of the time tags in slots {event.from_slot}..{event.to_slot}")
-
-    def _void(self, reason: str) -> None:
-        self._node.shell.act(lambda: self._session.void_filling(reason, now_ns()))
+            reason = f"{event.kind} of the time tags in slots {event.from_slot}..{event.to_slot}"
+            self._node.shell.act(lambda: self._session.void(event.from_slot, event.to_slot, reason, now_ns()))
 
     def _sheds(self) -> bool:
         begun = self._session.filling_detections > 0
@@ -171,7 +171,7 @@ class Clicks(threading.Thread):
 
     def look_for_room(self) -> None:
         """Let a tagger that waits go on; called after every step of the session."""
-        if not self._room.is_set() and not self._behind():
+        if not (self._under_way or self._room.is_set() or self._behind()):
             self._room.set()
 
 

@@ -87,7 +87,7 @@ class Gate:
     ) -> tuple[NDArray[np.int64], Bytes8]:
         """Slots and bases of the next clicks that are far from the gate, blanked ones left out; before :meth:`sort`."""
         since_ps = np.diff(times_ps, prepend=self._state[tags.LAST_CLICK_PS])
-        position = clock.phase + (times_ps - clock.origin_ps) * clock.slots_per_ps
+        position = clock.positions(times_ps)
         nearest = np.floor(position + 0.5)
         far = np.abs(position - nearest) > max(FAR_SLOTS, self.half_gate)
         far &= since_ps >= self._dead_time_ps

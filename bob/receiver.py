@@ -18,7 +18,7 @@ from bob.alignment import PreambleCheck, SlotSearch
 from bob.gating import CrossBasisPolicy, Gate, GateCounts, Gated, RandomBits
 from bob.selection import NO_CLICKS, WINDOW_S, FarClicks, Selection, SelectionCounts
 from bob.synchronisation import SIGNIFICANT_POWER, ClockTracker, FrequencySearch, light_power
-from common.config import Config
+from common.config import Config, SelectionRule
 from common.datatypes import Bytes8, Detections, TimeTags
 from common.errors import ConfigurationError
 from common.kernels import tags
@@ -27,7 +27,6 @@ from common.units import PS_PER_S
 
 State = Literal["searching-frequency", "searching-slot", "locked", "lost"]
 EventKind = Literal["locked", "lost", "slip", "overflow"]
-SelectionRule = Literal["off", "transmittance"]
 
 MEASURE_PS = 20_000_000_000
 """The clock is corrected this often while there is light enough,"""

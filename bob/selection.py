@@ -111,12 +111,15 @@ class Selection:
         return done
 
     def flush(self) -> list[Detections]:
-        """Judge the open segment as it is: the light or its slot numbers end here."""
+        """Judge the open segment as it is: the light or its slot numbers end here. The background is unknown again."""
         held, far = self._held, self._held_far
         self._held, self._held_far = None, NO_CLICKS
-        if held is None or held.from_slot == held.to_slot:
-            return []
-        return [self._select(held, far, [held.from_slot, held.to_slot])]
+        done = []
+        if held is not None and held.from_slot < held.to_slot:
+            done.append(self._select(held, far, [held.from_slot, held.to_slot]))
+        self._window.clear()
+        self._seen.fill(0)
+        return done
 
     def _select(self, batch: Detections, far: FarClicks, edges: Sequence[int]) -> Detections:
         """The batch from the first to the last edge without the detections of segments that give no key."""

@@ -106,6 +106,7 @@ class BobSession(LinkSession):
         self._filling: BobBlock | None = None
         self._next_block = instance * BLOCK_NUMBERS_PER_START + 1
         self._waiting: list[Detections] = []
+        self._seen_slot = self._void_until = 0
         self.blocks_opened = 0
         self._check_counts: list[tuple[int, int, int]] = []
 
@@ -183,6 +184,21 @@ class BobSession(LinkSession):
         block, self._filling = self._filling, None
         return self.give_up(block, reason) if block is not None and may_refuse(block.state, self.role) else []
 
+    def void(self, from_slot: int, to_slot: int, reason: str, now_ns: int) -> list[Effect]:
+        """Detections of these slots are not to be trusted, those that came and those that may still come.
+
+        Every block that reaches beyond ``from_slot`` is refused, also one that is full; up to ``to_slot`` detections
+        are dropped, until slot numbers begin anew.
+        """
+        self.now_ns, self._void_until = now_ns, to_slot
+        filling_to = self._waiting[-1].to_slot if self._waiting else 0
+        effects: list[Effect] = []
+        for block in list(self._blocks.values()):
+            reach = max(block.to_slot, filling_to) if block is self._filling else block.to_slot
+            if reach > from_slot and may_refuse(block.state, self.role):
+                effects += self.give_up(block, reason)
+        return effects
+
     def _guard(self, block: BobBlock, run: Run) -> Run:
         return self.block_job(block, run, lambda: self._maybe_verify(block))
 
@@ -211,6 +227,13 @@ class BobSession(LinkSession):
     def on_detections(self, detections: Detections, now_ns: int) -> list[Effect]:
         """More detections, contiguous with the last; opens and closes blocks. Dropped while there is no handshake."""
         self.now_ns = now_ns
+        if detections.from_slot < self._seen_slot:
+            self._void_until = 0
+        self._seen_slot = detections.to_slot
+        if detections.from_slot < self._void_until:
+            detections = later(detections, self._void_until)
+            if detections.from_slot == detections.to_slot:
+                return []
         return [effect for piece in pieces(detections, MAX_PIECE) for effect in self._on_piece(piece)]
 
     def _on_piece(self, detections: Detections) -> list[Effect]:
@@ -423,6 +446,13 @@ def join(parts: list[Detections]) -> Detections:
         sum(d.cross_basis_clicks for d in parts),
         sum(d.outside_gate for d in parts),
     )
+
+
+def later(detections: Detections, slot: int) -> Detections:
+    """The part of a batch from a slot on; an empty one at the batch's end if there is none. Its counts are left out."""
+    at = int(np.searchsorted(detections.slots, slot))
+    start = min(max(slot, detections.from_slot), detections.to_slot)
+    return Detections(detections.slots[at:], detections.bases[at:], detections.bits[at:], start, detections.to_slot)
 
 
 def pieces(detections: Detections, most: int) -> list[Detections]:

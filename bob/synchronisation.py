@@ -180,6 +180,10 @@ class ClockTracker:
         """Whether the slot of a click is still certain."""
         return self.sigma_slots < MAX_SIGMA_SLOTS
 
+    def positions(self, times_ps: NDArray[np.int64]) -> NDArray[np.float64]:
+        """*(n,) float64*: times in slots after the centre of the origin's slot, as the kernel of the gate has them."""
+        return self.phase + (times_ps - self.origin_ps).astype(np.float64) * self.slots_per_ps
+
     def slot_at(self, time_ps: int) -> int:
         """The slot that a time belongs to (slots are centred on the light)."""
         return self.origin_slot + math.floor(self.phase + (time_ps - self.origin_ps) * self.slots_per_ps + 0.5)

@@ -15,6 +15,7 @@ from common.calibration import with_calibration
 from common.errors import ConfigurationError
 
 ProtocolName = Literal["three-state", "bb84", "decoy-bb84"]
+SelectionRule = Literal["off", "transmittance"]
 PZ_DENOMINATOR = 1 << 16
 
 
@@ -208,7 +209,7 @@ class Receiver(Section):
     """How much later than the others each logical channel reports (H, V, R, L)."""
     cross_basis: Literal["discard", "random"] = "discard"
     """What becomes of a slot in which detectors of both bases clicked."""
-    selection: Literal["off", "transmittance"] = "off"
+    selection: SelectionRule = "off"
     """`transmittance` drops segments of light that the background has drowned (single photons only; assumption A5)."""
     segment_s: float = Field(0.01, ge=0.001, le=1.0)
     """Length of a segment: shorter than the fading."""

@@ -296,7 +296,12 @@ class RecordedSession(_Proxy):
     def void_filling(self, reason: str, now_ns: int) -> list[Effect]:
         """See Bob's session."""
         facts = {"now_ns": now_ns, "reason": reason}
-        return self._event("void", b"", facts, lambda: self._part.void_filling(reason, now_ns))
+        return self._event("void filling", b"", facts, lambda: self._part.void_filling(reason, now_ns))
+
+    def void(self, from_slot: int, to_slot: int, reason: str, now_ns: int) -> list[Effect]:
+        """See Bob's session."""
+        facts = {"now_ns": now_ns, "from_slot": from_slot, "to_slot": to_slot, "reason": reason}
+        return self._event("void", b"", facts, lambda: self._part.void(from_slot, to_slot, reason, now_ns))
 
     def _event(self, kind: str, raw: bytes, facts: dict[str, Any], call: Callable[[], list[Effect]]) -> list[Effect]:
         self._recorder.put(kind, raw, **facts)

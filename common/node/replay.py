@@ -192,8 +192,10 @@ class Replay:
                 return list(session.request(event.raw, lambda _: []))
             case "stop":
                 return list(session.stop())
-            case "void":
+            case "void filling":
                 return list(session.void_filling(facts["reason"], facts["now_ns"]))
+            case "void":
+                return list(session.void(facts["from_slot"], facts["to_slot"], facts["reason"], facts["now_ns"]))
             case "detections":
                 assert self.detections is not None
                 return list(session.on_detections(self.detections(event), facts["now_ns"]))

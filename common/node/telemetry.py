@@ -29,8 +29,8 @@ GROUPS = {
 }
 #: Of the roles' own details; frequencies and counts, never times of clicks.
 DETAILS = (
-    "frequency_offset_ppm", "acquisitions", "slips", "segments_dropped", "detections_dropped", "blocks_shed", "overflows",
-    "slots_sent", "slots_dropped", "random_bits_used",
+    "frequency_offset_ppm", "acquisitions", "slips", "segments_dropped", "detections_dropped", "blocks_shed",
+    "overflows", "slots_sent", "slots_dropped", "random_bits_used",
 )  # fmt: skip
 REPEAT_NS = 10 * NS_PER_S
 MAX_COMMAND_BYTES = 1 << 12

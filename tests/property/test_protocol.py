@@ -292,6 +292,54 @@ def test_requests_are_answered_by_the_other_end() -> None:
     assert answers == [b"cba"]
 
 
+@pytest.mark.parametrize("overflow", [(-2000, 0), (-1, 0), (-4000, -3900)])
+def test_no_key_holds_detections_of_a_void_range(overflow: tuple[int, int]) -> None:
+    """The batch in which tags were lost completes a block: it is full, and refused all the same."""
+    pair, sky = make_pair()
+    session: Any = pair.bob.session
+    pair.run(lambda: session.ready)
+    n = config("bob").blocks.block_size_detections
+    batch = sky.detections(0, n)
+    pair.bob.carry(session.on_detections(batch, pair.now_ns), pair.now_ns)
+    assert session.filling_detections == 0
+    lost = [batch.to_slot + at for at in overflow]
+    pair.bob.carry(session.void(*lost, "overflow", pair.now_ns), pair.now_ns)
+    pair.settle()
+    assert not pair.bob.store.committed()
+    assert [facts.reason for facts in pair.bob.done] == ["overflow"]
+
+
+def test_a_void_range_spares_the_blocks_before_it_and_drops_what_still_comes_of_it() -> None:
+    pair, sky = make_pair()
+    session: Any = pair.bob.session
+    pair.run(lambda: session.ready)
+    n = config("bob").blocks.block_size_detections
+    good, rest = sky.detections(0, n), sky.detections(n, n)
+    pair.bob.carry(session.on_detections(good, pair.now_ns), pair.now_ns)
+    pair.bob.carry(session.void(good.to_slot, good.to_slot + 5000, "overflow", pair.now_ns), pair.now_ns)
+    for at in range(0, n, 1000):
+        part = sky.detections(n + at, 1000)
+        pair.bob.carry(session.on_detections(part, pair.now_ns), pair.now_ns)
+    pair.run(lambda: len(pair.bob.store.committed()) >= 1)
+    assert session.filling_detections + sum(map(len, session._waiting)) == len(rest) - 5000
+    pair.settle()
+    assert session._filling.from_slot is None or session._filling.from_slot >= good.to_slot + 5000
+    agree(pair)
+
+
+def test_slot_numbers_that_begin_anew_end_a_void_range() -> None:
+    pair, sky = make_pair()
+    session: Any = pair.bob.session
+    pair.run(lambda: session.ready)
+    first = sky.detections(5000, 1000)
+    pair.bob.carry(session.on_detections(first, pair.now_ns), pair.now_ns)
+    pair.bob.carry(session.void(first.from_slot, first.to_slot + 10_000, "slip", pair.now_ns), pair.now_ns)
+    pair.bob.carry(session.on_detections(sky.detections(6000, 500), pair.now_ns), pair.now_ns)
+    assert sum(map(len, session._waiting)) == 0
+    pair.bob.carry(session.on_detections(sky.detections(100, 500), pair.now_ns), pair.now_ns)
+    assert sum(map(len, session._waiting)) == 500
+
+
 def test_a_block_given_up_before_it_was_announced_is_nothing() -> None:
     pair, sky = make_pair()
     session: Any = pair.bob.session

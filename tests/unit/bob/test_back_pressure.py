@@ -38,6 +38,9 @@ class Session:
         self.taken.append(batch)
         return []
 
+    def void(self, from_slot: int, to_slot: int, reason: str, now_ns: int) -> list[Any]:
+        return self.void_filling(reason, now_ns)
+
     def void_filling(self, reason: str, now_ns: int) -> list[Any]:
         self.voided.append(reason)
         self.taken_when_voided.append(len(self.taken))
