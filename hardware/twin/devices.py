@@ -175,13 +175,15 @@ class TwinTimeTagger:
         self._light_clock = LightClock(link.clock_rate_hz) if given.real_time else None
         self._buffer = TagBuffer(given.buffer_tags, self._until_ps)
         self._running: threading.Thread | None = None
+        self._light_cpu_s = 0.0
 
     @property
     def counters(self) -> dict[str, float]:
-        """What went wrong in real time: tags lost for want of room, seconds for which the light stood still."""
+        """In real time: tags lost for want of room, seconds for which the light stood still, and what it costs."""
         if self._light_clock is None:
             return {}
-        return {"tags_lost": self._buffer.tags_lost, "light_slowed_s": round(self._light_clock.slowed_s, 3)}
+        slowed_s, cpu_s = round(self._light_clock.slowed_s, 3), round(self._light_cpu_s, 3)
+        return {"tags_lost": self._buffer.tags_lost, "light_slowed_s": slowed_s, "light_cpu_s": cpu_s}
 
     @property
     def resolution_ps(self) -> float:
@@ -207,6 +209,7 @@ class TwinTimeTagger:
                 tags = self._next(_POLL_S)
                 if tags.until_ps > before_ps:
                     self._buffer.put(tags)
+                self._light_cpu_s = time.thread_time()
         except Exception as error:
             self._buffer.fail(error)
 
@@ -241,6 +244,7 @@ class TwinTimeTagger:
         self._fibre.close()
         if self._running is not None:
             self._running.join()
+            self._fibre.close()  # it may have connected meanwhile
 
 
 #: Bob's open taggers by their fibre: a polarisation controller stands before one of them.

@@ -10,6 +10,7 @@ import pytest
 
 from bob.gating import Gate
 from bob.selection import NO_CLICKS, FarClicks, Selection, SelectionCounts, gives_key
+from bob.synchronisation import ClockTracker, CombLine
 from common.datatypes import Detections
 from common.preamble import EPOCH_SLOTS, PREAMBLE_SLOTS
 from common.units import PS_PER_S
@@ -170,10 +171,9 @@ def test_statistics_are_on_the_side_of_keeping() -> None:
         assert bool(len(made)) is kept
 
 
-class PerfectClock:
+def perfect_clock() -> ClockTracker:
     """Slots of 10 ns from time 0."""
-
-    origin_ps, origin_slot, phase, slots_per_ps = 0, 100, 0.0, 1e-4
+    return ClockTracker(CombLine(0, 0.0, 1e8, 0.0, 0.0, 0.0), 100)
 
 
 @pytest.mark.parametrize("half_gate", [0.13, 0.3, 0.42])
@@ -182,9 +182,9 @@ def test_far_clicks_tell_the_background_in_the_gate(half_gate: float, rng: np.ra
     times = np.sort(rng.integers(0, PS_PER_S // 1000, n))
     channels = rng.choice(4, n, p=[0.3, 0.3, 0.3, 0.1]).astype(np.uint8)
     gate = Gate(half_gate, 0, lambda k: np.zeros(k, np.uint8), "discard")
-    clock = PerfectClock()
-    slots, bases = gate.far(times, channels, clock)  # type: ignore[arg-type]
-    gate.sort(times, channels, clock)  # type: ignore[arg-type]
+    clock = perfect_clock()
+    slots, bases = gate.far(times, channels, clock)
+    gate.sort(times, channels, clock)
     assert slots.size * gate.per_far == pytest.approx(gate.counts.in_gate, rel=5.0 / math.sqrt(slots.size))
     assert bases.mean() == pytest.approx(0.4, abs=5.0 * math.sqrt(0.24 / slots.size))
     assert all(a <= b for a, b in pairwise(slots.tolist()))
@@ -195,7 +195,7 @@ def test_far_clicks_tell_the_background_in_the_gate(half_gate: float, rng: np.ra
 def test_light_and_its_tail_are_not_far() -> None:
     gate = Gate(0.13, 0, lambda k: np.zeros(k, np.uint8), "discard")
     times = np.array([0, 1200, 1400, 3700, 3800, 5000, 6200, 6300, 9000], np.int64)
-    slots, bases = gate.far(times, np.full(9, 3, np.uint8), PerfectClock())  # type: ignore[arg-type]
+    slots, bases = gate.far(times, np.full(9, 3, np.uint8), perfect_clock())
     assert slots.tolist() == [100, 101, 101]
     assert bases.tolist() == [1, 1, 1]
 
@@ -204,15 +204,15 @@ def test_while_a_detector_may_be_blind_no_far_click_counts(rng: np.random.Genera
     """After any click, near or far, of this call or the last, for the dead time: as in the gate."""
     times = np.array([0, 4000, 14_000, 24_500, 104_000, 124_000, 154_000], np.int64)
     channels = np.zeros(7, np.uint8)
-    gate, clock = Gate(0.13, 15_000, lambda k: np.zeros(k, np.uint8), "discard"), PerfectClock()
+    gate, clock = Gate(0.13, 15_000, lambda k: np.zeros(k, np.uint8), "discard"), perfect_clock()
     found = []
     for cut in (slice(0, 2), slice(2, 7)):
-        found.append(gate.far(times[cut], channels[cut], clock)[0].tolist())  # type: ignore[arg-type]
-        gate.sort(times[cut], channels[cut], clock)  # type: ignore[arg-type]
+        found.append(gate.far(times[cut], channels[cut], clock)[0].tolist())
+        gate.sort(times[cut], channels[cut], clock)
     assert found == [[], [110, 112, 115]]
     n = 200_000
     busy = np.sort(rng.integers(200_000, 200_000 + PS_PER_S // 100, n))
     channels = rng.integers(0, 4, n, dtype=np.uint8)
-    counted = gate.far(busy, channels, clock)[0].size * gate.per_far  # type: ignore[arg-type]
-    entries = gate.sort(busy, channels, clock).slots.size  # type: ignore[arg-type]
+    counted = gate.far(busy, channels, clock)[0].size * gate.per_far
+    entries = gate.sort(busy, channels, clock).slots.size
     assert counted == pytest.approx(entries, rel=5.0 / math.sqrt(entries))

@@ -74,9 +74,9 @@ def test_a_fault_of_the_light_reaches_the_reader() -> None:
     waiting.join()
 
 
-@pytest.fixture
-def link(tmp_path: Path) -> Iterator[Link]:
-    more = {"real_time": True, "preset": "lab-0.17dB", "buffer_tags": 1 << 18}
+@pytest.fixture(params=[{}])
+def link(tmp_path: Path, request: pytest.FixtureRequest) -> Iterator[Link]:
+    more = {"real_time": True, "preset": "lab-0.17dB", **request.param}
     made = Link(parse_config('role = "bob"\n', tmp_path), **more)
     yield made
     made.modulator.close()
@@ -91,9 +91,10 @@ def test_the_light_is_not_early_although_alice_is(link: Link) -> None:
     clicks = [link.read_click() for _ in range(4)]
     assert time.monotonic() - begin >= 4 * SLOTS * SLOT_PS * 1e-12
     assert np.all(np.diff(np.concatenate([one.times_ps for one in clicks])) >= 0)
-    assert link.tagger.counters == {"tags_lost": 0, "light_slowed_s": 0.0}
+    assert link.tagger.counters["tags_lost"] == 0
 
 
+@pytest.mark.parametrize("link", [{"buffer_tags": 1 << 18}], indirect=True)
 def test_light_that_nobody_reads_goes_by_and_is_told_of(link: Link) -> None:
     """A batch is 124 000 clicks: the third finds no room."""
     assert not link.tagger.can_wait
