@@ -32,6 +32,8 @@ MAX_BACKLOG_FRAME_BITS = 1 << 22
 PATIENT_FRAME_BITS = 1 << 21
 """A tagger that can wait does so from here on: the fewer frames are open when a block ends, the sooner its key."""
 MIN_BACKLOG_FRAMES = 8
+MOST_BATCHES, LOOP_POLL_S = 64, 0.01
+"""Batches that the event loop has not taken: beyond, it stands still; a real tagger then tells of the loss."""
 MOST_DETECTIONS = 1 << 24
 """Announced detections without an answer, 10 bytes each: above, the open block of a real tagger is shed."""
 
@@ -65,7 +67,7 @@ class Clicks(threading.Thread):
         self._loop = asyncio.get_running_loop()
         self._stop_asked = threading.Event()
         self._room = threading.Event()
-        self._under_way = False
+        self._posted = self._taken = 0
         self._can_wait = bool(getattr(tagger, "can_wait", tagger.info.simulated))
         self._max_backlog = MAX_BACKLOG_CHUNKS * config.blocks.chunk_detections
         bits = PATIENT_FRAME_BITS if self._can_wait else MAX_BACKLOG_FRAME_BITS
@@ -93,11 +95,13 @@ class Clicks(threading.Thread):
                     self._receiver.search_anew()
                 with self._node.load.stage("receiver"):
                     detections = self._receiver.feed(tags)
-                self._under_way = True
+                self._posted += 1
                 self._room.clear()
                 self._loop.call_soon_threadsafe(self._arrived, detections, self._receiver.take_events())
                 self._loop.call_soon_threadsafe(self._steer, tags.until_ps, self._receiver.take_preamble_counts())
                 while self._can_wait and not self._stop_asked.is_set() and not self._room.wait(READ_TIMEOUT_S):
+                    pass
+                while self._posted - self._taken > MOST_BATCHES and not self._stop_asked.wait(LOOP_POLL_S):
                     pass
         except Exception as error:
             if not self._stop_asked.is_set():
@@ -126,7 +130,7 @@ class Clicks(threading.Thread):
         for event in events:  # after the detections that came before them, which they make void
             self._on_event(event)
         self._shedding = shedding
-        self._under_way = False
+        self._taken += 1
         self.look_for_room()
 
     def _steer(self, until_ps: int, preambles: Counts) -> None:
@@ -171,7 +175,7 @@ class Clicks(threading.Thread):
 
     def look_for_room(self) -> None:
         """Let a tagger that waits go on; called after every step of the session."""
-        if not (self._under_way or self._room.is_set() or self._behind()):
+        if self._taken >= self._posted and not (self._room.is_set() or self._behind()):
             self._room.set()
 
 

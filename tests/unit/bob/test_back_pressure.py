@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import itertools
+import threading
 from types import SimpleNamespace
 from typing import Any
 
@@ -12,7 +13,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from bob.daemon import MAX_BACKLOG_FRAME_BITS, MOST_DETECTIONS, Clicks
+from bob.daemon import MAX_BACKLOG_FRAME_BITS, MOST_BATCHES, MOST_DETECTIONS, Clicks
 from bob.receiver import Receiver, ReceiverEvent
 from bob.session import MAX_PIECE, join, pieces
 from classical_channel.framing import MAX_BODY_BYTES
@@ -120,6 +121,30 @@ async def test_tags_that_the_tagger_lost_are_counted_also_without_a_lock(tmp_pat
     thread._node.load, thread._node.finish = Load(), lambda: None  # type: ignore[method-assign]
     await asyncio.to_thread(thread.run)
     assert thread.overflows == 2
+
+
+async def test_an_event_loop_that_stands_still_does_not_gather_batches(tmp_path: Any) -> None:
+    thread = clicks(Session(), can_wait=False, tmp_path=tmp_path)
+    batch, reads = TimeTags(np.zeros(0, np.int64), np.zeros(0, np.uint8), 5), itertools.count(1)
+    read, full = 0, threading.Event()
+
+    def next_batch(timeout_s: float) -> TimeTags:
+        nonlocal read
+        read = next(reads)
+        if read > MOST_BATCHES:
+            full.set()
+        return batch
+
+    thread._tagger.read = next_batch  # type: ignore[method-assign]
+    thread._receiver = Receiver(76.13e6, lambda n: np.zeros(n, np.uint8))
+    thread._node.load = Load()
+    thread._loop = SimpleNamespace(call_soon_threadsafe=lambda *_: None)  # type: ignore[assignment]
+    thread.start()
+    await asyncio.to_thread(full.wait, 30.0)
+    await asyncio.sleep(0.05)
+    thread.stop()
+    await asyncio.to_thread(thread.join)
+    assert read == MOST_BATCHES + 1
 
 
 async def test_a_tagger_that_can_wait_loses_nothing_and_is_kept_waiting(tmp_path: Any) -> None:
