@@ -4,8 +4,13 @@ A segment is the pre-shared link secret (segment 0) or the part of a produced bl
 block number). Both ends hold the same segments; half of each serves one direction. Tags name segment and offset, so
 the order in which the two ends add segments does not matter.
 
-The pointer into a segment is made durable *before* a pad is used: the owner asks for a reservation, writes it, confirms
-it. After a crash the node starts at the reserved mark; the pads in between are lost, never used twice.
+A direction goes through its segments by number and never back, so that one position, a segment and an offset, tells
+which of its pads are left: those at it and after it. An end keeps three. The *reserved* one is made durable *before*
+pads below it are used: the owner asks for pointers, writes them, confirms them. After a crash the node sends from the
+reserved position on; the pads in between are lost, never used twice. Below it is the pad to send next. The *receiving*
+one follows the tags of the peer, each of which burns all pads before its own; it is written along with the reserved
+one, at the latest when it has moved on by as much as is reserved at a time, or into another segment. After a crash it
+lags by what came since, until the peer's first tag; it is never ahead of what the peer has named.
 
 A produced key costs Bob two tags and Alice one, while a segment serves both alike: the direction that has less rules
 the refilling, and the one that gathers more than it can ever use burns pads, so that old segments leave memory and
@@ -14,26 +19,36 @@ disk.
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 
 from classical_channel.authentication import HASH_KEY_BYTES, PAD_BYTES
 from common.errors import AuthenticationError, AuthenticationPoolEmpty, ConfigurationError
 
-RESERVE_PADS = 16
+RESERVE_BYTES = 16 * PAD_BYTES
 MIN_LINK_SECRET_BYTES = 2 * HASH_KEY_BYTES + 64 * PAD_BYTES
-Pointers = dict[int, int]
+Position = tuple[int, int]
+"""(segment, offset in bytes): the pads of a direction before it are used, burnt or lost."""
+Pointers = dict[str, Position]
+"""What is durable: `send`, up to which pads may be used, and `receive`, up to which the peer's are burnt."""
+NOTHING_USED: Pointers = {"send": (0, 0), "receive": (0, 0)}
 
 
 @dataclass(slots=True)
 class _Segment:
-    """Pads of both directions with their pointers (bytes)."""
+    """Pads of both directions."""
 
     send: bytes = field(repr=False)
     receive: bytes = field(repr=False)
     sendable: bool
-    next_send: int = 0
-    reserved: int = 0
-    next_receive: int = 0
+
+
+def _start(position: Position, number: int, pads: bytes) -> int:
+    """Offset of the first pad of segment ``number`` that a position leaves; the length of ``pads`` if it is past it."""
+    segment, offset = position
+    if number == segment:
+        return min(offset, len(pads))
+    return 0 if number > segment else len(pads)
 
 
 class KeyPool:
@@ -43,8 +58,8 @@ class KeyPool:
     ----------
     link_secret : the pre-shared secret; r of both directions, then pads.
     alice : True at Alice (she sends in the first direction).
-    pointers : what was last made durable, segment -> reserved offset.
-    target_bits : each direction is to have so many.
+    pointers : what was last made durable.
+    target_bits : each direction is to have so many; equal at both ends.
 
     Raises
     ------
@@ -63,7 +78,9 @@ class KeyPool:
         first, second = link_secret[:HASH_KEY_BYTES], link_secret[HASH_KEY_BYTES : 2 * HASH_KEY_BYTES]
         self.hash_key_send, self.hash_key_receive = (first, second) if alice else (second, first)
         self._alice = alice
-        self._durable = dict(pointers or {})
+        self._durable = pointers or NOTHING_USED
+        self._next_send = self._reserved = self._durable["send"]
+        self._next_receive = self._durable["receive"]
         self._segments: dict[int, _Segment] = {}
         self.add_segment(0, link_secret[2 * HASH_KEY_BYTES :])
         self._target_bits = target_bits
@@ -78,47 +95,58 @@ class KeyPool:
         ours, theirs = secret[:half], secret[half : 2 * half]
         if not self._alice:
             ours, theirs = theirs, ours
-        start = min(self._durable.get(segment_id, 0), half)
-        self._segments[segment_id] = _Segment(ours, theirs, sendable, start, start)
+        self._segments[segment_id] = _Segment(ours, theirs, sendable)
+        self._segments = dict(sorted(self._segments.items()))
+
+    def _at_hand(self) -> Iterator[tuple[int, bytes, int, int]]:
+        """(segment, pads, start, end) of what may be used at once, in the order of use."""
+        for number, segment in self._segments.items():
+            if segment.sendable and self._next_send[0] <= number <= self._reserved[0]:
+                start, end = (_start(position, number, segment.send) for position in (self._next_send, self._reserved))
+                if start < end:
+                    yield number, segment.send, start, end
+
+    def _reserve(self) -> Position:
+        """The reserved position after the next reservation; the present one when no pad is left."""
+        for number, segment in self._segments.items():
+            if segment.sendable and number >= self._reserved[0]:
+                start = _start(self._reserved, number, segment.send)
+                if start < len(segment.send):
+                    return number, min(start + RESERVE_BYTES, len(segment.send))
+        return self._reserved
 
     def reservation(self) -> Pointers | None:
-        """The pointers to make durable now, or None when enough pads are reserved (or none are left)."""
-        unused = sum(s.reserved - s.next_send for s in self._segments.values() if s.sendable)
-        if unused >= RESERVE_PADS * PAD_BYTES // 2:
-            return None
-        for number, segment in self._segments.items():
-            if segment.sendable and segment.reserved < len(segment.send):
-                wanted = min(segment.reserved + RESERVE_PADS * PAD_BYTES, len(segment.send))
-                return {**self._durable, number: wanted}
-        return None
+        """The pointers to make durable now, or None when enough pads are reserved (or none left) and few received."""
+        unused = sum(end - start for _, _, start, end in self._at_hand())
+        send = self._reserve() if unused < RESERVE_BYTES // 2 else self._reserved
+        (segment, offset), (written_segment, written_offset) = self._next_receive, self._durable["receive"]
+        lags = segment != written_segment or offset - written_offset >= RESERVE_BYTES
+        return {"send": send, "receive": self._next_receive} if lags or send != self._reserved else None
 
     def confirm(self, pointers: Pointers) -> None:
         """These pointers are on disk: pads below them may be used."""
-        self._durable = dict(pointers)
-        for number, segment in self._segments.items():
-            segment.reserved = max(segment.reserved, min(pointers.get(number, 0), len(segment.send)))
+        self._durable = pointers
+        self._reserved = max(self._reserved, pointers["send"])
 
     def can_send(self) -> bool:
         """Whether a reserved pad is at hand; raises when the pool is empty for good."""
-        if any(s.sendable and s.next_send < s.reserved for s in self._segments.values()):
+        if any(self._at_hand()):
             return True
-        if not any(s.sendable and s.reserved < len(s.send) for s in self._segments.values()):
+        if self._reserve() == self._reserved:
             raise AuthenticationPoolEmpty("the authentication pool of this direction is empty")
         return False
 
     def next_pad(self) -> tuple[int, int, bytes]:
         """(segment, offset, pad) of the next tag to send."""
-        for number, segment in self._segments.items():
-            if segment.sendable and segment.next_send < segment.reserved:
-                if self.bits_left > self._plenty_bits:
-                    segment.next_send = segment.reserved - PAD_BYTES  # those before it are burnt, here and there
-                offset = segment.next_send
-                segment.next_send += PAD_BYTES
-                return number, offset, segment.send[offset : offset + PAD_BYTES]
+        for number, pads, start, end in self._at_hand():
+            # Of plenty, the last one that is reserved: those before it are burnt, here and there.
+            offset = end - PAD_BYTES if self.bits_left > self._plenty_bits else start
+            self._next_send = number, offset + PAD_BYTES
+            return number, offset, pads[offset : offset + PAD_BYTES]
         raise AuthenticationPoolEmpty("no reserved authentication key is at hand")
 
     def pad_for(self, segment_id: int, offset: int) -> bytes:
-        """The pad of a received tag; it and everything before it is burnt, whatever the verdict.
+        """The pad of a received tag; it and every pad before it is burnt, whatever the verdict.
 
         Raises
         ------
@@ -126,20 +154,23 @@ class KeyPool:
             Unknown segment, misaligned or already used offset.
         """
         segment = self._segments.get(segment_id)
-        if segment is None or offset % PAD_BYTES or not segment.next_receive <= offset < len(segment.receive):
+        pads = segment.receive if segment else b""
+        if offset % PAD_BYTES or not _start(self._next_receive, segment_id, pads) <= offset < len(pads):
             raise AuthenticationError(f"a tag names authentication key that is not usable (segment {segment_id})")
-        segment.next_receive = offset + PAD_BYTES
-        return segment.receive[offset : offset + PAD_BYTES]
+        self._next_receive = segment_id, offset + PAD_BYTES
+        return pads[offset : offset + PAD_BYTES]
 
     @property
     def bits_left(self) -> int:
         """Bits of pad left for sending (reserved or not)."""
-        return 8 * sum(len(s.send) - s.next_send for s in self._segments.values() if s.sendable)
+        held = self._segments.items()
+        return 8 * sum(len(s.send) - _start(self._next_send, number, s.send) for number, s in held if s.sendable)
 
     @property
     def missing_bits(self) -> int:
         """Bits that a direction has too few, sending or receiving: the larger number."""
-        to_receive = 8 * sum(len(s.receive) - s.next_receive for s in self._segments.values())
+        held = self._segments.items()
+        to_receive = 8 * sum(len(s.receive) - _start(self._next_receive, number, s.receive) for number, s in held)
         return max(self._target_bits - min(self.bits_left, to_receive), 0)
 
     @property
@@ -148,13 +179,14 @@ class KeyPool:
         return [
             number
             for number, s in self._segments.items()
-            if number and s.next_send >= len(s.send) and s.next_receive >= len(s.receive)
+            if number
+            and _start(self._next_send, number, s.send) == len(s.send)
+            and _start(self._next_receive, number, s.receive) == len(s.receive)
         ]
 
     def forget(self, segment_id: int) -> None:
-        """Drop a segment and its pointer, once its bytes are gone from the disk: not before, or pads came again."""
+        """Drop a segment."""
         self._segments.pop(segment_id, None)
-        self._durable.pop(segment_id, None)
 
     def __repr__(self) -> str:
         return f"KeyPool({self.bits_left} bits left to send)"

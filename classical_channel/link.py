@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Protocol
 
 from classical_channel.channel import Channel
-from classical_channel.keypool import KeyPool
+from classical_channel.keypool import NOTHING_USED, KeyPool, Pointers
 from classical_channel.stream import ReliableStream
 from classical_channel.zmq_transport import ZmqTransport
 from common.config import Config
@@ -63,10 +63,18 @@ def next_instance(settings: Settings) -> int:
     return instance
 
 
+def read_pointers(raw: bytes | None) -> Pointers:
+    """The pool's pointers as they were made durable (`POINTERS`); without any, nothing has been used."""
+    stored = json.loads(raw or b"{}")
+    if "send" not in stored:  # of older software: for each segment, up to which offset pads were reserved
+        reserved = [(int(segment), int(offset)) for segment, offset in stored.items()]
+        return {**NOTHING_USED, "send": max(reserved, default=(0, 0))}
+    return {name: (int(segment), int(offset)) for name, (segment, offset) in stored.items()}
+
+
 def open_pool(config: Config, settings: Settings) -> KeyPool:
     """The pool of pads with the pointers that were last made durable."""
-    stored = json.loads(settings.get_setting(POINTERS) or b"{}")
-    pointers = {int(segment): int(offset) for segment, offset in stored.items()}
+    pointers = read_pointers(settings.get_setting(POINTERS))
     secret = read_secret(config.path(config.channel.link_secret_file), "channel.link_secret_file")
     target_bits = config.keys.auth_pool_target_bits
     return KeyPool(secret, alice=config.role == "alice", pointers=pointers, target_bits=target_bits)

@@ -6,19 +6,21 @@ Nothing here sleeps or starts a thread. Jobs run when their virtual time comes; 
 from __future__ import annotations
 
 import heapq
+import json
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from functools import partial
 from typing import Any
 
 from classical_channel.channel import Channel, Received
-from classical_channel.keypool import KeyPool
+from classical_channel.keypool import KeyPool, Position
+from classical_channel.link import POINTERS, read_pointers
 from classical_channel.memory_transport import MemoryPipe
 from classical_channel.stream import ReliableStream
 from common.keybits import KeyBits
 from common.protocol.effects import AddPads, BlockDone, Effect, Run, Send
 from common.protocol.messages import decode
-from common.protocol.session import LinkSession
+from common.protocol.session import LinkSession, pads_name
 
 LINK_SECRET = bytes(range(256)) * 64
 JOB_NS = {"alice": 2_000_000, "bob": 5_000_000}
@@ -76,6 +78,18 @@ class DictStore:
         return {number: key for number, (state, key) in self.blocks.items() if state == "committed"}
 
 
+class WatchedPool(KeyPool):
+    """Whatever process it is of, an end goes through its pads in one direction."""
+
+    named: list[Position]
+
+    def next_pad(self) -> tuple[int, int, bytes]:
+        number, offset, pad = super().next_pad()
+        assert not self.named or self.named[-1] < (number, offset), "a pad was used twice, or an earlier one later"
+        self.named.append((number, offset))
+        return number, offset, pad
+
+
 SessionFactory = Callable[["End", int], LinkSession]
 
 
@@ -89,15 +103,17 @@ class End:
         self._make_session = make_session
         self._secret = secret
         self.done: list[Any] = []
+        self.named: list[Position] = []
         self.start()
 
     def start(self) -> None:
         """A new process on the old store."""
         self.instance += 1
-        self.pointers: dict[int, int] = getattr(self, "pointers", {})
-        self.pool = KeyPool(self._secret, alice=self.alice, pointers=self.pointers)
+        pointers = read_pointers(self.store.get_setting(POINTERS))
+        self.pool = WatchedPool(self._secret, alice=self.alice, pointers=pointers)
+        self.pool.named = self.named
         for number, (state, _) in self.store.blocks.items():
-            pads = self.store.get_setting(f"pads/{number}")
+            pads = self.store.get_setting(pads_name(number))
             if pads and (state == "committed" or (self.alice and state == "decided")):
                 self.pool.add_segment(number, pads, sendable=state == "committed")
         self.channel = Channel(ReliableStream(self.instance), self.pool, alice=self.alice)
@@ -123,10 +139,13 @@ class End:
                 self.done.append(effect.facts)
 
     def packets(self, now_ns: int) -> list[bytes]:
-        """Reserve pads durably, then everything due."""
+        """Reserve pads durably and delete used ones, then everything due."""
         while (pointers := self.pool.reservation()) is not None:
-            self.pointers = dict(pointers)
+            self.store.put_setting(POINTERS, json.dumps(pointers).encode())
             self.pool.confirm(pointers)
+            for used in self.pool.exhausted_segments:
+                self.store.delete_setting(pads_name(used))
+                self.pool.forget(used)
         return self.channel.packets(now_ns)
 
     def take(self, raw: bytes, now_ns: int) -> None:

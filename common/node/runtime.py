@@ -51,11 +51,11 @@ class TransportPort(Protocol):
 class PoolPort(Protocol):
     """What the shell needs of the authentication pool."""
 
-    def reservation(self) -> dict[int, int] | None:
+    def reservation(self) -> dict[str, tuple[int, int]] | None:
         """Pointers to make durable."""
         ...
 
-    def confirm(self, pointers: dict[int, int]) -> None:
+    def confirm(self, pointers: dict[str, tuple[int, int]]) -> None:
         """They are durable."""
         ...
 
@@ -256,8 +256,11 @@ class Shell:
             self.fail(error)
 
     def _reserve_pads(self) -> None:
-        """The pointer into the authentication key is on disk before a pad is used."""
-        pointers = None if self._reserving else self.pool.reservation()
+        """The pointer into the authentication key is on disk before a pad is used.
+
+        Nothing is written once the link has failed: what a forged tag names is not what the peer has used.
+        """
+        pointers = None if self._reserving or self._failed.done() else self.pool.reservation()
         if pointers is None:
             return
         self._reserving = True
@@ -267,12 +270,12 @@ class Shell:
             self._reserving = False
             self.pool.confirm(pointers)
             self._wake.set()
-            return [self._forget_pads(number) for number in self.pool.exhausted_segments]
+            return [] if self._failed.done() else [self._forget_pads(number) for number in self.pool.exhausted_segments]
 
         self._submit(Run("store", lambda: self.store.put_setting(POINTERS, value), done))
 
     def _forget_pads(self, segment_id: int) -> Run:
-        """Used authentication key is deleted: first its bytes, then the pointer that guards them."""
+        """Used authentication key is deleted, from the disk and from memory."""
 
         def done(_: Any) -> list[Effect]:
             self.pool.forget(segment_id)

@@ -118,12 +118,12 @@ def test_wrong_pre_shared_key_is_an_authentication_error() -> None:
 
 def test_pads_are_never_used_twice_across_restarts() -> None:
     used: set[tuple[int, int]] = set()
-    pointers: dict[int, int] = {}
+    pointers = None
     for _ in range(6):
         pool = KeyPool(SECRET, alice=True, pointers=pointers)
         for _ in range(9):
             if (wanted := pool.reservation()) is not None:
-                pointers = dict(wanted)
+                pointers = wanted
                 pool.confirm(wanted)
             try:
                 segment, offset, _ = pool.next_pad()
