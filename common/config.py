@@ -125,7 +125,8 @@ class Keys(Section):
     deliver_simulated: bool = False
     """Hand out keys that were made with simulated devices. Both ends must say so."""
     auth_pool_target_bits: int = Field(1 << 16, ge=1 << 13)
-    """The authentication pool is refilled from produced key up to this level."""
+    """The authentication pool is refilled from produced key up to this level. Both ends must say the same: a direction
+    burns what it has above twice this level (or twice what it began with, if that is more)."""
 
 
 class Etsi014(Section):
@@ -287,7 +288,7 @@ class Config(Section):
             "security": self.security.model_dump(mode="json"),
             "reconciliation": self.reconciliation.model_dump(mode="json"),
             "amplification": self.amplification.model_dump(mode="json"),
-            "keys": {"deliver_simulated": self.keys.deliver_simulated},
+            "keys": self.keys.model_dump(mode="json", include={"deliver_simulated", "auth_pool_target_bits"}),
         }
         return {f"{name}.{key}": value for name, section in sections.items() for key, value in section.items()}
 

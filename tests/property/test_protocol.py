@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 from typing import Any
 
@@ -239,9 +240,16 @@ def test_the_kill_property_can_fail() -> None:
     assert split
 
 
-def test_different_epsilon_budgets_are_named() -> None:
-    pair, _ = make_pair(bob_extra="eps_total = 1e-9\n")
-    with pytest.raises(HandshakeMismatch, match=r"security\.eps_total"):
+@pytest.mark.parametrize(
+    ("field", "bob_extra"),
+    [
+        ("security.eps_total", "eps_total = 1e-9\n"),
+        ("keys.auth_pool_target_bits", "[keys]\nauth_pool_target_bits = 8192\n"),
+    ],
+)
+def test_different_settings_are_named(field: str, bob_extra: str) -> None:
+    pair, _ = make_pair(bob_extra=bob_extra)
+    with pytest.raises(HandshakeMismatch, match=re.escape(field)):
         pair.settle()
 
 
