@@ -96,8 +96,10 @@ SessionFactory = Callable[["End", int], LinkSession]
 class End:
     """One end: session, channel, pool and durable store; restarts on demand."""
 
-    def __init__(self, name: str, make_session: SessionFactory, secret: bytes = LINK_SECRET) -> None:
-        self.name, self.alice = name, name == "alice"
+    def __init__(
+        self, name: str, make_session: SessionFactory, secret: bytes = LINK_SECRET, pool_target_bits: int = 0
+    ) -> None:
+        self.name, self.alice, self.pool_target_bits = name, name == "alice", pool_target_bits
         self.store = DictStore()
         self.instance = 0
         self._make_session = make_session
@@ -110,7 +112,7 @@ class End:
         """A new process on the old store."""
         self.instance += 1
         pointers = read_pointers(self.store.get_setting(POINTERS))
-        self.pool = WatchedPool(self._secret, alice=self.alice, pointers=pointers)
+        self.pool = WatchedPool(self._secret, alice=self.alice, pointers=pointers, target_bits=self.pool_target_bits)
         self.pool.named = self.named
         for number, (state, _) in self.store.blocks.items():
             pads = self.store.get_setting(pads_name(number))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -24,7 +25,7 @@ from common.protocol.messages import Seed
 from common.protocol.session import Identity
 from common.protocol.transitions import Role
 from common.security.finite_key import key_length
-from tests.pair import End, Pair
+from tests.pair import LINK_SECRET, End, Pair
 
 N_SLOTS = 1 << 17
 SIGNER = Ed25519PrivateKey.from_private_bytes(bytes(32))
@@ -78,15 +79,15 @@ def config(role: str, extra: str = "") -> Config:
 @pytest.fixture(autouse=True)
 def short_blocks_give_key(monkeypatch: pytest.MonkeyPatch) -> None:
     """A block this small has no composable key, and its seed is short: length and parts are set, the rest is real."""
+    give_key(monkeypatch, 1024)
+    monkeypatch.setattr("alice.session.SEED_PART_BYTES", 1000)
 
+
+def give_key(monkeypatch: pytest.MonkeyPatch, ell_bits: int) -> None:
     def generous(*args: Any, **kwargs: Any) -> Any:
-        from dataclasses import replace
-
-        ledger = key_length(*args, **kwargs)
-        return replace(ledger, ell_bits=1024, refusal=None)
+        return replace(key_length(*args, **kwargs), ell_bits=ell_bits, refusal=None)
 
     monkeypatch.setattr("common.postprocessing.estimation.key_length", generous)
-    monkeypatch.setattr("alice.session.SEED_PART_BYTES", 1000)
 
 
 def make_pair(seed: int = 1, bob_extra: str = "", refill: int = 64, family: str = "toeplitz") -> tuple[Pair, Sky]:
@@ -106,7 +107,10 @@ def make_pair(seed: int = 1, bob_extra: str = "", refill: int = 64, family: str 
         def random_bytes(n: int) -> Any:
             return rng.integers(0, 256, n, dtype=np.uint8)
 
-        return AliceSession(settings, identity(settings), end.store, sky, random_bytes, lambda: refill, accept)
+        def refill_bytes() -> int:
+            return min(end.pool.missing_bits // 4, 480) if end.pool_target_bits else refill
+
+        return AliceSession(settings, identity(settings), end.store, sky, random_bytes, refill_bytes, accept)
 
     def bob(end: End, instance: int) -> BobSession:
         settings = config("bob", bob_extra + amplification)
@@ -140,6 +144,8 @@ def agree(pair: Pair) -> None:
         assert faults_between(both) == [], "the two ends certify different blocks"
         assert not any("sign" in fault for one in both for fault in faults(one))
         assert not any(key[:8].hex() in certificate for certificate in map(str, both))
+    for sender, receiver in ((pair.alice.pool, pair.bob.pool), (pair.bob.pool, pair.alice.pool)):
+        assert sender._next_send == receiver._next_receive, "the ends do not agree on which pads are left"
 
 
 def finish(pair: Pair, blocks: int) -> None:
@@ -219,6 +225,27 @@ def test_a_block_settled_by_a_later_handshake_is_reported_once(at_alice: bool) -
         told = [facts for facts in end.done if facts.state in ("committed", "decided")]
         assert [facts.block_id for facts in told] == sorted(end.store.committed())
         assert all(facts.secret_bits == 1024 and facts.bits_per_pulse > 0 and facts.f_ec > 1 for facts in told)
+
+
+def test_restarts_do_not_empty_the_authentication_pool(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The first pads are soon used up: who restarts must know what the other has left of those that came later."""
+    give_key(monkeypatch, 4096)
+    pair, sky = make_pair()
+    pair.alice, pair.bob = (
+        End(end.name, end._make_session, LINK_SECRET[:2080], pool_target_bits=1 << 13) for end in (pair.alice, pair.bob)
+    )
+    Feeder(pair, sky)
+    for killed in [(), (pair.alice,), (pair.bob,), (pair.alice, pair.bob)] * 3:
+        for end in killed:
+            pair.crash(end)
+        blocks = len(pair.alice.store.committed()) + 6
+        pair.run(lambda blocks=blocks: len(pair.bob.store.committed()) >= blocks)
+    finish(pair, blocks)
+    used_up = min(sorted({number for number, _ in end.named})[-3] for end in (pair.alice, pair.bob))
+    assert used_up > 0
+    for end in (pair.alice, pair.bob):
+        kept = [int(name.removeprefix("pads/")) for name in end.store.settings if name.startswith("pads/")]
+        assert min(kept) >= used_up, "pads that nobody will name any more are kept"
 
 
 def test_the_kill_property_can_fail() -> None:

@@ -218,6 +218,16 @@ def test_a_tag_burns_every_segment_before_its_own() -> None:
             pool.pad_for(segment, offset)
 
 
+def test_segments_that_come_out_of_order_are_all_used() -> None:
+    link = Link()
+    for number in (9, 7, 8):
+        for end in link.ends:
+            end.add(number, bytes(640))
+    while link.alice.pool.bits_left:
+        link.alice.tag(link.bob)
+    assert [number for number, _ in link.alice.named][-60:] == [7] * 20 + [8] * 20 + [9] * 20
+
+
 def test_pointers_of_older_software_are_read() -> None:
     """An offset for each segment, of the sender's alone: it goes on after the last one."""
     assert read_pointers(b'{"0": 4096, "4294967298": 512, "4294967297": 1024}') == {
