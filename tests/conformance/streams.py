@@ -217,10 +217,10 @@ def replay_source() -> Opening:
     @contextmanager
     def way() -> Iterator[Way]:
         with tempfile.TemporaryDirectory() as folder:
-            recorder, writer = test_replay.recorder_in(Path(folder))
+            config = test_replay.configuration(Path(folder))
+            recorder, writer = test_replay.recorder_of(config)
             recorder.light(Bytes()).read(1 << 18)
             writer.close()
-            config = test_replay.configuration(Path(folder))
             yield Way("replay-random-source", {"path": f"{folder}/run.flight"}, config=config)
 
     return way
