@@ -66,10 +66,26 @@ class Broker:
         self._tls = _tls_context(config)
         self._password = _password(config)
         self._patience_s, self._told = FIRST_PATIENCE_S, ""
+        self._stopping = False
 
     async def run(self) -> None:
         """For ever; only cancellation ends it."""
-        while True:
+        connections = asyncio.ensure_future(self._connect())
+        try:
+            await asyncio.wait({connections})
+        finally:
+            self._stopping = True
+            connections.cancel()
+            with contextlib.suppress(asyncio.CancelledError):
+                await connections
+
+    async def _connect(self) -> None:
+        """Again and again, until told to stop.
+
+        Cancelling alone does not end it: what completes at the same moment swallows it (`asyncio.wait_for` of Python
+        3.11, in aiomqtt), and a fault of the farewell takes its place.
+        """
+        while not self._stopping:
             try:
                 await self._connection()
             except* (aiomqtt.MqttError, OSError) as group:
@@ -77,8 +93,9 @@ class Broker:
                 if reason != self._told:
                     log.warning("broker %s: %s; key production goes on", self._config.host, reason)
                 self._told = reason
-            await asyncio.sleep(self._patience_s)
-            self._patience_s = min(2 * self._patience_s, MOST_PATIENCE_S)
+            if not self._stopping:
+                await asyncio.sleep(self._patience_s)
+                self._patience_s = min(2 * self._patience_s, MOST_PATIENCE_S)
 
     async def _connection(self) -> None:
         mqtt, reporter = self._config, self._reporter
@@ -121,13 +138,15 @@ class Broker:
             await self._publish(client, publication)
 
     async def _report_on_time(self, client: aiomqtt.Client) -> None:
-        while True:
+        while not self._stopping:
             await asyncio.sleep(self._config.telemetry_interval_s)
             await self._report(client)
 
     async def _listen(self, client: aiomqtt.Client) -> None:
         prefix = self._reporter.prefix
         async for message in client.messages:
+            if self._stopping:
+                return
             topic, payload = message.topic.value, bytes(message.payload or b"")
             if topic.startswith(f"{prefix}/alarm/"):
                 if message.retain:

@@ -213,6 +213,22 @@ async def test_commands_are_answered_with_the_askers_correlation(server: Server)
         assert len(node.asked) == 1
 
 
+async def test_a_fault_on_the_way_out_does_not_keep_it_going(monkeypatch: pytest.MonkeyPatch) -> None:
+    async def connection(self: Broker) -> None:
+        try:
+            await asyncio.Event().wait()
+        except asyncio.CancelledError:
+            raise aiomqtt.MqttError("the farewell failed") from None
+
+    monkeypatch.setattr(Broker, "_connection", connection)
+    (port,) = free_ports(1)
+    task = asyncio.ensure_future(Broker(config(port), 3, {}, Node().status, dict, {}).run())
+    await asyncio.sleep(0)
+    task.cancel()
+    await asyncio.wait({task}, timeout=PATIENCE_S)
+    assert task.cancelled()
+
+
 async def test_the_broker_dies_and_returns(server: Server, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(mqtt, "FIRST_PATIENCE_S", 0.05)
     node = Node()
