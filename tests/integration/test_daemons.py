@@ -35,6 +35,7 @@ def link(tmp_path: Path) -> tuple[Daemon, Daemon]:
 
 
 def stop_cleanly(*daemons: Daemon) -> None:
+    """Bob first where stores are compared: what he has not acknowledged stays "decided" with Alice until they meet."""
     for daemon in daemons:
         daemon.stop()
         assert daemon.process is not None
@@ -140,7 +141,7 @@ def test_another_curve_key(link: tuple[Daemon, Daemon]) -> None:
     with running(alice, bob):
         wait_until(lambda: any("CURVE" in alarm for alarm in bob.status().get("alarms", [])), alice, bob)
         wait_until(lambda: any("CURVE" in alarm for alarm in alice.status().get("alarms", [])), alice, bob)
-        stop_cleanly(alice, bob)
+        stop_cleanly(bob, alice)
     assert blocks_in_store(alice) == blocks_in_store(bob) == {}
 
 
@@ -151,7 +152,7 @@ def test_every_protocol_makes_equal_keys(protocol: str, tmp_path: Path) -> None:
     with running(alice, bob):
         wait_until(lambda: good_blocks(alice, bob) >= 1, alice, bob)
         assert fetch_and_compare(alice.directory) == (8, True)
-        stop_cleanly(alice, bob)
+        stop_cleanly(bob, alice)
     ours, theirs = blocks_in_store(alice), blocks_in_store(bob)
     assert set(ours) == set(theirs)
     for number, block in ours.items():
