@@ -59,9 +59,9 @@ def test_keys_are_made_killed_for_and_made_again(link: tuple[Daemon, Daemon]) ->
             before = set(blocks_in_store(alice)) & set(blocks_in_store(bob))
             for victim in victims:
                 kill(victim)
+            made = len(blocks_in_store(alice))
             for victim in victims:
                 victim.start()
-            made = len(before)
             wait_until(lambda made=made: len(blocks_in_store(alice)) >= made + 2, alice, bob)
             assert before <= set(blocks_in_store(alice)) & set(blocks_in_store(bob))
         assert fetch_and_compare(alice.directory) == (8, True)
