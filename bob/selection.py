@@ -20,7 +20,7 @@ from itertools import pairwise
 import numpy as np
 from numpy.typing import NDArray
 
-from bob.session import join
+from bob.session import join, later
 from common.datatypes import Basis, Bytes8, Detections
 from common.preamble import key_slots
 from common.security.bounds import binary_entropy
@@ -106,7 +106,7 @@ class Selection:
         edges = [i * self._segment_slots for i in range(first + 1, batch.to_slot // self._segment_slots + 1)]
         if edges:
             done.append(self._select(batch, far, [batch.from_slot, *edges]))
-            batch, far = _rest(batch, edges[-1]), _rest_far(far, edges[-1])
+            batch, far = later(batch, edges[-1]), _rest_far(far, edges[-1])
         self._held, self._held_far = batch, far
         return done
 
@@ -167,12 +167,6 @@ class Selection:
 
 def _both(a: FarClicks, b: FarClicks) -> FarClicks:
     return np.concatenate([a[0], b[0]]), np.concatenate([a[1], b[1]])
-
-
-def _rest(batch: Detections, from_slot: int) -> Detections:
-    """What follows an edge; the counts stay with what is before it."""
-    at = int(np.searchsorted(batch.slots, from_slot))
-    return Detections(batch.slots[at:], batch.bases[at:], batch.bits[at:], from_slot, batch.to_slot)
 
 
 def _rest_far(far: FarClicks, from_slot: int) -> FarClicks:
