@@ -161,7 +161,8 @@ class Receiver:
     def configured(cls, config: Config, random_bits: RandomBits) -> Receiver:
         """As Bob's configuration wants it."""
         link, wanted = config.link, config.receiver.model_dump()
-        return cls(link.clock_rate_hz, random_bits, p_z=link.p_z_bob, **wanted)
+        cross_basis = config.detectors.cross_basis
+        return cls(link.clock_rate_hz, random_bits, p_z=link.p_z_bob, cross_basis=cross_basis, **wanted)
 
     def expect_epoch(self, epoch: int) -> None:
         """A hint where to look first for the epoch's number (Alice's public progress); never trusted."""

@@ -1,6 +1,6 @@
-"""Calibration files: bounds of the source with their confidence, named by `[source] calibration` of a configuration.
+"""Calibration files: measured bounds with their confidence, named by `calibration` in `[source]` and `[detectors]`.
 
-`qkd plan g2` and `qkd plan source` write them; both ends need the same values. Units are in the names.
+`qkd plan g2` and `qkd plan source` write those of the source; both ends need the same values. Units are in the names.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from common.errors import ConfigurationError
 
 
 class Calibration(BaseModel):
-    """One-sided bounds of <n> at Alice's exit and of g2(0); what is missing was not measured."""
+    """Bounds of <n> at Alice's exit, of g2(0) and of Bob's detectors; what is missing was not measured."""
 
     model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
     mean_photon_number: float | None = Field(None, ge=0.0)
@@ -28,6 +28,13 @@ class Calibration(BaseModel):
     g2: float | None = Field(None, ge=0.0)
     g2_upper: float | None = Field(None, ge=0.0)
     eps_g2: float = Field(0.0, ge=0.0, lt=1.0)
+    p_z_lower: float | None = Field(None, gt=0.0, lt=1.0)
+    p_z_upper: float | None = Field(None, gt=0.0, lt=1.0)
+    """Interval of the probability that Bob's receiver measures Z."""
+    mismatch: float | None = Field(None, ge=0.0, lt=1.0)
+    """Largest relative difference of the efficiencies of any two of his detectors."""
+    eps_detectors: float = Field(0.0, ge=0.0, lt=1.0)
+    """Probability that one of these three is wrong."""
     measurement: dict[str, Any] = Field(default_factory=dict)
     """How it was measured: for the reader, not used."""
 
@@ -36,17 +43,27 @@ class Calibration(BaseModel):
         lower, upper = self.mean_photon_number_lower, self.mean_photon_number_upper
         if lower is not None and upper is not None and lower > upper:
             raise ValueError("mean_photon_number_lower is above mean_photon_number_upper")
+        if self.p_z_lower is not None and self.p_z_upper is not None and self.p_z_lower > self.p_z_upper:
+            raise ValueError("p_z_lower is above p_z_upper")
         return self
 
-    def source_fields(self) -> dict[str, float]:
-        """The fields of `[source]` that this file gives."""
+    def fields_of(self, section: str) -> dict[str, float]:
+        """The fields of `[source]` or `[detectors]` that this file gives."""
         named = {
-            "mean_photon_number_lower": self.mean_photon_number_lower,
-            "mean_photon_number_upper": self.mean_photon_number_upper,
-            "g2_upper": self.g2_upper,
-            "eps_source": self.eps_mean_photon_number + self.eps_g2,
+            "source": {
+                "mean_photon_number_lower": self.mean_photon_number_lower,
+                "mean_photon_number_upper": self.mean_photon_number_upper,
+                "g2_upper": self.g2_upper,
+                "eps_source": self.eps_mean_photon_number + self.eps_g2,
+            },
+            "detectors": {
+                "p_z_lower": self.p_z_lower,
+                "p_z_upper": self.p_z_upper,
+                "mismatch": self.mismatch,
+                "eps": self.eps_detectors,
+            },
         }
-        return {name: value for name, value in named.items() if value is not None}
+        return {name: value for name, value in named[section].items() if value is not None}
 
 
 def load_calibration(path: Path) -> Calibration:
@@ -67,18 +84,18 @@ def load_calibration(path: Path) -> Calibration:
         raise ConfigurationError(f"{path}: {faults}", remedy=remedy) from None
 
 
-def with_calibration(source: Any, base_dir: Path) -> Any:
-    """A configuration's `[source]` table completed from the file that it names; a value given twice is refused."""
-    if not isinstance(source, dict) or not isinstance(source.get("calibration"), str):
-        return source
-    fields = load_calibration(base_dir / source["calibration"]).source_fields()
-    twice = sorted(set(fields) & set(source))
+def with_calibration(table: Any, base_dir: Path, section: str) -> Any:
+    """A configuration's table completed from the file that it names; a value given twice is refused."""
+    if not isinstance(table, dict) or not isinstance(table.get("calibration"), str):
+        return table
+    fields = load_calibration(base_dir / table["calibration"]).fields_of(section)
+    twice = sorted(set(fields) & set(table))
     if twice:
         raise ConfigurationError(
-            f"source.{twice[0]} is given by the configuration and by {source['calibration']}",
+            f"{section}.{twice[0]} is given by the configuration and by {table['calibration']}",
             remedy="Leave it out of one of them.",
         )
-    return {**source, **fields}
+    return {**table, **fields}
 
 
 def update_calibration(path: Path, measurement: str, details: dict[str, Any], **fields: float) -> None:

@@ -71,6 +71,28 @@ class Source(Section):
     """Bits of the random phase word of each slot."""
 
 
+class Detectors(Section):
+    """Bounds of Bob's receiver (assumption A3): equal at both ends."""
+
+    calibration: Path | None = None
+    """File with the bounds; what it gives must not be given here again."""
+    p_z_lower: float | None = Field(None, gt=0.0, lt=1.0)
+    p_z_upper: float | None = Field(None, gt=0.0, lt=1.0)
+    """Interval of the probability that the receiver measures Z; without it, exactly `link.p_z_bob`."""
+    mismatch: float | None = Field(None, ge=0.0, lt=1.0)
+    """Largest relative difference of the efficiencies of any two of the four detectors; without it, 0."""
+    eps: float = Field(0.0, ge=0.0, lt=1.0)
+    """Probability that one of these is wrong."""
+    cross_basis: Literal["discard", "random"] = "discard"
+    """What becomes of a slot in which detectors of both bases clicked."""
+
+    def filled(self, p_z_bob: float) -> dict[str, Any]:
+        """The bounds, with what is not given taken as ideal; the file apart."""
+        ideal = {"p_z_lower": p_z_bob, "p_z_upper": p_z_bob, "mismatch": 0.0}
+        given = self.model_dump(mode="json", exclude={"calibration"})
+        return {name: ideal[name] if value is None else value for name, value in given.items()}
+
+
 class Security(Section):
     """The epsilon budget: equal at both ends."""
 
@@ -208,8 +230,6 @@ class Receiver(Section):
     """Blanks all four detectors after any click: at least the longest recovery time of a single detector."""
     channel_skew_ps: tuple[int, int, int, int] = (0, 0, 0, 0)
     """How much later than the others each logical channel reports (H, V, R, L)."""
-    cross_basis: Literal["discard", "random"] = "discard"
-    """What becomes of a slot in which detectors of both bases clicked."""
     selection: SelectionRule = "off"
     """`transmittance` drops segments of light that the background has drowned (single photons only; assumption A5)."""
     segment_s: float = Field(0.01, ge=0.001, le=1.0)
@@ -241,6 +261,7 @@ class Config(Section):
     role: Literal["alice", "bob"]
     link: Link = Link()
     source: Source = Source()
+    detectors: Detectors = Detectors()
     security: Security = Security()
     blocks: Blocks = Blocks()
     transmitter: Transmitter = Transmitter()
@@ -268,6 +289,9 @@ class Config(Section):
     def _consistent(self) -> Config:
         if self.source.mean_photon_number_lower > self.source.mean_photon_number_upper:
             raise ValueError("source.mean_photon_number_lower is above mean_photon_number_upper")
+        bounds = self.detectors.filled(self.link.p_z_bob)
+        if not bounds["p_z_lower"] <= self.link.p_z_bob <= bounds["p_z_upper"]:
+            raise ValueError("link.p_z_bob is not between detectors.p_z_lower and detectors.p_z_upper")
         if self.link.protocol == "decoy-bb84":
             self.link.check_intensities()
             if self.receiver.selection != "off":
@@ -285,6 +309,7 @@ class Config(Section):
         sections = {
             "link": self.link.model_dump(mode="json"),
             "source": self.source.model_dump(mode="json", exclude={"calibration"}),
+            "detectors": self.detectors.filled(self.link.p_z_bob),
             "security": self.security.model_dump(mode="json"),
             "reconciliation": self.reconciliation.model_dump(mode="json"),
             "amplification": self.amplification.model_dump(mode="json"),
@@ -310,8 +335,9 @@ def parse_config(text: str, base_dir: Path, source: str = "configuration") -> Co
     except tomllib.TOMLDecodeError as error:
         raise ConfigurationError(f"{source}: not valid TOML: {error}") from None
     try:
-        if "source" in table:
-            table["source"] = with_calibration(table["source"], base_dir)
+        for section in ("source", "detectors"):
+            if section in table:
+                table[section] = with_calibration(table[section], base_dir, section)
         return Config.model_validate({**table, "base_dir": base_dir})
     except ValidationError as error:
         raise ConfigurationError(f"{source}: " + "; ".join(_explain(item) for item in error.errors())) from None

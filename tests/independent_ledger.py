@@ -129,7 +129,6 @@ def key_length_of(ledger: dict[str, Any]) -> int:
         untagged, errors = single_photons(ledger, eps)
         phase_errors = other(errors, pz * qz / (px * qx), eps, True)
     cost = 2 * math.log2(1 / (2 * (1e-10 / 24 if paper else 0.25 * budget["eps_total"])))
-    bits = (
-        untagged * (1 - entropy(phase_errors / untagged)) - ledger["leak_ec_bits"] - ledger["leak_verify_bits"] - cost
-    )
+    told = sum(ledger[f"leak_{name}_bits"] for name in ("ec", "verify", "monitor"))
+    bits = untagged * (1 - entropy(phase_errors / untagged)) - told - cost
     return max(0, math.floor(bits / 8) * 8)

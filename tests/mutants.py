@@ -15,7 +15,7 @@ import common.security
 import common.security.finite_key
 
 FOLDER = Path(common.security.__file__).parent
-MODULES = ("bounds", "anytime", "budget", "tallies", "three_state", "bb84", "decoy", "finite_key")
+MODULES = ("bounds", "anytime", "budget", "tallies", "monitors", "three_state", "bb84", "decoy", "finite_key")
 """In the order of their imports."""
 OPERATORS: dict[type[ast.operator], type[ast.operator]] = {
     ast.Add: ast.Sub,

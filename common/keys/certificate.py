@@ -17,7 +17,7 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from common.security.finite_key import Ledger
 
 FORMAT = "qkd-node key certificate"
-VERSION = 1
+VERSION = 2
 TAG_BITS = 128
 TAGS_PER_BLOCK = 3
 """PREPARED, COMMIT and COMMITTED: the sealed messages of a block that gives key."""

@@ -8,7 +8,7 @@ from __future__ import annotations
 import json
 import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import fields
+from dataclasses import asdict, fields
 from typing import Any
 
 from cryptography.exceptions import InvalidSignature
@@ -26,7 +26,7 @@ from common.keys.certificate import (
     signed_bytes,
 )
 from common.security.finite_key import LEDGER_VERSION, EpsilonBudget, Ledger, key_length
-from common.security.tallies import ProtocolSettings, SourceBounds, Tallies, Term
+from common.security.tallies import ProtocolSettings, ReceiverBounds, SourceBounds, Tallies, Term
 
 ROLES = ("alice", "bob")
 TOLERANCE = 1e-9
@@ -45,6 +45,7 @@ _LEDGER_SECTIONS: dict[str, type] = {
     "tallies": Tallies,
     "settings": ProtocolSettings,
     "source": SourceBounds,
+    "receiver": ReceiverBounds,
     "budget": EpsilonBudget,
 }
 
@@ -118,7 +119,7 @@ def _shared(a: Mapping[str, Any], b: Mapping[str, Any]) -> Iterator[str]:
     for name in ("detections", "frames", "frames_failed"):  # the end that does not decode knows errors only roughly
         if a["reconciliation"][name] != b["reconciliation"][name]:
             yield name
-    for name in ("tallies", "settings", "source", "budget", "leak_ec_bits"):
+    for name in ("tallies", "settings", "source", "receiver", "budget", "leak_ec_bits", "monitors", "assumes"):
         if a["ledger"][name] != b["ledger"][name]:
             yield name
 
@@ -156,6 +157,8 @@ def _shape_faults(body: Mapping[str, Any]) -> Iterator[str]:
     digests = (body["amplification"]["seed_sha256"], *body["transcript"].values())
     if not all(isinstance(d, str) and len(d) == 64 and set(d) <= set("0123456789abcdef") for d in digests):
         yield "a digest is not 64 hexadecimal digits"
+    if not all(isinstance(sentence, str) and sentence for sentence in ledger["assumes"] or [None]):
+        yield "an assumption of the ledger is not a sentence"
     if not all(isinstance(body[name], str) and body[name] for name in ("software", "link")):
         yield "software and link are not named"
 
@@ -164,7 +167,7 @@ _COUNTS = {
     **dict.fromkeys(("detections", "frames", "frames_failed", "errors_corrected"), "reconciliation"),
     **dict.fromkeys(("input_bits", "secret_bits", "seed_bits"), "amplification"),
     **dict.fromkeys(("tags", "bits_spent", "bits_earned", "application_bits"), "authentication"),
-    **dict.fromkeys(("ell_bits", "leak_ec_bits", "leak_verify_bits"), "ledger"),
+    **dict.fromkeys(("ell_bits", "leak_ec_bits", "leak_verify_bits", "leak_monitor_bits"), "ledger"),
     "block_id": "",
 }
 
@@ -180,21 +183,19 @@ def _names(kind: type) -> set[str]:
 def recompute(claimed: Mapping[str, Any]) -> Ledger:
     """The ledger that the tallies, settings, bounds and leaks of a ledger document give."""
     counts = claimed["tallies"]
-    tallies = Tallies(
-        counts["slots_sent"],
-        tuple(counts["n_z"]),
-        counts["n_z_kept"],
-        tuple(tuple((a, b) for a, b in level) for level in counts["x_counts"]),
-    )
+    cells = tuple(tuple((a, b) for a, b in level) for level in counts["x_counts"])
+    tallies = Tallies(**{**counts, "n_z": tuple(counts["n_z"]), "x_counts": cells})
     settings = claimed["settings"]
     light = tuple(settings["intensities"]), tuple(settings["p_intensities"])
     return key_length(
         tallies,
         ProtocolSettings(settings["protocol"], settings["p_z_alice"], settings["p_z_bob"], *light),
         SourceBounds(**claimed["source"]),
+        ReceiverBounds(**claimed["receiver"]),
         EpsilonBudget(**claimed["budget"]),
         claimed["leak_ec_bits"],
         claimed["leak_verify_bits"],
+        tuple(claimed["assumes"]),
     )
 
 
@@ -210,8 +211,7 @@ def _claims(body: Mapping[str, Any]) -> Iterator[str]:
         yield f"leak_ec_bits is below log2 C({kept}, {errors}), what {errors} errors must disclose"
     if ours.leak_verify_bits != TAG_BITS or ours.budget.eps_cor < EPS_VERIFY_PER_128_BITS * math.ceil(kept / 128):
         yield "verification by one 128-bit tag does not give eps_cor"
-    seen = sum(ours.tallies.n_z) + sum(sum(symbol) for level in ours.tallies.x_counts for symbol in level)
-    if reconciled["detections"] < seen or reconciled["frames"] == 0:
+    if reconciled["detections"] != ours.tallies.z_detections + ours.tallies.x_detections or reconciled["frames"] == 0:
         yield "there are fewer detections or frames than were counted"
     if amplified["input_bits"] != kept:
         yield "the hash's input is not the kept key"
@@ -253,6 +253,12 @@ def _ledger_faults(claimed: Mapping[str, Any], ours: Ledger) -> Iterator[str]:
             yield f"{name} is {theirs}, computed {own}"
     if abs(claimed["ell_bits"] - ours.ell_bits) > 8 or len(claimed["terms"]) != len(ours.terms):
         yield "the ledger's sums do not hold"
+    if claimed["leak_monitor_bits"] != ours.leak_monitor_bits:
+        yield f"leak_monitor_bits is {claimed['leak_monitor_bits']}, computed {ours.leak_monitor_bits}"
+    if claimed["monitors"] != [asdict(monitor) for monitor in ours.monitors]:
+        yield "the monitors are not those of these tallies"
+    if claimed["assumes"] != list(ours.assumes):
+        yield "an assumption of the ledger is missing or given twice"
 
 
 def _seed_faults(amplified: Mapping[str, Any]) -> Iterator[str]:

@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from common.errors import InputError
 from common.planning.presets import LinkParameters
 from common.security.bounds import binary_entropy
-from common.security.tallies import ProtocolSettings, SourceBounds, Tallies
+from common.security.tallies import ONES_STEPS, ProtocolSettings, ReceiverBounds, SourceBounds, Tallies
 from common.units import PS_PER_S, transmittance_from_db
 
 EXPECTED_F_EC = 1.16
@@ -96,9 +96,20 @@ def expected_block(
     n_z = np.rint(z_counts.sum(axis=(1, 2))).astype(int)
     wrong = float(z_counts[:, 0, 1].sum() + z_counts[:, 1, 0].sum())
     cells = tuple(tuple((int(pair[0]), int(pair[1])) for pair in level) for level in x_counts)
-    tallies = Tallies(round(slots), tuple(int(n) for n in n_z), int(n_z.sum()), cells)
     mean = np.tensordot(p_sent, patterns, axes=2)
     doubles, crossed = float(mean[3] + mean[12]), float(mean[_is_cross()].sum())
+    n_x, n_z_seen = int(x_counts.sum()), round(float(counts[:, :, :2].sum()))
+    tallies = Tallies(
+        slots_sent=round(slots),
+        n_z=tuple(int(n) for n in n_z),
+        n_z_kept=int(n_z.sum()),
+        x_counts=cells,
+        z_detections=max(n_z_seen, int(n_z.sum())),
+        x_detections=n_x,
+        cross_clicks=round(slots * crossed),
+        double_clicks=round(slots * doubles),
+        z_ones_steps=min(round(ONES_STEPS * float(z_counts[:, :, 1].sum() / z_counts.sum())), ONES_STEPS - 1),
+    )
     return Expected(tallies, wrong / float(z_counts.sum()), per_slot, doubles, crossed)
 
 
@@ -129,6 +140,11 @@ def source_bounds(link: LinkParameters, settings: ProtocolSettings) -> SourceBou
     if settings.protocol == DECOY:
         return SourceBounds(max(settings.intensities), 1.0)
     return SourceBounds(link.mean_photon_number, link.g2)
+
+
+def receiver_bounds(link: LinkParameters, rules: ReceiverRules) -> ReceiverBounds:
+    """Bounds that equal the link's own numbers."""
+    return ReceiverBounds(link.p_z_bob, link.p_z_bob, cross_basis=rules.cross_basis)
 
 
 def sent_probabilities(settings: ProtocolSettings) -> Floats:

@@ -15,6 +15,7 @@ from common.planning.link_model import (
     attenuated,
     expected_block,
     key_leak,
+    receiver_bounds,
     source_bounds,
 )
 from common.planning.presets import LinkParameters
@@ -22,7 +23,7 @@ from common.preamble import EPOCH_SLOTS, PREAMBLE_SLOTS
 from common.security import finite_key
 from common.security.bounds import binary_entropy
 from common.security.finite_key import EpsilonBudget, Ledger, key_length
-from common.security.tallies import ProtocolSettings, SourceBounds
+from common.security.tallies import ProtocolSettings, ReceiverBounds, SourceBounds
 from common.units import transmittance_from_db
 
 LEAK_VERIFY_BITS = 128
@@ -40,6 +41,7 @@ class Task:
     link : the physics before any pre-attenuation. protocol : its name. block_size : detections of a block.
     budget, f_ec, rules : accounting, expected error-correction efficiency, Bob's click rules.
     source : bounds that the proof uses, before pre-attenuation; None: equal to the link's own numbers.
+    receiver : bounds of the detectors; None: likewise.
     """
 
     link: LinkParameters
@@ -49,6 +51,7 @@ class Task:
     f_ec: float = EXPECTED_F_EC
     rules: ReceiverRules = field(default_factory=ReceiverRules)
     source: SourceBounds | None = None
+    receiver: ReceiverBounds | None = None
 
     def settings(
         self, p_z_alice: float, intensities: tuple[float, ...] = (), p_intensities: tuple[float, ...] = ()
@@ -151,7 +154,8 @@ def evaluate(task: Task, settings: ProtocolSettings, attenuation_db: float = 0.0
         kept = transmittance_from_db(attenuation_db)
         source = replace(task.source, mean_photon_number_upper=task.source.mean_photon_number_upper * kept)
     leak = key_leak(expected.qber, expected.tallies.n_z_kept, task.f_ec)
-    ledger = key_length(expected.tallies, settings, source, task.budget, leak, LEAK_VERIFY_BITS)
+    receiver = task.receiver or receiver_bounds(task.link, task.rules)
+    ledger = key_length(expected.tallies, settings, source, receiver, task.budget, leak, LEAK_VERIFY_BITS)
     return Rate(task, attenuation_db, expected, ledger)
 
 

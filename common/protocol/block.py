@@ -6,7 +6,7 @@ import hashlib
 import json
 import weakref
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from typing import Any
 
 import numpy as np
@@ -26,6 +26,7 @@ from common.protocol.frames import FrameExchange
 from common.protocol.messages import BlockMessage, Commit, Committed, Prepared, Refuse
 from common.protocol.transitions import Role, State
 from common.security.finite_key import Ledger
+from common.security.tallies import Tallies
 from common.units import seconds_from_ns
 
 BITS_PER_BYTE = 8
@@ -118,6 +119,9 @@ class Block:
         levels = 4 if config.link.intensities else 1
         self.x_counts: NDArray[np.int64] = np.zeros((levels, 4, 2), dtype=np.int64)
         self.n_z: NDArray[np.int64] = np.zeros(levels, dtype=np.int64)
+        self.cross_clicks: int | None = None
+        self.double_clicks: int | None = None
+        self.z_ones_steps: int | None = None
         self.verifying = False
         self.reconciled_key: ReconciledKey | None = None
         self.verified: VerifiedKey | None = None
@@ -164,29 +168,28 @@ class Block:
         packed, n_bits = self.frames.join()
         return ReconciledKey(self.block_id, KeyBits(packed, n_bits), leak, kept, failed, errors)
 
+    def tallies(self) -> Tallies:
+        """The block's public counts, once all its chunks are sifted; every X outcome is in ``x_counts``."""
+        x_detections = int(self.x_counts.sum())
+        return Tallies(
+            slots_sent=self.slots_sent,
+            n_z=tuple(int(count) for count in self.n_z),
+            n_z_kept=self.frames.kept_bits,
+            x_counts=tuple(tuple((int(a), int(b)) for a, b in level) for level in self.x_counts),
+            z_detections=self.detections - x_detections,
+            x_detections=x_detections,
+            cross_clicks=self.cross_clicks,
+            double_clicks=self.double_clicks,
+            z_ones_steps=self.z_ones_steps,
+        )
+
     def tallies_json(self) -> str:
         """Both ends' integers, canonical: compared before any length is accepted."""
-        return json.dumps(
-            {
-                "slots_sent": self.slots_sent,
-                "n_z": self.n_z.tolist(),
-                "n_z_kept": self.frames.kept_bits,
-                "x_counts": self.x_counts.tolist(),
-                "leak_ec_bits": self.frames.leak_ec_bits,
-            },
-            sort_keys=True,
-        )
+        return json.dumps({**asdict(self.tallies()), "leak_ec_bits": self.frames.leak_ec_bits}, sort_keys=True)
 
     def estimate(self) -> Ledger:
         """Key length of this block by its own tallies."""
-        self.ledger = estimate(
-            self.config,
-            slots_sent=self.slots_sent,
-            n_z=self.n_z,
-            n_z_kept=self.frames.kept_bits,
-            x_counts=self.x_counts,
-            leak_ec_bits=self.frames.leak_ec_bits,
-        )
+        self.ledger = estimate(self.config, self.tallies(), self.frames.leak_ec_bits)
         return self.ledger
 
     def amplify(self, seed: NDArray[np.uint8], secret_bytes: int, simulated: bool) -> SecretKey:

@@ -7,7 +7,7 @@ Four states.
 from __future__ import annotations
 
 from common.security.budget import EpsilonBudget
-from common.security.tallies import Estimate, L, ProtocolSettings, R, SourceBounds, Tallies, Term
+from common.security.tallies import Estimate, L, ProtocolSettings, R, ReceiverBounds, SourceBounds, Tallies, Term
 
 TERMS = 2
 
@@ -17,7 +17,9 @@ def fault(tallies: Tallies, settings: ProtocolSettings, source: SourceBounds) ->
     return source.fault() or tallies.one_intensity_fault()
 
 
-def estimate(tallies: Tallies, settings: ProtocolSettings, source: SourceBounds, budget: EpsilonBudget) -> Estimate:
+def estimate(
+    tallies: Tallies, settings: ProtocolSettings, source: SourceBounds, receiver: ReceiverBounds, budget: EpsilonBudget
+) -> Estimate:
     """Untagged Z events and their phase error rate."""
     bounds, eps = budget.bounds, budget.eps_term(TERMS)
     c = tallies.x_counts[0]

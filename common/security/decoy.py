@@ -10,7 +10,7 @@ from __future__ import annotations
 import math
 
 from common.security.budget import EpsilonBudget
-from common.security.tallies import Estimate, L, ProtocolSettings, R, SourceBounds, Tallies, Term
+from common.security.tallies import Estimate, L, ProtocolSettings, R, ReceiverBounds, SourceBounds, Tallies, Term
 
 SIGNAL, DECOY, VACUUM = range(3)
 TERMS = 8
@@ -42,7 +42,9 @@ def photon_probability(n: int, settings: ProtocolSettings) -> float:
     return sum(p * math.exp(-mu) * mu**n / math.factorial(n) for mu, p in pairs)
 
 
-def estimate(tallies: Tallies, settings: ProtocolSettings, source: SourceBounds, budget: EpsilonBudget) -> Estimate:
+def estimate(
+    tallies: Tallies, settings: ProtocolSettings, source: SourceBounds, receiver: ReceiverBounds, budget: EpsilonBudget
+) -> Estimate:
     """Single-photon Z events and their phase error rate.
 
     With y_n = (events of n photons) / tau_n, a count scaled by e^mu / p_mu has the mean sum_n mu^n / n! y_n.

@@ -10,18 +10,28 @@ import json
 import math
 from dataclasses import asdict, dataclass
 
-from common.security import bb84, decoy, three_state
+from common.security import bb84, decoy, monitors, three_state
 from common.security.bounds import binary_entropy
 from common.security.budget import EpsilonBudget
-from common.security.tallies import ProtocolSettings, SourceBounds, Tallies, Term
+from common.security.tallies import (
+    SMALLEST_PROBABILITY,
+    Estimate,
+    Monitor,
+    ProtocolSettings,
+    ReceiverBounds,
+    SourceBounds,
+    Tallies,
+    Term,
+)
 
 __all__ = ["PROTOCOLS", "EpsilonBudget", "Ledger", "key_length"]
 
-LEDGER_VERSION = 2
+LEDGER_VERSION = 3
 PROTOCOLS = {"three-state": three_state, "bb84": bb84, "decoy-bb84": decoy}
 """The proofs by the protocol's name: each has `TERMS`, `fault` and `estimate` with the same signature."""
 
-SMALLEST_PROBABILITY = 2.0**-32
+NOTHING = Estimate(0.0, 0.5, ())
+"""What is known where nothing could be estimated."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,13 +44,17 @@ class Ledger:
     phi_upper: float
     leak_ec_bits: int
     leak_verify_bits: int
+    leak_monitor_bits: int
     pa_cost_bits: float
     eps_spent: float
     terms: tuple[Term, ...]
+    monitors: tuple[Monitor, ...]
     tallies: Tallies
     settings: ProtocolSettings
     source: SourceBounds
+    receiver: ReceiverBounds
     budget: EpsilonBudget
+    assumes: tuple[str, ...]
     version: int = LEDGER_VERSION
 
     def to_json(self) -> str:
@@ -56,57 +70,77 @@ def key_length(
     tallies: Tallies,
     settings: ProtocolSettings,
     source: SourceBounds,
+    receiver: ReceiverBounds,
     budget: EpsilonBudget,
     leak_ec_bits: int,
     leak_verify_bits: int,
+    assumes: tuple[str, ...] = (),
 ) -> Ledger:
-    """ell = n_u (1 - h(phi)) - leak_EC - leak_verify - 2 log2(1 / (2 eps_PA)), rounded down to whole bytes.
+    """ell = n_u (1 - h(phi)) - leak - 2 log2(1 / (2 eps_PA)), rounded down to whole bytes.
+
+    Parameters
+    ----------
+    assumes : sentences about what the length rests on beyond these numbers, for the ledger.
 
     Never raises for odd numbers: the ledger then has length 0 and says why.
     """
+    leak_monitor_bits = monitors.leak_monitor_bits(tallies)
+    leaks = (leak_ec_bits, leak_verify_bits, leak_monitor_bits)
 
-    def refuse(why: str) -> Ledger:
-        return Ledger(0, why, 0.0, 0.5, leak_ec_bits, leak_verify_bits, 0.0, 0.0, (), tallies, settings, source, budget)
+    def ledger(
+        ell_bits: int,
+        refusal: str | None,
+        estimate: Estimate = NOTHING,
+        watched: tuple[Monitor, ...] = (),
+        pa_cost_bits: float = 0.0,
+        eps_spent: float = 0.0,
+    ) -> Ledger:
+        return Ledger(
+            ell_bits=ell_bits,
+            refusal=refusal,
+            n_u_lower=estimate.n_u_lower,
+            phi_upper=min(max(estimate.phi_upper, 0.0), 0.5),
+            leak_ec_bits=leak_ec_bits,
+            leak_verify_bits=leak_verify_bits,
+            leak_monitor_bits=leak_monitor_bits,
+            pa_cost_bits=pa_cost_bits,
+            eps_spent=eps_spent,
+            terms=estimate.terms,
+            monitors=watched,
+            tallies=tallies,
+            settings=settings,
+            source=source,
+            receiver=receiver,
+            budget=budget,
+            assumes=tuple(dict.fromkeys((*assumes, *monitors.unwatched(tallies)))),
+        )
 
-    fault = tallies.fault() or budget.fault() or _settings_fault(settings, source)
-    if fault is None and not all(math.isfinite(leak) and leak >= 0 for leak in (leak_ec_bits, leak_verify_bits)):
+    fault = tallies.fault() or budget.fault() or receiver.fault() or _settings_fault(settings, source)
+    if fault is None and not all(math.isfinite(leak) and leak >= 0 for leak in leaks):
         fault = "a leak is negative or not finite"
     if fault is None:
         fault = PROTOCOLS[settings.protocol].fault(tallies, settings, source)
     if fault is not None:
-        return refuse(fault)
-    estimate = PROTOCOLS[settings.protocol].estimate(tallies, settings, source, budget)
-    pa_cost = budget.pa_cost_bits
-    spent = budget.eps_spent(sum(term.eps for term in estimate.terms), source.eps)
+        return ledger(0, fault)
+    estimate = PROTOCOLS[settings.protocol].estimate(tallies, settings, source, receiver, budget)
+    watched, alarm = monitors.monitors(tallies, settings, receiver)
+    spent = budget.eps_spent(sum(term.eps for term in estimate.terms), source.eps + receiver.eps)
     n_u, phi = estimate.n_u_lower, estimate.phi_upper
-    refusal, ell = None, 0
+    refusal, ell = alarm, 0
     if not (math.isfinite(n_u) and math.isfinite(phi)):
-        return refuse("a bound is not finite")
-    if n_u <= 0.0:
+        return ledger(0, "a bound is not finite")
+    if refusal is not None:
+        pass
+    elif n_u <= 0.0:
         refusal = "all Z events may be multi-photon events"
     elif phi >= 0.5:
         refusal = "the phase error rate may be 1/2"
     elif budget.accounting != "paper" and spent > budget.eps_total:
         refusal = "the epsilon budget is overspent"
     else:
-        length = n_u * (1.0 - binary_entropy(phi)) - leak_ec_bits - leak_verify_bits - pa_cost
-        ell = max(0, math.floor(length / 8.0) * 8)
+        ell = max(0, math.floor((n_u * (1.0 - binary_entropy(phi)) - sum(leaks) - budget.pa_cost_bits) / 8.0) * 8)
         refusal = None if ell else "the leak and the phase errors leave no key"
-    return Ledger(
-        ell,
-        refusal,
-        n_u,
-        min(max(phi, 0.0), 0.5),
-        leak_ec_bits,
-        leak_verify_bits,
-        pa_cost,
-        spent,
-        estimate.terms,
-        tallies,
-        settings,
-        source,
-        budget,
-    )
+    return ledger(ell, refusal, estimate, watched, budget.pa_cost_bits, spent)
 
 
 def _settings_fault(settings: ProtocolSettings, source: SourceBounds) -> str | None:

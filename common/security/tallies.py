@@ -9,6 +9,10 @@ SYMBOLS = 4
 H, V, R, L = range(SYMBOLS)
 """What Alice prepares, as the index of a tally."""
 LARGEST_COUNT = 2**63
+CROSS_BASIS = ("discard", "random")
+SMALLEST_PROBABILITY = 2.0**-32
+ONES_STEPS = 2**16
+"""A share is published in steps of 1 / ONES_STEPS."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -21,19 +25,31 @@ class Tallies:
     n_z : Z sent and Z measured, per intensity.
     n_z_kept : of these, in frames that were reconciled.
     x_counts : [intensity][symbol H, V, R, L][outcome R, L], measured in X.
+    z_detections, x_detections : announced detections measured in Z, in X, whatever Alice sent.
+    cross_clicks : slots in which detectors of both bases clicked, whatever became of them.
+    double_clicks : slots in which both detectors of one basis clicked.
+    z_ones_steps : share of outcome V among Bob's sifted Z bits, before error correction, in steps of 2^-16.
+
+    The last three are None where the link does not report them.
     """
 
     slots_sent: int
     n_z: tuple[int, ...]
     n_z_kept: int
     x_counts: tuple[tuple[tuple[int, int], ...], ...]
+    z_detections: int
+    x_detections: int
+    cross_clicks: int | None = None
+    double_clicks: int | None = None
+    z_ones_steps: int | None = None
 
     def fault(self) -> str | None:
         """Why these counts cannot be, or None."""
         if not self.n_z or len(self.n_z) != len(self.x_counts) or any(len(level) != SYMBOLS for level in self.x_counts):
             return "the tallies have not the shape of intensities, four symbols and two outcomes"
         cells = [value for level in self.x_counts for symbol in level for value in symbol]
-        counts = (*cells, *self.n_z, self.n_z_kept, self.slots_sent)
+        seen = (self.cross_clicks or 0, self.double_clicks or 0, self.z_ones_steps or 0)
+        counts = (*cells, *self.n_z, self.n_z_kept, self.slots_sent, self.z_detections, self.x_detections, *seen)
         if not all(value <= LARGEST_COUNT for value in counts):
             return "a tally is not finite"
         if any(value < 0 for value in counts):
@@ -44,8 +60,12 @@ class Tallies:
             return "nothing was detected in the check basis"
         if self.n_z_kept > sum(self.n_z):
             return "more bits are kept than were sifted"
-        if sum(self.n_z) + sum(cells) > self.slots_sent:
+        if sum(self.n_z) > self.z_detections or sum(cells) != self.x_detections:
+            return "the counts of a basis are not those of its detections"
+        if self.z_detections + self.x_detections > self.slots_sent:
             return "there are more detections than slots"
+        if max(seen[:2]) > self.slots_sent or seen[2] >= ONES_STEPS:
+            return "there are more double or cross-basis clicks than slots, or a share above 1"
         return None
 
     def one_intensity_fault(self) -> str | None:
@@ -79,8 +99,41 @@ class SourceBounds:
 
 
 @dataclass(frozen=True, slots=True)
+class ReceiverBounds:
+    """Bounds of Bob's receiver (assumption A3).
+
+    Parameters
+    ----------
+    p_z_lower, p_z_upper : interval of the probability that he measures Z.
+    mismatch : largest relative difference of the efficiencies of any two of the four detectors.
+    eps : probability that one of these is wrong.
+    cross_basis : "discard" or "random", what becomes of slots with clicks in both bases.
+    """
+
+    p_z_lower: float
+    p_z_upper: float
+    mismatch: float = 0.0
+    eps: float = 0.0
+    cross_basis: str = "discard"
+
+    def fault(self) -> str | None:
+        """Why these cannot be bounds of a receiver, or None."""
+        if not all(SMALLEST_PROBABILITY <= p <= 1.0 - SMALLEST_PROBABILITY for p in (self.p_z_lower, self.p_z_upper)):
+            return "a probability is not strictly between 0 and 1"
+        if self.p_z_lower > self.p_z_upper:
+            return "the interval of the receiver's basis probability is empty"
+        if not 0.0 <= self.mismatch < 1.0:
+            return "the mismatch of the detectors is not in 0 .. 1"
+        if not (math.isfinite(self.eps) and self.eps >= 0.0):
+            return "the probability that a receiver bound is wrong is negative or not finite"
+        if self.cross_basis not in CROSS_BASIS:
+            return f"there is no rule {self.cross_basis!r} for clicks in both bases"
+        return None
+
+
+@dataclass(frozen=True, slots=True)
 class ProtocolSettings:
-    """Probabilities that both ends know exactly.
+    """Probabilities that both ends know exactly; Bob's is nominal, its interval is in :class:`ReceiverBounds`.
 
     Parameters
     ----------
@@ -103,6 +156,16 @@ class Term:
     name: str
     value: float
     eps: float
+
+
+@dataclass(frozen=True, slots=True)
+class Monitor:
+    """One line of the ledger: what was observed of the devices, what was expected, how far it may be off."""
+
+    name: str
+    observed: float
+    expected: float
+    tolerance: float
 
 
 @dataclass(frozen=True, slots=True)

@@ -7,7 +7,7 @@ of arXiv:2406.02045.
 from __future__ import annotations
 
 from common.security.budget import EpsilonBudget
-from common.security.tallies import Estimate, H, L, ProtocolSettings, R, SourceBounds, Tallies, Term, V
+from common.security.tallies import Estimate, H, L, ProtocolSettings, R, ReceiverBounds, SourceBounds, Tallies, Term, V
 
 TERMS = 5
 
@@ -19,7 +19,9 @@ def fault(tallies: Tallies, settings: ProtocolSettings, source: SourceBounds) ->
     return "L was counted, which three states never send" if sum(tallies.x_counts[0][L]) else None
 
 
-def estimate(tallies: Tallies, settings: ProtocolSettings, source: SourceBounds, budget: EpsilonBudget) -> Estimate:
+def estimate(
+    tallies: Tallies, settings: ProtocolSettings, source: SourceBounds, receiver: ReceiverBounds, budget: EpsilonBudget
+) -> Estimate:
     """Untagged Z events and their phase error rate.
 
     rho_H + rho_V = rho_R + rho_L, hence virtual L->R clicks = (clicks of R from Z pulses) - (virtual R->R clicks).

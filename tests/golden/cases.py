@@ -12,57 +12,77 @@ from typing import Any
 FILE = Path(__file__).with_name("ledgers.json")
 SINGLE = {"mean_photon_number_upper": 0.292, "g2_upper": 0.00698, "eps": 0.0}
 LIGHT = {"intensities": (0.36, 0.135, 0.01), "p_intensities": (0.7, 0.23, 0.07)}
-FOUR = (((120, 130), (110, 140), (2_000, 60), (70, 2_100)),)
-THREE = (((2_500, 2_400), (2_600, 2_450), (4_000, 120), (0, 0)),)
+FOUR = (((8_060, 8_040), (8_070, 8_050), (2_760, 80), (90, 2_760)),)
+THREE = (((6_500, 6_490), (6_560, 6_540), (8_420, 270), (0, 0)),)
 LEVELS = (
-    ((900, 910), (905, 890), (45_000, 1_400), (1_350, 44_000)),
-    ((300, 310), (305, 290), (5_600, 170), (160, 5_500)),
-    ((20, 19), (21, 22), (130, 6), (5, 120)),
+    ((111_200, 111_000), (111_150, 111_050), (32_200, 1_000), (990, 32_210)),
+    ((13_900, 13_880), (13_910, 13_870), (4_020, 130), (120, 4_030)),
+    ((334, 333), (332, 335), (94, 6), (5, 95)),
     ((0, 0), (0, 0), (0, 0), (0, 0)),
 )
+SEEN = {"cross_clicks": 900, "double_clicks": 700, "z_ones_steps": 32_700}
+RECEIVER = {"p_z_lower": 0.9, "p_z_upper": 0.9}
 GOOD: dict[str, dict[str, Any]] = {
     "three-state": {
-        "tallies": {"slots_sent": 60_000_000, "n_z": (300_000,), "n_z_kept": 298_000, "x_counts": THREE},
+        "tallies": {"slots_sent": 60_000_000, "n_z": (300_000,), "n_z_kept": 298_000, "x_counts": THREE,
+            "z_detections": 400_100, "x_detections": 34_780, **SEEN},
+        "receiver": {"p_z_lower": 0.92, "p_z_upper": 0.92},
         "settings": {"protocol": "three-state", "p_z_alice": 0.75, "p_z_bob": 0.92},
         "leak_ec_bits": 51_000,
     },
     "bb84": {
-        "tallies": {"slots_sent": 40_000_000, "n_z": (290_000,), "n_z_kept": 290_000, "x_counts": FOUR},
+        "tallies": {"slots_sent": 40_000_000, "n_z": (290_000,), "n_z_kept": 290_000, "x_counts": FOUR,
+            "z_detections": 341_000, "x_detections": 37_910, **SEEN},
         "settings": {"protocol": "bb84", "p_z_alice": 0.85, "p_z_bob": 0.9},
         "leak_ec_bits": 52_000,
     },
     "decoy-bb84": {
-        "tallies": {"slots_sent": 90_000_000, "n_z": (4e6, 5e5, 12_000, 0), "n_z_kept": 4_500_000, "x_counts": LEVELS},
+        "tallies": {"slots_sent": 90_000_000, "n_z": (4e6, 5e5, 12_000, 0), "n_z_kept": 4_500_000,
+            "x_counts": LEVELS, "z_detections": 5_186_000, "x_detections": 576_194, **SEEN},
         "settings": {"protocol": "decoy-bb84", "p_z_alice": 0.87, "p_z_bob": 0.9, **LIGHT},
         "leak_ec_bits": 700_000,
     },
 }
+
+
+def counted(tallies: dict[str, Any], **changes: Any) -> dict[str, Any]:
+    """Tallies with other counts; the detections of X follow where they are not given, those of Z where too few."""
+    made = {**tallies, **changes}
+    if "x_counts" in changes and "x_detections" not in changes:
+        made["x_detections"] = sum(sum(symbol) for level in made["x_counts"] for symbol in level)
+    if "n_z" in changes and "z_detections" not in changes:
+        made["z_detections"] = max(made["z_detections"], *(n for n in (sum(made["n_z"]), 0) if n == n))
+    return made
+
+
 SPECIAL: dict[str, dict[str, Any]] = {
     "three-state, lucky": {
-        "tallies": {**GOOD["three-state"]["tallies"], "x_counts": (((10, 9), (8, 9), (40_000, 0), (0, 0)),)},
+        "tallies": counted(GOOD["three-state"]["tallies"], x_counts=(((10, 9), (8, 9), (40_000, 0), (0, 0)),)),
     },
     "three-state, hopeless": {
-        "tallies": {**GOOD["three-state"]["tallies"], "x_counts": (((9, 9), (9, 9), (50_000, 50_000), (0, 0)),)},
+        "tallies": counted(GOOD["three-state"]["tallies"], x_counts=(((9, 9), (9, 9), (50_000, 50_000), (0, 0)),)),
     },
     "bb84, all tagged": {"source": {"g2_upper": 0.5}},
     "decoy-bb84, dark": {
-        "tallies": {
-            "slots_sent": 900_000_000,
-            "n_z": (4e6, 900_000, 200_000),
-            "n_z_kept": 5_000_000,
-            "x_counts": (*LEVELS[:2], ((20, 19), (21, 22), (1_230, 300), (305, 1_120))),
-        },
+        "tallies": counted(
+            GOOD["decoy-bb84"]["tallies"],
+            slots_sent=900_000_000,
+            n_z=(4e6, 900_000, 200_000),
+            n_z_kept=5_000_000,
+            x_counts=(*LEVELS[:2], ((16_500, 16_500), (16_500, 16_500), (4_000, 1_300), (1_300, 4_000))),
+            z_detections=5_862_000,
+        ),
         "settings": {**GOOD["decoy-bb84"]["settings"], "intensities": (0.36, 0.2, 0.001)},
     },
     "decoy-bb84, blind": {
-        "tallies": {**GOOD["decoy-bb84"]["tallies"], "n_z": (4e6, 5e5, 400_000, 0)},
+        "tallies": counted(GOOD["decoy-bb84"]["tallies"], n_z=(4e6, 5e5, 400_000, 0)),
     },
     "decoy-bb84, faultless decoys": {
-        "tallies": {
-            **GOOD["decoy-bb84"]["tallies"],
-            "x_counts": (LEVELS[0], ((1, 1), (1, 1), (5_000, 0), (0, 5_000)), ((0, 0), (0, 0), (9, 400), (400, 9))),
-            "n_z": (4e6, 5e5, 12_000),
-        },
+        "tallies": counted(
+            GOOD["decoy-bb84"]["tallies"],
+            x_counts=(LEVELS[0], ((1, 1), (1, 1), (5_000, 0), (0, 5_000)), ((0, 0), (0, 0), (9, 400), (400, 9))),
+            n_z=(4e6, 5e5, 12_000),
+        ),
     },
 }
 VARIANTS: dict[str, dict[str, Any]] = {
@@ -82,11 +102,15 @@ def call(finite_key: ModuleType, case: dict[str, Any]) -> dict[str, Any]:
     tallies, budget = finite_key.Tallies(**case["tallies"]), finite_key.EpsilonBudget(**case.get("budget", {}))
     settings = finite_key.ProtocolSettings(**case["settings"])
     source = finite_key.SourceBounds(**{**SINGLE, **case.get("source", {})})
-    ledger = finite_key.key_length(tallies, settings, source, budget, case["leak_ec_bits"], case.get("verify", 128))
+    receiver = finite_key.ReceiverBounds(**{**RECEIVER, **case.get("receiver", {})})
+    leaks = case["leak_ec_bits"], case.get("verify", 128)
+    ledger = finite_key.key_length(tallies, settings, source, receiver, budget, *leaks, tuple(case.get("assumes", ())))
     return {
         **{name: getattr(ledger, name) for name in ("ell_bits", "refusal", "n_u_lower", "phi_upper")},
-        **{name: getattr(ledger, name) for name in ("pa_cost_bits", "eps_spent", "version")},
+        **{name: getattr(ledger, name) for name in ("pa_cost_bits", "leak_monitor_bits", "eps_spent", "version")},
         "terms": [asdict(term) for term in ledger.terms],
+        "monitors": [asdict(monitor) for monitor in ledger.monitors],
+        "assumes": list(ledger.assumes),
     }
 
 
@@ -100,6 +124,14 @@ def golden_cases() -> dict[str, dict[str, Any]]:
 def written() -> dict[str, Any]:
     """What is written down."""
     return dict(json.loads(FILE.read_text()))
+
+
+def main() -> None:
+    """Write all ledgers down anew."""
+    from common.security import finite_key
+
+    made = {name: call(finite_key, case) for name, case in golden_cases().items()}
+    FILE.write_text(json.dumps(made, indent=1, sort_keys=True) + "\n")
 
 
 NAN, INF = float("nan"), float("inf")
@@ -131,6 +163,18 @@ NONSENSE: list[tuple[tuple[str, ...], str, dict[str, Any], str]] = [
     (SINGLES, "tallies", {"n_z": (1, 1), "x_counts": FOUR * 2, "n_z_kept": 2}, "counts of 2 intensities"),
     (SINGLES, "tallies", {"slots_sent": 10**12}, "may be multi-photon"),
     (SINGLES, "tallies", {"x_counts": (((900, 900), (900, 900), (50_000, 50_000), (0, 0)),)}, "may be 1/2"),
+    (ALL, "tallies", {"z_detections": 0}, "not those of its detections"),
+    (ALL, "tallies", {"x_detections": 0}, "not those of its detections"),
+    *((ALL, "tallies", {name: NAN}, FINITE) for name in (*SEEN, "z_detections", "x_detections")),
+    *((ALL, "tallies", {name: -1}, NEGATIVE) for name in (*SEEN, "z_detections", "x_detections")),
+    *((ALL, "tallies", {name: 10**9}, "clicks than slots") for name in ("cross_clicks", "double_clicks")),
+    (ALL, "tallies", {"z_ones_steps": 2**16}, "share above 1"),
+    *((ALL, "receiver", {name: v}, "probability") for name in ("p_z_lower", "p_z_upper") for v in (0.0, 1.0, NAN)),
+    (ALL, "receiver", {"p_z_lower": 0.93, "p_z_upper": 0.91}, "interval"),
+    *((ALL, "receiver", {"mismatch": value}, "mismatch") for value in (-0.1, 1.0, NAN)),
+    *((ALL, "receiver", {"eps": value}, "receiver bound is wrong") for value in (-1e-12, NAN, INF)),
+    (ALL, "receiver", {"eps": 1e-9}, "overspent"),
+    (ALL, "receiver", {"cross_basis": "guess"}, "no rule"),
     (ALL, "settings", {"protocol": "b92"}, "no proof"),
     *((ALL, "settings", {p: v}, "probability") for p in ("p_z_alice", "p_z_bob") for v in (0.0, 1.0, -0.1, NAN, 1e-17)),
     *((SINGLES, "source", {name: -0.1}, NEGATIVE) for name in ("mean_photon_number_upper", "g2_upper")),
@@ -236,6 +280,13 @@ def nonsense() -> list[tuple[dict[str, Any], str]]:
     made = []
     for protocols, part, values, word in NONSENSE:
         for good in (GOOD[protocol] for protocol in protocols):
-            wrong = values[""] if "" in values else {**good.get(part, {}), **values}
+            if part == "tallies":
+                wrong = counted(good[part], **values)
+            else:
+                wrong = values[""] if "" in values else {**good.get(part, {}), **values}
             made.append(({**good, part: wrong}, word))
     return made
+
+
+if __name__ == "__main__":
+    main()

@@ -12,11 +12,12 @@ from common.planning.optimise import recommended_p_z_alice
 from common.planning.presets import PRESETS
 from common.security.budget import ACCOUNTINGS
 from common.security.finite_key import EpsilonBudget, Ledger, key_length
-from common.security.tallies import ProtocolSettings, SourceBounds, Tallies
+from common.security.tallies import ProtocolSettings, ReceiverBounds, SourceBounds, Tallies
 from tests.independent_ledger import key_length_of
 
 BLOCK = 100_000_000
 SOURCE = SourceBounds(0.292, 0.00698)
+RECEIVER = ReceiverBounds(0.9, 0.9)
 WEAK_PULSES = ((0.36, 0.135, 0.0), (0.74, 0.23, 0.03))
 
 
@@ -30,7 +31,7 @@ def ledger_of(
         settings = ProtocolSettings(protocol, recommended_p_z_alice(link, block, protocol), link.p_z_bob)
     tallies = expected_tallies(link, settings, block)
     leak = key_leak(expected_qber(link), tallies.n_z_kept)
-    return key_length(tallies, settings, SOURCE, budget or EpsilonBudget(), leak, 128)
+    return key_length(tallies, settings, SOURCE, RECEIVER, budget or EpsilonBudget(), leak, 128)
 
 
 @pytest.mark.parametrize(
@@ -60,7 +61,7 @@ EMPTY_X = (((0, 0), (0, 0), (0, 0), (0, 0)),)
 @pytest.mark.parametrize(
     "tallies",
     [
-        Tallies(0, (0,), 0, EMPTY_X),
+        Tallies(0, (0,), 0, EMPTY_X, 0, 0),
         replace(GOOD.tallies, slots_sent=0),
         replace(GOOD.tallies, slots_sent=-1),
         replace(GOOD.tallies, n_z_kept=-1),
@@ -72,7 +73,7 @@ EMPTY_X = (((0, 0), (0, 0), (0, 0), (0, 0)),)
     ],
 )
 def test_tallies_that_cannot_be_give_no_key_and_a_reason(tallies: Tallies) -> None:
-    ledger = key_length(tallies, GOOD.settings, SOURCE, EpsilonBudget(), 0, 128)
+    ledger = key_length(tallies, GOOD.settings, SOURCE, RECEIVER, EpsilonBudget(), 0, 128)
     assert ledger.ell_bits == 0
     assert ledger.refusal
 
@@ -81,7 +82,7 @@ def test_tallies_that_cannot_be_give_no_key_and_a_reason(tallies: Tallies) -> No
 @pytest.mark.parametrize("field", ["p_z_alice", "p_z_bob"])
 def test_impossible_probabilities(field: str, value: float) -> None:
     settings = replace(GOOD.settings, **{field: value})
-    assert key_length(GOOD.tallies, settings, SOURCE, EpsilonBudget(), 0, 128).ell_bits == 0
+    assert key_length(GOOD.tallies, settings, SOURCE, RECEIVER, EpsilonBudget(), 0, 128).ell_bits == 0
 
 
 @pytest.mark.parametrize(
@@ -96,7 +97,7 @@ def test_impossible_probabilities(field: str, value: float) -> None:
     ],
 )
 def test_impossible_sources(source: SourceBounds) -> None:
-    ledger = key_length(GOOD.tallies, GOOD.settings, source, EpsilonBudget(), 0, 128)
+    ledger = key_length(GOOD.tallies, GOOD.settings, source, RECEIVER, EpsilonBudget(), 0, 128)
     assert ledger.ell_bits == 0
     assert ledger.refusal
 
@@ -105,10 +106,10 @@ def test_impossible_sources(source: SourceBounds) -> None:
 @pytest.mark.parametrize("field", ["eps_total", "eps_cor", "eps_auth"])
 def test_impossible_budgets(field: str, eps: float) -> None:
     budget = replace(EpsilonBudget(), **{field: eps})
-    assert key_length(GOOD.tallies, GOOD.settings, SOURCE, budget, 0, 128).ell_bits == 0
+    assert key_length(GOOD.tallies, GOOD.settings, SOURCE, RECEIVER, budget, 0, 128).ell_bits == 0
 
 
 def test_leaks_are_paid_in_full() -> None:
-    more = key_length(GOOD.tallies, GOOD.settings, SOURCE, EpsilonBudget(), GOOD.leak_ec_bits + 8000, 128)
+    more = key_length(GOOD.tallies, GOOD.settings, SOURCE, RECEIVER, EpsilonBudget(), GOOD.leak_ec_bits + 8000, 128)
     assert more.ell_bits == GOOD.ell_bits - 8000
-    assert key_length(GOOD.tallies, GOOD.settings, SOURCE, EpsilonBudget(), -1, 128).ell_bits == 0
+    assert key_length(GOOD.tallies, GOOD.settings, SOURCE, RECEIVER, EpsilonBudget(), -1, 128).ell_bits == 0

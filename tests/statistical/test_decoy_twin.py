@@ -17,7 +17,7 @@ from common.preamble import PREAMBLE_SLOTS
 from common.security import decoy
 from common.security.bounds import binary_entropy
 from common.security.finite_key import EpsilonBudget, key_length
-from common.security.tallies import ProtocolSettings, SourceBounds, Tallies
+from common.security.tallies import ProtocolSettings, ReceiverBounds, SourceBounds, Tallies
 from common.units import PS_PER_S
 from hardware.twin.physics import Receiver, TaggerClock
 
@@ -33,6 +33,7 @@ LINK = replace(
 )
 SETTINGS = ProtocolSettings("decoy-bb84", 0.75, 0.8, (0.36, 0.135, 0.0), (0.75, 0.22265625, 0.02734375))
 SOURCE = SourceBounds(0.292, 0.007)
+RECEIVER = ReceiverBounds(SETTINGS.p_z_bob, SETTINGS.p_z_bob)
 
 
 def block(seed: int) -> tuple[Tallies, int, int]:
@@ -63,18 +64,18 @@ def block(seed: int) -> tuple[Tallies, int, int]:
     n_z = np.bincount(level[both_z], minlength=3)
     wrong = (basis == 1) & in_x & (bit != outcome)
     cells = tuple(tuple((int(a), int(b)) for a, b in one) for one in x_counts)
-    tallies = Tallies(N_SLOTS, tuple(map(int, n_z)), int(n_z.sum()), cells)
+    tallies = Tallies(N_SLOTS, tuple(map(int, n_z)), int(n_z.sum()), cells, int((~in_x).sum()), int(in_x.sum()))
     return tallies, int(np.count_nonzero(both_z & (photons == 1))), int(np.count_nonzero(wrong & (photons == 1)))
 
 
 @pytest.mark.parametrize("seed", range(6))
 def test_a_run_never_counts_more_single_photons_than_there_were(seed: int) -> None:
     tallies, single, wrong = block(seed)
-    estimate = decoy.estimate(tallies, SETTINGS, SOURCE, EpsilonBudget(eps_total=1e-3))
+    estimate = decoy.estimate(tallies, SETTINGS, SOURCE, RECEIVER, EpsilonBudget(eps_total=1e-3))
     terms = {term.name: term.value for term in estimate.terms}
     assert 0.6 * single < estimate.n_u_lower <= single
     assert wrong <= terms["X errors of one photon, upper"]
     ledger = key_length(
-        tallies, SETTINGS, SOURCE, EpsilonBudget(), round(1.16 * binary_entropy(0.03) * tallies.n_z_kept), 128
+        tallies, SETTINGS, SOURCE, RECEIVER, EpsilonBudget(), round(1.16 * binary_entropy(0.03) * tallies.n_z_kept), 128
     )
     assert 0 < ledger.ell_bits < ledger.n_u_lower <= estimate.n_u_lower

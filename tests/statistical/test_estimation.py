@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -17,7 +18,7 @@ from hypothesis import strategies as st
 from common.security import bb84, decoy, three_state
 from common.security.budget import TAILS
 from common.security.finite_key import EpsilonBudget
-from common.security.tallies import ProtocolSettings, SourceBounds, Tallies
+from common.security.tallies import ProtocolSettings, ReceiverBounds, SourceBounds, Tallies
 
 Truth = tuple[Tallies, int, int]
 """Tallies, true untagged Z events, their true phase errors."""
@@ -26,6 +27,7 @@ TRIALS = 500
 EPS = 0.05
 SLOTS, DECOY_SLOTS = 300_000, 20_000_000
 SOURCE = SourceBounds(0.3, 0.02)
+RECEIVER = ReceiverBounds(0.8, 0.8)
 ERRORS = {"R": 0.02, "L": 0.05}
 """Error probability of the X states: the eavesdropper may treat them unequally."""
 DETECTED = 0.06
@@ -71,7 +73,7 @@ def single_photon_block(rng: np.random.Generator, settings: ProtocolSettings) ->
     x[3, 1] += 0 if three else tagged[1, 1] - tagged[1, 1] // 2
     x[0, 1] += tagged[0, 1]
     n_z = n_u + int(tagged[0, 0])
-    return Tallies(SLOTS, (n_z,), n_z, (tuple((int(a), int(b)) for a, b in x),)), n_u, n_ph
+    return Tallies(SLOTS, (n_z,), n_z, (tuple((int(a), int(b)) for a, b in x),), n_z, int(x.sum())), n_u, n_ph
 
 
 SPLITTING = ((0.0005, DETECTED, *[0.3] * 10), (0.5, ERRORS["L"], *[0.0] * 10))
@@ -97,7 +99,8 @@ def decoy_block(
         ((0, 0), (0, 0), (int(right // 2), int(bad // 2)), (int(bad - bad // 2), int(right - right // 2)))
         for right, bad in zip((n_x - wrong).sum(axis=1), wrong.sum(axis=1), strict=True)
     )
-    return Tallies(DECOY_SLOTS, tuple(map(int, n_z.sum(axis=1))), int(n_z.sum()), levels), n_u, n_ph
+    seen = int(n_z.sum()), int(n_x.sum())
+    return Tallies(DECOY_SLOTS, tuple(map(int, n_z.sum(axis=1))), seen[0], levels, *seen), n_u, n_ph
 
 
 def settings_of(protocol: str, *light: tuple[float, ...]) -> ProtocolSettings:
@@ -121,7 +124,7 @@ def test_estimates_bracket_the_truth(
     for _ in range(TRIALS):
         tallies, n_u, n_ph = block(rng, settings)
         assert proof.fault(tallies, settings, SOURCE) is None  # type: ignore[attr-defined]
-        estimate = proof.estimate(tallies, settings, SOURCE, budget)  # type: ignore[attr-defined]
+        estimate = proof.estimate(tallies, settings, SOURCE, RECEIVER, budget)  # type: ignore[attr-defined]
         assert sum(term.eps for term in estimate.terms) == pytest.approx(EPS)
         n_ph_upper = estimate.phi_upper * estimate.n_u_lower
         failed += n_u < estimate.n_u_lower or n_ph > n_ph_upper
@@ -147,7 +150,7 @@ def test_decoy_bounds_hold_whatever_the_channel_does_to_each_photon_number(
     tallies, n_u, n_ph = decoy_block(np.random.default_rng(seed), light, (tuple(yields), tuple(errors)))
     if (tallies.fault() or decoy.fault(tallies, light, SOURCE)) is not None:
         return
-    estimate = decoy.estimate(tallies, light, SOURCE, EpsilonBudget(eps_total=1e-8))
+    estimate = decoy.estimate(tallies, light, SOURCE, RECEIVER, EpsilonBudget(eps_total=1e-8))
     assert estimate.n_u_lower <= n_u
     assert estimate.n_u_lower <= 0 or n_ph <= estimate.phi_upper * estimate.n_u_lower * (1 + 1e-12)
 
@@ -157,6 +160,6 @@ def test_frames_that_were_dropped_are_dropped_from_the_bound(
     proof: object, settings: ProtocolSettings, block: Callable[..., Truth], rng: np.random.Generator
 ) -> None:
     tallies, _, _ = block(rng, settings)
-    fewer = Tallies(tallies.slots_sent, tallies.n_z, tallies.n_z_kept - 500, tallies.x_counts)
-    whole, part = (proof.estimate(one, settings, SOURCE, EpsilonBudget()) for one in (tallies, fewer))  # type: ignore[attr-defined]
+    fewer = replace(tallies, n_z_kept=tallies.n_z_kept - 500)
+    whole, part = (proof.estimate(one, settings, SOURCE, RECEIVER, EpsilonBudget()) for one in (tallies, fewer))  # type: ignore[attr-defined]
     assert part.n_u_lower == pytest.approx(whole.n_u_lower - 500)
