@@ -182,30 +182,27 @@ class AliceSession(LinkSession):
         if message.chunk != block.chunks or message.from_slot < block.to_slot or message.to_slot < message.from_slot:
             raise RemoteProtocolError(f"{message!r}: chunk {message.chunk} does not follow chunk {block.chunks - 1}")
         block.cover(message.from_slot, message.to_slot)
+        policy = self._config.detectors.cross_basis
 
         def work() -> Any:
-            slots, bases, x_bits = decode_announcement(message.payload)
-            if slots.size and (slots[0] < message.from_slot or slots[-1] >= message.to_slot):
-                raise RemoteProtocolError(f"{message!r}: a detection lies outside the announced slots")
+            heard = decode_announcement(message.payload, message.from_slot, message.to_slot, policy)
             try:
-                mine = self._symbols.lookup(slots)
+                mine = self._symbols.lookup(heard.slots)
             except RemoteProtocolError as error:
                 return str(error)
             self._symbols.release_before(message.to_slot)
             alice_bases, alice_bits, intensities = mine
             levels = intensities if self._config.link.intensities else None
-            return slots.size, *alice_sift(bases, x_bits, alice_bases, alice_bits, levels)
+            return heard, *alice_sift(heard.bases, heard.x_bits, alice_bases, alice_bits, levels)
 
         return [self._guard(block, Run("sift", work, lambda result: self._sifted(block, message.chunk, result)))]
 
     def _sifted(self, block: Block, chunk: int, result: Any) -> list[Effect]:
         if isinstance(result, str):
             return self.give_up(block, result)
-        detections, reply, sifted = result
-        block.detections += int(detections)
-        block.chunks_sifted += 1
-        block.x_counts += sifted.x_counts
-        block.n_z += sifted.n_z
+        heard, reply, sifted = result
+        block.detections += int(heard.slots.size)
+        block.count(sifted, int(heard.cross_slots.size), heard.double_clicks)
         effects: list[Effect] = [self.say(block, Sift(block.block_id, chunk, reply))]
         effects += block.frames.add(sifted.bits)
         return [*effects, *self._maybe_close(block)]
@@ -248,6 +245,7 @@ class AliceSession(LinkSession):
             return self.give_up(block, "verification failed: the reconciled keys differ")
         assert block.reconciled_key is not None
         block.verified = verified_key(block.reconciled_key)
+        block.z_ones_steps = message.z_ones_steps
         return [self._guard(block, Run("block", block.estimate, lambda _: self._propose(block)))]
 
     def _propose(self, block: Block) -> list[Effect]:

@@ -15,7 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from bob.synchronisation import ClockTracker
-from common.datatypes import Bytes8
+from common.datatypes import Bytes8, Detections
 from common.kernels import tags
 
 CrossBasisPolicy = Literal["discard", "random"]
@@ -53,7 +53,6 @@ class Gated:
     slots: NDArray[np.int64]
     masks: Bytes8
     multiple: int
-    outside: int
 
     def z_clicks(self) -> tuple[NDArray[np.int64], Bytes8]:
         """Slots and bits of the entries where exactly one Z detector clicked (what synchronisation correlates)."""
@@ -114,7 +113,6 @@ class Gate:
     def sort(self, times_ps: NDArray[np.int64], channels: Bytes8, clock: ClockTracker) -> Gated:
         """Assign clicks to slots."""
         slots, masks = np.empty(times_ps.size, np.int64), np.empty(times_ps.size, np.uint8)
-        before = int(self._state[tags.OUTSIDE_GATE])
         count, multiple = tags.gate(
             times_ps,
             channels,
@@ -130,22 +128,21 @@ class Gate:
             slots,
             masks,
         )
-        return Gated(slots[:count], masks[:count], multiple, int(self._state[tags.OUTSIDE_GATE]) - before)
+        return Gated(slots[:count], masks[:count], multiple)
 
-    def resolve(self, gated: Gated) -> tuple[NDArray[np.int64], Bytes8, Bytes8, int, int]:
-        """Apply the double-click rule.
-
-        Returns
-        -------
-        (slots, bases, bits, same-basis doubles, cross-basis slots)
-        """
-        n = gated.slots.size
+    def resolve(self, gated: Gated, from_slot: int, to_slot: int) -> Detections:
+        """Apply the double-click rule to the entries of ``from_slot .. to_slot``."""
+        n, several = gated.slots.size, gated.multiple
         bases, bits = np.empty(n, np.uint8), np.empty(n, np.uint8)
-        if not gated.multiple:
+        if not several:
             tags.read_masks(gated.masks, bases, bits)
-            return gated.slots, bases, bits, 0, 0
-        coins = self._random_bits(2 * gated.multiple)
-        kept, doubles, crossed = tags.resolve(gated.slots, gated.masks, coins, self._rule, gated.slots, bases, bits)
-        self._doubles += doubles
-        self._crossed += crossed
-        return gated.slots[:kept], bases[:kept], bits[:kept], doubles, crossed
+            return Detections(gated.slots, bases, bits, from_slot, to_slot)
+        coins = self._random_bits(2 * several)
+        doubles, crossed = np.empty(several, np.int64), np.empty(several, np.int64)
+        kept, n_doubles, n_crossed = tags.resolve(
+            gated.slots, gated.masks, coins, self._rule, gated.slots, bases, bits, doubles, crossed
+        )
+        self._doubles += int(n_doubles)
+        self._crossed += int(n_crossed)
+        columns = gated.slots[:kept], bases[:kept], bits[:kept]
+        return Detections(*columns, from_slot, to_slot, doubles[:n_doubles], crossed[:n_crossed])

@@ -8,7 +8,7 @@ receiver says so by a :class:`ReceiverEvent` ``slip`` with the range of slots th
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Literal
 
 import numpy as np
@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 from bob.alignment import PreambleCheck, SlotSearch
 from bob.gating import CrossBasisPolicy, Gate, GateCounts, Gated, RandomBits
 from bob.selection import NO_CLICKS, WINDOW_S, FarClicks, Selection, SelectionCounts
+from bob.session import join
 from bob.synchronisation import SIGNIFICANT_POWER, ClockTracker, FrequencySearch, light_power
 from common.config import Config, SelectionRule
 from common.datatypes import Bytes8, Detections, TimeTags
@@ -74,26 +75,15 @@ class _Batch:
     """Detections of one contiguous range, gathered during one call, and the clicks far from the gate."""
 
     from_slot: int
-    parts: list[tuple[NDArray[np.int64], Bytes8, Bytes8]] = field(default_factory=list)
+    parts: list[Detections] = field(default_factory=list)
     far: list[FarClicks] = field(default_factory=list)
-    doubles: int = 0
-    crossed: int = 0
-    outside: int = 0
 
     def take(self, more: _Batch) -> None:
         self.parts += more.parts
         self.far += more.far
-        self.doubles += more.doubles
-        self.crossed += more.crossed
-        self.outside += more.outside
 
     def close(self, to_slot: int) -> Detections:
-        empty = (np.zeros(0, np.int64), np.zeros(0, np.uint8), np.zeros(0, np.uint8))
-        parts = self.parts or [empty]
-        slots, bases, bits = (
-            parts[0] if len(parts) == 1 else [np.concatenate(column) for column in zip(*parts, strict=True)]
-        )
-        return Detections(slots, bases, bits, self.from_slot, to_slot, self.doubles, self.crossed, self.outside)
+        return replace(join(self.parts), from_slot=self.from_slot, to_slot=to_slot)
 
 
 class Receiver:
@@ -310,10 +300,10 @@ class Receiver:
         return epoch_start + (PREAMBLE_SLOTS if in_preamble else EPOCH_SLOTS)
 
     def _collect(self, from_slot: int, gated: Gated, far: FarClicks) -> None:
-        slots, bases, bits, doubles, crossed = self._gate.resolve(gated)
         if self._doubtful is None:
             self._doubtful = _Batch(self._sure_slot)
-        self._doubtful.take(_Batch(from_slot, [(slots, bases, bits)], [far], doubles, crossed, gated.outside))
+        detections = self._gate.resolve(gated, from_slot, self._next_slot)
+        self._doubtful.take(_Batch(from_slot, [detections], [far]))
 
     def _confirm(self) -> None:
         """The clock was measured and held: what came since the measurement before may be used."""

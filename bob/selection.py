@@ -1,7 +1,8 @@
 """Which stretches of light are worth announcing: those that the background has not drowned. Pure.
 
-Light is cut into segments of a fixed number of slots. A segment that could not give any key by itself, judged by its
-number of detections and by the background of the second before it, is dropped before anything about it is said: to the
+Light is cut into segments of a fixed number of slots. A segment that could not give any key by itself, judged by how
+many of its slots would be announced (detections, and cross-basis slots: whether a pulse clicked in one basis or in both
+must not decide) and by the background of the second before it, is dropped before anything about it is said: to the
 protocol it is loss, and its slots count as sent. Why the proof allows it: `common/security/README.md`, section
 Selection by transmittance.
 
@@ -59,7 +60,7 @@ def gives_key(detections: float, background: tuple[float, float], p_z: float, li
     """
     light = max(detections - sum(background), 0.0)
     z = p_z * light + background[Basis.Z]
-    if light == 0.0:
+    if z == 0.0:  # nothing in Z, or too little for a float
         return sum(background) == 0.0
     bit = light_qber * p_z * light + background[Basis.Z] / 2.0
     phase = light_qber * p_z * light + p_z / (1.0 - p_z) * background[Basis.X] / 2.0
@@ -122,14 +123,14 @@ class Selection:
         return done
 
     def _select(self, batch: Detections, far: FarClicks, edges: Sequence[int]) -> Detections:
-        """The batch from the first to the last edge without the detections of segments that give no key."""
-        starts = np.searchsorted(batch.slots, edges)
-        n = np.diff(starts)
+        """The batch from the first to the last edge without what clicked in segments that give no key."""
+        n = np.diff(np.searchsorted(batch.slots, edges))
+        clicked = n + np.diff(np.searchsorted(batch.discarded_slots, edges))
         far_n = [np.diff(np.searchsorted(far[0][far[1] == basis], edges)) for basis in (Basis.Z, Basis.X)]
         slots = [key_slots(*ends) for ends in pairwise(edges)]
         kept = np.zeros(n.size, bool)
         for i, seen in enumerate(np.column_stack([slots, *far_n]).astype(np.int64)):
-            kept[i] = self._worth(int(n[i]), slots[i])
+            kept[i] = self._worth(int(clicked[i]), slots[i])
             self._remember(seen)
         before = self.counts
         self.counts = SelectionCounts(
@@ -137,24 +138,13 @@ class Selection:
             before.segments_dropped + int((~kept).sum()),
             before.detections_dropped + int(n[~kept].sum()),
         )
-        chosen = np.repeat(kept, n)
-        upto = chosen.size
-        return Detections(
-            batch.slots[:upto][chosen],
-            batch.bases[:upto][chosen],
-            batch.bits[:upto][chosen],
-            edges[0],
-            edges[-1],
-            batch.double_clicks,
-            batch.cross_basis_clicks,
-            batch.outside_gate,
-        )
+        return join([_of_segment(batch, ends, bool(keep)) for ends, keep in zip(pairwise(edges), kept, strict=True)])
 
-    def _worth(self, detections: int, slots: int) -> bool:
+    def _worth(self, clicked: int, slots: int) -> bool:
         seen_slots, *far = self._seen.tolist()
         share = self._gate_per_far * slots / seen_slots if seen_slots else 0.0
         in_z, in_x = (share * max(n - SIGMAS * math.sqrt(n), 0.0) for n in far)
-        at_most = detections + SIGMAS * math.sqrt(detections)
+        at_most = clicked + SIGMAS * math.sqrt(clicked)
         return gives_key(at_most, (in_z, in_x), self._p_z, self._light_qber)
 
     def _remember(self, seen: NDArray[np.int64]) -> None:
@@ -163,6 +153,10 @@ class Selection:
         self._seen += seen
         while self._seen[0] - self._window[0][0] >= self._window_slots:
             self._seen -= self._window.popleft()
+
+
+def _of_segment(batch: Detections, ends: tuple[int, int], keep: bool) -> Detections:
+    return batch.between(*ends) if keep else Detections(NO_CLICKS[0], NO_CLICKS[1], NO_CLICKS[1], *ends)
 
 
 def _both(a: FarClicks, b: FarClicks) -> FarClicks:

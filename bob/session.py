@@ -10,6 +10,7 @@ import json
 import math
 from collections.abc import Callable
 from functools import partial
+from itertools import pairwise
 from typing import Any
 
 import numpy as np
@@ -20,7 +21,7 @@ from common.datatypes import Detections, ReconciledKey, SecretKey
 from common.errors import RemoteProtocolError
 from common.postprocessing.amplification import seed_bits, seed_fault
 from common.postprocessing.reconciliation import QberTracker
-from common.postprocessing.sifting import MAX_CHUNK_DETECTIONS, bob_sift, encode_announcement
+from common.postprocessing.sifting import MAX_CHUNK_DETECTIONS, SiftedChunk, bob_sift, encode_announcement
 from common.postprocessing.verification import verification_tag, verified_key
 from common.protocol.block import BITS_PER_BYTE, Block, BlockFacts
 from common.protocol.effects import BlockDone, Effect, Run
@@ -46,7 +47,7 @@ from common.protocol.transitions import Role, State, may_refuse
 CHUNK_SLOTS = 1 << 25
 """A chunk is announced at the latest after this many slots, so that Alice need not keep symbols for long."""
 MAX_PIECE = MAX_CHUNK_DETECTIONS // 2
-"""A chunk is less than `chunk_detections` (at most as many) and one piece more."""
+"""A chunk announces less than `chunk_detections` slots (at most as many) and one piece more."""
 BLOCK_NUMBERS_PER_START = 1 << 32
 HOPELESS = 0.16
 """Phase error rate beyond which no code is good enough: h(0.16) + h(2.5 %) is 0.8, and Z is then rarely so good."""
@@ -59,6 +60,7 @@ class Chunk:
     def __init__(self, batches: list[Detections]) -> None:
         self._batches = batches
         self.count = sum(map(len, batches))
+        self.announced = sum(batch.announced for batch in batches)
         self.from_slot, self.to_slot = batches[0].from_slot, batches[-1].to_slot
 
     def detections(self) -> Detections:
@@ -69,11 +71,12 @@ class Chunk:
 
 
 class BobBlock(Block):
-    """Bob's side of a block: the detections under way and the proposal under examination."""
+    """Bob's side of a block: the detections under way, the 1s among his sifted bits, the proposal under examination."""
 
     def begin(self) -> BobBlock:
         """Fresh records."""
         self.announced: dict[int, Chunk] = {}
+        self.z_ones = 0
         self.verify: Verify | None = None
         self.propose: Propose | None = None
         self.length_accepted = False
@@ -209,8 +212,8 @@ class BobSession(LinkSession):
 
     @property
     def backlog_detections(self) -> int:
-        """Detections announced and not yet sifted: what a slow link or a slow Alice makes grow."""
-        return sum(chunk.count for block in self._blocks.values() for chunk in block.announced.values())
+        """Slots announced and not yet sifted: what a slow link or a slow Alice makes grow."""
+        return sum(chunk.announced for block in self._blocks.values() for chunk in block.announced.values())
 
     @property
     def backlog_frames(self) -> int:
@@ -244,7 +247,8 @@ class BobSession(LinkSession):
         count = sum(map(len, self._waiting))
         wanted = self._config.blocks.block_size_detections - block.detections
         span = detections.to_slot - self._waiting[0].from_slot
-        if count < min(self._config.blocks.chunk_detections, wanted) and span < CHUNK_SLOTS:
+        announced = sum(batch.announced for batch in self._waiting)
+        if count < wanted and announced < self._config.blocks.chunk_detections and span < CHUNK_SLOTS:
             return []
         chunk = Chunk(self._waiting.copy())
         self._waiting.clear()
@@ -295,18 +299,20 @@ class BobSession(LinkSession):
         del block.announced[message.chunk]
         levels = bool(self._config.link.intensities)
 
-        def work() -> Any:
-            return bob_sift(chunk.detections(), message.payload, intensities=levels)
+        def work() -> tuple[SiftedChunk, int, Detections]:
+            announced = chunk.detections()
+            sifted = bob_sift(announced, message.payload, intensities=levels)
+            return sifted, sifted.ones(), announced
 
-        return [self._guard(block, Run("sift", work, partial(self._sifted, block, chunk)))]
+        return [self._guard(block, Run("sift", work, partial(self._sifted, block)))]
 
-    def _sifted(self, block: BobBlock, chunk: Chunk, sifted: Any) -> list[Effect]:
-        self._check_counts.append((chunk.from_slot, *check_outcomes(sifted.x_counts)))
-        block.chunks_sifted += 1
-        block.x_counts += sifted.x_counts
+    def _sifted(self, block: BobBlock, result: tuple[SiftedChunk, int, Detections]) -> list[Effect]:
+        sifted, ones, announced = result
+        self._check_counts.append((announced.from_slot, *check_outcomes(sifted.x_counts)))
+        block.count(sifted, int(announced.cross_slots.size), int(announced.double_slots.size))
+        block.z_ones += ones
         if hopeless(*check_outcomes(block.x_counts)):
             return self.give_up(block, "the check basis shows too many errors for any key")
-        block.n_z += sifted.n_z
         effects = block.frames.add(sifted.bits)
         if block.state is not State.FILLING and block.chunks_sifted == block.chunks:
             effects += block.frames.close()
@@ -329,9 +335,10 @@ class BobSession(LinkSession):
         def done(result: tuple[ReconciledKey, bytes]) -> list[Effect]:
             reconciled, tag = result
             if tag != message.tag:
-                return [self.say(block, Verified(block.block_id, 0))]
+                return [self.say(block, Verified(block.block_id, 0, 0))]
             block.verified = verified_key(reconciled)
-            return [self.say(block, Verified(block.block_id, 1))]
+            block.z_ones_steps = share_steps(block.z_ones, int(block.n_z.sum()))
+            return [self.say(block, Verified(block.block_id, 1, block.z_ones_steps))]
 
         return [self._guard(block, Run("block", work, done))]
 
@@ -426,6 +433,11 @@ def check_outcomes(x_counts: NDArray[np.int64]) -> tuple[int, int]:
     return int(x[R, 0] + x[L, 1]), int(x[R, 1] + x[L, 0])
 
 
+def share_steps(part: int, whole: int) -> int:
+    """A share in steps of 2^-16, to the nearest; a whole one is a step less."""
+    return min(((part << 17) // max(whole, 1) + 1) >> 1, (1 << 16) - 1)
+
+
 def hopeless(right: int, wrong: int) -> bool:
     """Whether the error rate of the check basis is surely above ``HOPELESS``: decoding would be work for nothing."""
     n = right + wrong
@@ -442,39 +454,23 @@ def join(parts: list[Detections]) -> Detections:
         np.concatenate([d.bits for d in parts]),
         parts[0].from_slot,
         parts[-1].to_slot,
-        sum(d.double_clicks for d in parts),
-        sum(d.cross_basis_clicks for d in parts),
-        sum(d.outside_gate for d in parts),
+        np.concatenate([d.double_slots for d in parts]),
+        np.concatenate([d.cross_slots for d in parts]),
     )
 
 
 def later(detections: Detections, slot: int) -> Detections:
-    """The part of a batch from a slot on; an empty one at the batch's end if there is none. Its counts are left out."""
-    at = int(np.searchsorted(detections.slots, slot))
-    start = min(max(slot, detections.from_slot), detections.to_slot)
-    return Detections(detections.slots[at:], detections.bases[at:], detections.bits[at:], start, detections.to_slot)
+    """The part of a batch from a slot on; an empty one at the batch's end if there is none."""
+    return detections.between(min(max(slot, detections.from_slot), detections.to_slot), detections.to_slot)
 
 
 def pieces(detections: Detections, most: int) -> list[Detections]:
-    """A batch as contiguous ones of at most ``most`` detections (a tagger may deliver a second at once)."""
-    n = len(detections)
-    if n <= most:
+    """A batch as contiguous ones that announce at most ``most`` slots (a tagger may deliver a second at once)."""
+    if detections.announced <= most:
         return [detections]
-    starts = range(0, n, most)
-    slots = detections.slots
-    edges = [detections.from_slot, *[int(slots[at]) for at in starts[1:]], detections.to_slot]
-    counts = (detections.double_clicks, detections.cross_basis_clicks, detections.outside_gate)
-    return [
-        Detections(
-            slots[at : at + most],
-            detections.bases[at : at + most],
-            detections.bits[at : at + most],
-            edges[i],
-            edges[i + 1],
-            *(counts if i == 0 else (0, 0, 0)),
-        )
-        for i, at in enumerate(starts)
-    ]
+    slots = np.sort(np.concatenate([detections.slots, detections.discarded_slots]))
+    edges = [detections.from_slot, *slots[most::most].tolist(), detections.to_slot]
+    return [detections.between(*ends) for ends in pairwise(edges)]
 
 
 def _first_difference(ours: str, theirs: str) -> str:

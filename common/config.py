@@ -84,7 +84,7 @@ class Detectors(Section):
     eps: float = Field(0.0, ge=0.0, lt=1.0)
     """Probability that one of these is wrong."""
     cross_basis: Literal["discard", "random"] = "discard"
-    """What becomes of a slot in which detectors of both bases clicked."""
+    """What becomes of a slot in which detectors of both bases clicked; it is announced either way."""
 
     def filled(self, p_z_bob: float) -> dict[str, Any]:
         """The bounds, with what is not given taken as ideal; the file apart."""

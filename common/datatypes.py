@@ -90,7 +90,9 @@ class Detections:
     bases : *(n,) uint8*, :class:`Basis` measured.
     bits : *(n,) uint8*, outcome 0 or 1 (Z: H, V; X: R, L).
     from_slot, to_slot : the half-open range of slots that this batch accounts for (also where nothing clicked).
-    double_clicks, cross_basis_clicks, outside_gate : counts inside the batch, by the named policy of the receiver.
+    double_slots : *(d,) int64*, ascending, some of ``slots``: both detectors of one basis clicked.
+    cross_slots : *(c,) int64*, ascending: detectors of both bases clicked. By the receiver's policy all of them are
+        among ``slots`` (``random``) or none of them is (``discard``).
 
     Security
     --------
@@ -102,12 +104,41 @@ class Detections:
     bits: Bytes8
     from_slot: int
     to_slot: int
-    double_clicks: int = 0
-    cross_basis_clicks: int = 0
-    outside_gate: int = 0
+    double_slots: NDArray[np.int64] = field(default_factory=lambda: np.zeros(0, np.int64))
+    cross_slots: NDArray[np.int64] = field(default_factory=lambda: np.zeros(0, np.int64))
 
     def __len__(self) -> int:
         return int(self.slots.size)
+
+    @property
+    def discarded_slots(self) -> NDArray[np.int64]:
+        """Cross-basis slots that hold no detection."""
+        if not (len(self) and self.cross_slots.size):
+            return self.cross_slots
+        at = np.minimum(np.searchsorted(self.slots, self.cross_slots), len(self) - 1)
+        return self.cross_slots[self.slots[at] != self.cross_slots]
+
+    @property
+    def announced(self) -> int:
+        """Slots that are announced: detections, and cross-basis slots without one."""
+        return len(self) + int(self.discarded_slots.size)
+
+    def between(self, from_slot: int, to_slot: int) -> Detections:
+        """The part that lies in a range of slots."""
+
+        def inside(slots: NDArray[np.int64]) -> slice:
+            return slice(*np.searchsorted(slots, (from_slot, to_slot)).tolist())
+
+        part = inside(self.slots)
+        return Detections(
+            self.slots[part],
+            self.bases[part],
+            self.bits[part],
+            from_slot,
+            to_slot,
+            self.double_slots[inside(self.double_slots)],
+            self.cross_slots[inside(self.cross_slots)],
+        )
 
     def __repr__(self) -> str:
         return f"Detections({len(self)} in slots {self.from_slot}..{self.to_slot})"

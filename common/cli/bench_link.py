@@ -138,7 +138,7 @@ def sifting_stages(workload: Workload) -> list[Stage]:
 
     return [
         stage("announcement, Bob", lambda: encode_announcement(detections)),
-        stage("announcement, Alice", lambda: decode_announcement(announced)),
+        stage("announcement, Alice", lambda: decode_announcement(announced, 0, detections.to_slot, "discard")),
         stage("sifting, Alice", lambda: alice_sift(bases, x_bits, *prepared)),
         stage("sifting, Bob", lambda: bob_sift(detections, reply)),
     ]

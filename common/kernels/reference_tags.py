@@ -44,8 +44,8 @@ def gate(
 
 def resolve(
     entries: Sequence[tuple[int, set[int]]], random_bits: Sequence[int], keep_cross: bool
-) -> list[tuple[int, int, int]]:
-    """(slot, basis, bit) of each detection by the double-click rule."""
+) -> tuple[list[tuple[int, int, int]], list[int], list[int]]:
+    """(slot, basis, bit) of each detection by the double-click rule; slots of doubles; cross-basis slots."""
     coins = iter(random_bits)
     found = []
     for slot, detectors in entries:
@@ -58,7 +58,9 @@ def resolve(
         elif keep_cross:
             basis = next(coins)
             found.append((slot, basis, next(coins)))
-    return found
+    sides = [(slot, len(detectors), len({detector // 2 for detector in detectors})) for slot, detectors in entries]
+    doubles = [slot for slot, clicks, bases_clicked in sides if (clicks, bases_clicked) == (2, 1)]
+    return found, doubles, [slot for slot, _, bases_clicked in sides if bases_clicked == 2]
 
 
 def encode_deltas(slots: Sequence[int], start: int) -> bytes:

@@ -174,7 +174,9 @@ def resolve(
     out_slots: Int64s,
     out_bases: Bytes8,
     out_bits: Bytes8,
-) -> tuple[np.int64, int, int]:
+    out_doubles: Int64s,
+    out_crossed: Int64s,
+) -> tuple[np.int64, np.int64, np.int64]:
     """Turn detector masks into at most one detection a slot (double-click rule, DECISIONS 60).
 
     One detector: its basis and bit. Both detectors of one basis: kept with a random bit. Detectors of both bases:
@@ -186,15 +188,17 @@ def resolve(
     random_bits : *(>= 2 * entries with several detectors,) uint8*, fair and secret bits; used in order.
     cross_rule : ``RULE_DISCARD`` or ``RULE_RANDOM``.
     out_slots : *(n,) int64* (may be ``slots`` itself); out_bases, out_bits : *(n,) uint8*.
+    out_doubles, out_crossed : *(>= entries with several detectors,) int64*: the slots in which both detectors of one
+        basis, and in which detectors of both bases, clicked; the latter whatever the rule.
 
     Returns
     -------
-    (int, int, int) : detections written, same-basis doubles, cross-basis slots.
+    (int, int, int) : detections, same-basis doubles and cross-basis slots written.
     """
     one = np.uint64(1)
     written = np.uint64(0)
-    doubles = 0
-    crossed = 0
+    doubles = np.uint64(0)
+    crossed = np.uint64(0)
     used = 0
     for i in range(slots.size):
         mask = masks[i]
@@ -205,9 +209,11 @@ def resolve(
                 basis = np.uint8(mask == 12)
                 bit = random_bits[used]
                 used += 1
-                doubles += 1
+                out_doubles[doubles] = slots[i]
+                doubles += one
             else:
-                crossed += 1
+                out_crossed[crossed] = slots[i]
+                crossed += one
                 if cross_rule == RULE_DISCARD:
                     continue
                 basis = random_bits[used]
@@ -217,4 +223,4 @@ def resolve(
         out_bases[written] = basis
         out_bits[written] = bit
         written += one
-    return np.int64(written), doubles, crossed
+    return np.int64(written), np.int64(doubles), np.int64(crossed)

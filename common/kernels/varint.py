@@ -35,6 +35,28 @@ def _put(delta: np.uint64, out: Bytes8, used: int) -> int:
 
 
 @njit(cache=True, nogil=True)
+def encode_deltas(slots: Int64s, out: Bytes8) -> int:
+    """Differences of ascending slots as varints, the first from -1.
+
+    Parameters
+    ----------
+    slots : *(n,) int64*; out : *(>= 9 n,) uint8*.
+
+    Returns
+    -------
+    int : bytes written; -1 if the slots are negative or not ascending.
+    """
+    used = 0
+    previous = np.int64(-1)
+    for i in range(slots.size):
+        if slots[i] <= previous:
+            return -1
+        used = _put(np.uint64(slots[i] - previous), out, used)
+        previous = slots[i]
+    return used
+
+
+@njit(cache=True, nogil=True)
 def announce(
     slots: Int64s, bases: Bytes8, bits: Bytes8, out: Bytes8, out_bases: Words, out_bits: Words
 ) -> tuple[int, np.int64]:

@@ -425,5 +425,7 @@ def tags_of(record: Record) -> TimeTags:
 
 def fingerprint(batch: Detections) -> dict[str, int]:
     """What tells whether a batch was made again exactly."""
-    crc = zlib.crc32(batch.bits.tobytes(), zlib.crc32(batch.bases.tobytes(), zlib.crc32(batch.slots.tobytes())))
+    crc = 0
+    for column in (batch.slots, batch.bases, batch.bits, batch.double_slots, batch.cross_slots):
+        crc = zlib.crc32(column.tobytes(), crc)
     return {"from_slot": int(batch.from_slot), "to_slot": int(batch.to_slot), "n": len(batch), "crc": crc}

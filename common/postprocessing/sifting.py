@@ -2,8 +2,9 @@
 
 Announcement (Bob to Alice), little-endian::
 
-    u32 n | n varints: slot differences, the first from -1 | ceil(n/8) bytes: basis bits (1 = X)
-    | ceil(n_x/8) bytes: X outcomes
+    u32 n | u32 n_cross | u32 double clicks | n varints: slot differences, the first from -1
+    | ceil(n/8) bytes: basis bits (1 = X) | ceil(n_x/8) bytes: X outcomes
+    | n_cross varints: differences of the slots in which detectors of both bases clicked, the first from -1
 
 Reply (Alice to Bob)::
 
@@ -12,7 +13,9 @@ Reply (Alice to Bob)::
     | 2 x ceil(n_x/8): symbol of X detections, low plane first | p x ceil(n_x/8): their intensity
 
 Bits are packed least first; padding is zero. Only slot numbers are announced, never a time (a time would tell Eve which
-detector clicked). Both sides compute the tallies from the same public bytes. Source: ours, DECISIONS 62.
+detector clicked). Cross-basis slots are announced whatever becomes of them: their number bounds how many pulses of
+several photons passed for one (`common/security/README.md`). Both sides compute the tallies from the same public bytes.
+Source: ours, DECISIONS 62 and 132.
 """
 
 from __future__ import annotations
@@ -34,7 +37,7 @@ SLOT_LIMIT = 1 << 62
 MAX_INTENSITY_PLANES = 2
 SYMBOLS = 4
 
-_COUNT = struct.Struct("<I")
+_COUNTS = struct.Struct("<III")
 _REPLY = struct.Struct("<BII")
 _FAULTS = {
     varint.TRUNCATED: "the slot differences end early",
@@ -63,31 +66,60 @@ class SiftedChunk:
     n_z: NDArray[np.int64]
     x_counts: NDArray[np.int64]
 
+    def ones(self) -> int:
+        """How many of this side's sifted bits are 1; secret until it is rounded and paid for."""
+        return int(np.bitwise_count(self.bits.view()).sum())
+
+
+@dataclass(frozen=True, slots=True)
+class Announcement:
+    """What Alice reads of a chunk.
+
+    Parameters
+    ----------
+    slots : *(n,) int64*, of the detections. bases : *(n,) uint8*. x_bits : *(n_x,) uint8*, one bit per byte.
+    cross_slots : *(c,) int64*: detectors of both bases clicked.
+    double_clicks : detections that are a coin's, since both detectors of one basis clicked.
+    """
+
+    slots: NDArray[np.int64]
+    bases: Bytes8
+    x_bits: Bytes8
+    cross_slots: NDArray[np.int64]
+    double_clicks: int
+
 
 def encode_announcement(detections: Detections) -> bytes:
-    """Bob: the announcement of one chunk (1 .. ``MAX_CHUNK_DETECTIONS`` detections, or none).
+    """Bob: the announcement of one chunk (up to ``MAX_CHUNK_DETECTIONS`` detections, and as many cross-basis slots).
 
     Security
     --------
-    Publishes slots, bases and the outcomes of X detections; Z outcomes stay.
+    Publishes slots, bases and the outcomes of X detections, in which slots both bases clicked, and how many detections
+    are a coin's since both detectors of a basis clicked; Z outcomes stay.
     """
-    n = len(detections)
-    if n > MAX_CHUNK_DETECTIONS:
+    n, crossed = len(detections), detections.cross_slots
+    if max(n, crossed.size) > MAX_CHUNK_DETECTIONS:
         raise LocalProtocolError(f"a chunk of {n} detections is longer than {MAX_CHUNK_DETECTIONS}")
-    deltas = np.empty(varint.VARINT_MAX_BYTES * n, dtype=np.uint8)
+    deltas, more = (np.empty(varint.VARINT_MAX_BYTES * size, dtype=np.uint8) for size in (n, crossed.size))
     bases, x_bits = np.zeros((2, n // 64 + 1), np.uint64)
     used, n_x = varint.announce(detections.slots, detections.bases, detections.bits, deltas, bases, x_bits)
-    if used < 0:
+    used_more = varint.encode_deltas(crossed, more)
+    if min(used, used_more) < 0:
         raise LocalProtocolError("the slots of a chunk are not ascending")
-    return b"".join((_COUNT.pack(n), deltas[:used].data, _bytes(bases, n).data, _bytes(x_bits, n_x).data))
+    counts = _COUNTS.pack(n, crossed.size, detections.double_slots.size)
+    parts = (deltas[:used].data, _bytes(bases, n).data, _bytes(x_bits, n_x).data, more[:used_more].data)
+    return b"".join((counts, *parts))
 
 
-def decode_announcement(raw: bytes | bytearray | memoryview) -> tuple[NDArray[np.int64], Bytes8, Bytes8]:
+def decode_announcement(
+    raw: bytes | bytearray | memoryview, from_slot: int, to_slot: int, cross_basis: str
+) -> Announcement:
     """Alice: read an announcement strictly.
 
-    Returns
-    -------
-    (slots *(n,) int64*, bases *(n,) uint8*, x_bits *(n_x,) uint8*), one bit per byte.
+    Parameters
+    ----------
+    from_slot, to_slot : the half-open range of slots of the chunk.
+    cross_basis : the receiver's policy, ``"discard"`` or ``"random"``.
 
     Raises
     ------
@@ -95,24 +127,24 @@ def decode_announcement(raw: bytes | bytearray | memoryview) -> tuple[NDArray[np
         Names the fault; nothing of a malformed announcement is used.
     """
     data = np.frombuffer(raw, dtype=np.uint8)
-    if data.size < _COUNT.size:
-        raise RemoteProtocolError("announcement: shorter than its count")
-    (n,) = _COUNT.unpack_from(raw)
-    if n > MAX_CHUNK_DETECTIONS:
-        raise RemoteProtocolError(f"announcement: {n} detections, more than {MAX_CHUNK_DETECTIONS}")
-    if n > data.size:  # a detection needs at least one byte: allocate nothing for a lie
-        raise RemoteProtocolError("announcement: " + _FAULTS[varint.TRUNCATED])
-    slots = np.empty(n, dtype=np.int64)
-    used, status = varint.decode_deltas(data[_COUNT.size :], -1, SLOT_LIMIT, slots)
-    if status != varint.DECODED:
-        raise RemoteProtocolError(f"announcement: {_FAULTS[status]}")
-    if np.any(slots & (EPOCH_SLOTS - 1) < PREAMBLE_SLOTS):
-        raise RemoteProtocolError("announcement: a slot lies in a preamble")
-    reader = _Reader(data, _COUNT.size + used, "announcement")
+    if data.size < _COUNTS.size:
+        raise RemoteProtocolError("announcement: shorter than its counts")
+    n, n_crossed, n_doubles = _COUNTS.unpack_from(raw)
+    if max(n, n_crossed) > MAX_CHUNK_DETECTIONS:
+        raise RemoteProtocolError(f"announcement: {max(n, n_crossed)} slots, more than {MAX_CHUNK_DETECTIONS}")
+    if n_doubles > n:
+        raise RemoteProtocolError(f"announcement: {n_doubles} double clicks among {n} detections")
+    reader = _Reader(data, _COUNTS.size, "announcement")
+    slots = reader.slots(n, from_slot, to_slot)
     bases = reader.bits(n, "bases")
     x_bits = reader.bits(int(np.count_nonzero(bases)), "X outcomes")
+    cross_slots = reader.slots(n_crossed, from_slot, to_slot)
     reader.end()
-    return slots, bases, x_bits
+    found = Detections(slots, bases, bases, from_slot, to_slot, cross_slots=cross_slots)
+    wanted = n_crossed if cross_basis == "discard" else 0
+    if found.discarded_slots.size != wanted:
+        raise RemoteProtocolError(f"announcement: cross-basis slots do not follow the policy {cross_basis!r}")
+    return Announcement(slots, bases, x_bits, cross_slots, n_doubles)
 
 
 def alice_sift(
@@ -126,7 +158,7 @@ def alice_sift(
 
     Parameters
     ----------
-    bases, x_bits : from :func:`decode_announcement`.
+    bases, x_bits : of an :class:`Announcement`.
     alice_bases, alice_bits : *(n,) uint8*, what she prepared in the announced slots.
     alice_intensities : *(n,) uint8*, intensity indices 0..3 (decoy protocols only).
 
@@ -267,6 +299,21 @@ class _Reader:
         for plane in range(planes):
             value |= self.bits(n, what) << np.uint8(plane)
         return value
+
+    def slots(self, n: int, from_slot: int, to_slot: int) -> NDArray[np.int64]:
+        """Ascending key slots of a range."""
+        if n > self._data.size - self._at:  # a slot needs at least one byte: allocate nothing for a lie
+            raise RemoteProtocolError(f"{self._name}: " + _FAULTS[varint.TRUNCATED])
+        slots = np.empty(n, dtype=np.int64)
+        used, status = varint.decode_deltas(self._data[self._at :], -1, SLOT_LIMIT, slots)
+        if status != varint.DECODED:
+            raise RemoteProtocolError(f"{self._name}: {_FAULTS[status]}")
+        if np.any(slots & (EPOCH_SLOTS - 1) < PREAMBLE_SLOTS):
+            raise RemoteProtocolError(f"{self._name}: a slot lies in a preamble")
+        if n and not (from_slot <= slots[0] and slots[-1] < to_slot):
+            raise RemoteProtocolError(f"{self._name}: a slot lies outside {from_slot}..{to_slot}")
+        self._at += used
+        return slots
 
     def end(self) -> None:
         if self._at != self._data.size:

@@ -20,6 +20,7 @@ from common.keys.certificate import Amplification, Provenance, Reconciliation, T
 from common.postprocessing.amplification import amplify, seed_bits
 from common.postprocessing.estimation import estimate
 from common.postprocessing.reconciliation import QberTracker
+from common.postprocessing.sifting import SiftedChunk
 from common.preamble import key_slots
 from common.protocol.effects import Effect, Run
 from common.protocol.frames import FrameExchange
@@ -119,8 +120,7 @@ class Block:
         levels = 4 if config.link.intensities else 1
         self.x_counts: NDArray[np.int64] = np.zeros((levels, 4, 2), dtype=np.int64)
         self.n_z: NDArray[np.int64] = np.zeros(levels, dtype=np.int64)
-        self.cross_clicks: int | None = None
-        self.double_clicks: int | None = None
+        self.cross_clicks = self.double_clicks = 0
         self.z_ones_steps: int | None = None
         self.verifying = False
         self.reconciled_key: ReconciledKey | None = None
@@ -146,6 +146,14 @@ class Block:
             self.from_slot = from_slot
         self.to_slot = to_slot
         self.chunks += 1
+
+    def count(self, sifted: SiftedChunk, cross_clicks: int, double_clicks: int) -> None:
+        """One more chunk is sifted: its public counts."""
+        self.chunks_sifted += 1
+        self.x_counts += sifted.x_counts
+        self.n_z += sifted.n_z
+        self.cross_clicks += cross_clicks
+        self.double_clicks += double_clicks
 
     def filled(self, now_ns: int) -> None:
         """The last detections are in: from now on the key is waited for."""

@@ -96,7 +96,7 @@ class Hello(Message):
 
 @_message(2, "QIqq")
 class Announce(BlockMessage):
-    """Bob: a chunk of detections: slots, his bases, his X outcomes (see `sifting`)."""
+    """Bob: a chunk of detections: slots, bases, X outcomes, slots in which both bases clicked (see `sifting`)."""
 
     block_id: int
     chunk: int
@@ -159,12 +159,13 @@ class Verify(BlockMessage):
     tag: bytes
 
 
-@_message(8, "QB")
+@_message(8, "QBH")
 class Verified(BlockMessage):
-    """Bob: 1 when his hash is the same."""
+    """Bob: 1 when his hash is the same, and the share of V among his sifted bits in steps of 2^-16."""
 
     block_id: int
     equal: int
+    z_ones_steps: int
 
 
 @_message(9, "QQI")

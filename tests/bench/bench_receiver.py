@@ -14,7 +14,6 @@ import numpy as np
 from bob.gating import Gate, Gated
 from bob.receiver import Receiver
 from bob.synchronisation import ClockTracker, CombLine, find_comb
-from common.datatypes import Detections
 from common.kernels import sift, tags
 from common.postprocessing.sifting import alice_sift, bob_sift, decode_announcement, encode_announcement
 from tests.clicks import RATE_HZ, Link, batches, make
@@ -48,22 +47,23 @@ def main() -> None:
         return gate.sort(times, channels, clock)
 
     gated = sort()
-    slots, bases, bits, _, _ = gate.resolve(Gated(gated.slots.copy(), gated.masks, gated.multiple, 0))
-    detections = Detections(slots, bases, bits, 0, int(slots[-1]) + 1)
+    to_slot = int(gated.slots[-1]) + 1
+    detections = gate.resolve(Gated(gated.slots.copy(), gated.masks, gated.multiple), 0, to_slot)
+    slots, bases, bits = detections.slots, detections.bases, detections.bits
     announced = encode_announcement(detections)
     symbols = (bases[:] * 0).astype(np.uint8)
     out_mask, out_key = np.zeros(slots.size, np.uint8), np.zeros(slots.size, np.uint64)
     outcomes = np.zeros(slots.size + 1, np.uint8)
     reply, _ = alice_sift(bases, bits[bases == 1], symbols, symbols)
     random = np.zeros(1, np.uint8)
-    scratch = gated.slots.copy(), np.empty(n, np.uint8), np.empty(n, np.uint8)
+    scratch = gated.slots.copy(), *np.empty((2, n), np.uint8), *np.empty((2, n), np.int64)
     stages: dict[str, tuple[float, int]] = {
         "gate (clock, gate, dead time)": (seconds(sort), n),
         "double-click rule": (seconds(lambda: tags.resolve(gated.slots, gated.masks, random, 0, *scratch)), slots.size),
         "announcement, encode": (seconds(lambda: encode_announcement(detections)), slots.size),
         "sift, Bob": (seconds(lambda: sift.split_bob(bases, bits, out_mask, out_key, outcomes)), slots.size),
         "skew": (seconds(lambda: tags.correct_skew(times, channels, np.arange(4), times * 0, channels)), n),
-        "announcement, decode": (seconds(lambda: decode_announcement(announced)), slots.size),
+        "announcement, decode": (seconds(lambda: decode_announcement(announced, 0, to_slot, "discard")), slots.size),
         "sift and reply, Alice": (
             seconds(lambda: alice_sift(bases, bits[bases == 1], symbols, symbols)),
             slots.size,

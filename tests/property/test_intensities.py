@@ -80,9 +80,9 @@ def test_both_ends_count_every_intensity_alike(seed: int, n: int) -> None:
     slots = PREAMBLE_SLOTS + np.sort(rng.choice(1 << 16, n, replace=False)).astype(np.int64)
     bases, bits = rng.integers(0, 2, (2, n), dtype=np.uint8)
     detections = Detections(slots, bases, bits, PREAMBLE_SLOTS, PREAMBLE_SLOTS + (1 << 16))
-    slots_heard, bases_heard, x_bits = decode_announcement(encode_announcement(detections))
-    symbol_bases, symbol_bits, levels = ring.lookup(slots_heard)
-    reply, mine = alice_sift(bases_heard, x_bits, symbol_bases, symbol_bits, levels)
+    heard = decode_announcement(encode_announcement(detections), PREAMBLE_SLOTS, detections.to_slot, "discard")
+    symbol_bases, symbol_bits, levels = ring.lookup(heard.slots)
+    reply, mine = alice_sift(heard.bases, heard.x_bits, symbol_bases, symbol_bits, levels)
     yours = bob_sift(detections, reply, intensities=True)
     with pytest.raises(RemoteProtocolError, match="intensity planes"):
         bob_sift(detections, reply, intensities=False)

@@ -33,6 +33,8 @@ QBER = 0.02
 SETTINGS = """
 [link]
 p_z_alice = 0.5
+[detectors]
+cross_basis = "random"
 [blocks]
 block_size_detections = 20000
 chunk_detections = 8192
@@ -56,6 +58,7 @@ class Sky:
         wrong = (rng.random(N_SLOTS) < QBER).astype(np.uint8)
         coin = rng.integers(0, 2, N_SLOTS).astype(np.uint8)
         self.outcomes = np.where(self.bases == self.measured, self.bits ^ wrong, coin).astype(np.uint8)
+        self.several = np.minimum(rng.integers(0, 100, N_SLOTS), 3)
 
     def lookup(self, slots: Any) -> tuple[Any, Any, Any]:
         at = slots % N_SLOTS
@@ -65,11 +68,11 @@ class Sky:
         pass
 
     def detections(self, start: int, count: int) -> Detections:
-        at = np.arange(start, start + count) % N_SLOTS
         first = PREAMBLE_SLOTS + start
         slots = np.arange(first, first + count, dtype=np.int64)
         at = slots % N_SLOTS
-        return Detections(slots, self.measured[at], self.outcomes[at], first, first + count)
+        crossed, doubles = slots[self.several[at] == 1], slots[self.several[at] == 2]
+        return Detections(slots, self.measured[at], self.outcomes[at], first, first + count, doubles, crossed)
 
 
 def config(role: str, extra: str = "") -> Config:

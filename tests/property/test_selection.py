@@ -119,6 +119,11 @@ def test_it_sees_which_slots_were_detected_and_nothing_else(seed: int, other: in
     changed = Detections(whole.slots, bases, bits, FROM, TO)
     found = [chosen(run([(light_, far)], 9000))[0].tolist() for light_ in (whole, changed)]
     assert found[0] == found[1]
+    crossed = rng.random(len(whole)) < 0.5  # had these slots clicked in both bases, the same segments would be kept
+    left = [column[~crossed] for column in (whole.slots, bases, bits)]
+    discarded = Detections(*left, FROM, TO, cross_slots=whole.slots[crossed])
+    made = run([(discarded, far)], 9000)
+    assert sorted([*chosen(made)[0], *np.concatenate([d.cross_slots for d in made])]) == found[0]
 
 
 COUNT, BACKGROUND = st.floats(0, 1e5), st.floats(0, 1e4)

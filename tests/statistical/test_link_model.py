@@ -52,9 +52,10 @@ def simulate(
     gate = Gate(half, rules.dead_time_ps, lambda n: rng.integers(0, 2, n).astype(np.uint8), rules.cross_basis)
     perfect = PerfectClock(link)
     gated = gate.sort(times, channels, perfect)  # type: ignore[arg-type]
-    slots, bases, bits, doubles, crossed = gate.resolve(gated)
-    inside = (slots >= 0) & (slots < N_SLOTS)
-    slots, outcomes = slots[inside], 2 * bases[inside] + bits[inside]
+    found = gate.resolve(gated, 0, N_SLOTS)
+    doubles, crossed = found.double_slots.size, found.cross_slots.size
+    inside = (found.slots >= 0) & (found.slots < N_SLOTS)
+    slots, outcomes = found.slots[inside], 2 * found.bases[inside] + found.bits[inside]
     sent = 2 * unpacked(x)[slots] + unpacked(bit)[slots]
     table = np.zeros((max(len(settings.intensities), 1), 4, 4), int)
     np.add.at(table, (levels[slots], sent, outcomes), 1)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import itertools
 import threading
+from dataclasses import replace
 from types import SimpleNamespace
 from typing import Any
 
@@ -15,7 +16,7 @@ from hypothesis import strategies as st
 
 from bob.daemon import MAX_BACKLOG_FRAME_BITS, MOST_BATCHES, MOST_DETECTIONS, Clicks
 from bob.receiver import Receiver, ReceiverEvent
-from bob.session import MAX_PIECE, join, pieces
+from bob.session import MAX_PIECE, join, later, pieces
 from classical_channel.framing import MAX_BODY_BYTES
 from common.config import Blocks, parse_config
 from common.datatypes import Detections, TimeTags
@@ -51,7 +52,7 @@ class Session:
 
 def detections(slots: list[int], to_slot: int) -> Detections:
     found = np.array(slots, np.int64)
-    return Detections(found, (found % 3 == 0).astype(np.uint8), (found % 2).astype(np.uint8), 0, to_slot, 3, 2, 1)
+    return Detections(found, (found % 3 == 0).astype(np.uint8), (found % 2).astype(np.uint8), 0, to_slot)
 
 
 def clicks(session: Session, *, can_wait: bool, tmp_path: Any) -> Clicks:
@@ -185,19 +186,28 @@ async def test_room_is_seen_at_the_step_that_makes_it(tmp_path: Any) -> None:
     assert thread._room.is_set()
 
 
-@given(st.lists(st.integers(1, 1000), max_size=40), st.integers(1, 9))
-def test_a_large_batch_in_pieces_is_the_same_batch(gaps: list[int], most: int) -> None:
-    slots = np.cumsum(gaps).tolist()
-    whole = detections(slots, (slots[-1] if slots else 0) + 5)
+@given(st.lists(st.integers(1, 1000), max_size=40), st.integers(1, 9), st.integers(1, 5), st.booleans())
+def test_a_large_batch_in_pieces_is_the_same_batch(gaps: list[int], most: int, every: int, discard: bool) -> None:
+    clicked = np.cumsum(gaps, dtype=np.int64)
+    crossed, singles = clicked[::every], np.delete(clicked, slice(None, None, every))
+    held = singles if discard else clicked
+    whole = detections(held.tolist(), int(clicked[-1] if gaps else 0) + 5)
+    whole = replace(whole, double_slots=singles[::2], cross_slots=crossed)
+    assert whole.announced == clicked.size
     cut = pieces(whole, most)
-    assert all(len(piece) <= most for piece in cut)
+    assert all(piece.announced <= most for piece in cut)
     assert all(a.to_slot == b.from_slot for a, b in itertools.pairwise(cut))
-    assert all(np.all((p.slots >= p.from_slot) & (p.slots < p.to_slot)) for p in cut)
     again = join(cut)
-    for name in ("slots", "bases", "bits"):
+    assert (again.from_slot, again.to_slot) == (whole.from_slot, whole.to_slot)
+    for name in ("slots", "bases", "bits", "double_slots", "cross_slots"):
         np.testing.assert_array_equal(getattr(again, name), getattr(whole, name))
-    for name in ("from_slot", "to_slot", "double_clicks", "cross_basis_clicks", "outside_gate"):
-        assert getattr(again, name) == getattr(whole, name)
+        for p in cut if name.endswith("slots") else ():
+            assert np.all((getattr(p, name) >= p.from_slot) & (getattr(p, name) < p.to_slot))
+    start = int(clicked[clicked.size // 2]) if gaps else 3
+    rest = later(whole, start)
+    for name in ("slots", "double_slots", "cross_slots"):
+        of_whole = getattr(whole, name)
+        np.testing.assert_array_equal(getattr(rest, name), of_whole[of_whole >= start])
 
 
 def test_the_largest_chunk_fits_one_announcement_and_one_packet() -> None:
@@ -205,5 +215,7 @@ def test_the_largest_chunk_fits_one_announcement_and_one_packet() -> None:
     assert most + MAX_PIECE <= MAX_CHUNK_DETECTIONS
     n = MAX_CHUNK_DETECTIONS
     slots = (1 << 40) + PREAMBLE_SLOTS + 32 * np.arange(n, dtype=np.int64)
-    full = Detections(slots, np.zeros(n, np.uint8), np.zeros(n, np.uint8), 0, int(slots[-1]) + 1)
-    assert len(encode_announcement(full)) < MAX_BODY_BYTES - 100
+    none = np.zeros(n, np.uint8)
+    for crossed in (slots, slots + 1):  # every slot clicked in both bases, kept; as many more, discarded
+        full = Detections(slots, none, none, 0, int(slots[-1]) + 2, cross_slots=crossed)
+        assert len(encode_announcement(full)) < MAX_BODY_BYTES - 100

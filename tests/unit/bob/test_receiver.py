@@ -218,10 +218,16 @@ def test_dead_time_and_doubles_are_counted(rng: np.random.Generator) -> None:
     bob = receiver(rng, dead_time_ps=30_000)
     found, _ = run(bob, TimeTags(times[order], channels[order], tags.until_ps))
     kept = sum(len(d) for d in found)
-    doubles, crossed = sum(d.double_clicks for d in found), sum(d.cross_basis_clicks for d in found)
+    doubles, crossed = sum(d.double_slots.size for d in found), sum(d.cross_slots.size for d in found)
     assert doubles / kept == pytest.approx(1 / 9, rel=0.05)  # cross-basis slots (a tenth) are dropped
     assert crossed == pytest.approx(doubles, rel=0.05)
     assert bob.status().counts.double_clicks == doubles
+    assert bob.status().counts.cross_basis_clicks == crossed
+    for batch in found:
+        assert np.isin(batch.double_slots, batch.slots).all()
+        assert batch.discarded_slots.size == batch.cross_slots.size
+        inside = np.concatenate([batch.double_slots, batch.cross_slots])
+        assert np.all((inside >= batch.from_slot) & (inside < batch.to_slot) & (inside % EPOCH_SLOTS >= PREAMBLE_SLOTS))
     assert bob.status().counts.blanked > 0
 
 

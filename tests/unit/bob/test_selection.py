@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 from itertools import pairwise
 
 import numpy as np
@@ -22,7 +23,7 @@ START = PREAMBLE_SLOTS // SEGMENT * SEGMENT + SEGMENT
 def batch(from_slot: int, to_slot: int, n: int, doubles: int = 0) -> Detections:
     slots = np.linspace(from_slot, to_slot, n, endpoint=False).astype(np.int64)
     bases, bits = (slots % 10 == 0).astype(np.uint8), (slots % 2).astype(np.uint8)
-    return Detections(slots, bases, bits, from_slot, to_slot, doubles)
+    return Detections(slots, bases, bits, from_slot, to_slot, slots[:doubles])
 
 
 def far(from_slot: int, to_slot: int, n: int) -> FarClicks:
@@ -94,12 +95,25 @@ def test_what_is_kept_is_what_came() -> None:
     at = START + 10 * SEGMENT
     parts = [batch(at + i * SEGMENT, at + (i + 1) * SEGMENT, n) for i, n in enumerate((950, 300, 940))]
     columns = (np.concatenate([getattr(part, name) for part in parts]) for name in ("slots", "bases", "bits"))
-    (made,) = bob.take(Detections(*columns, at, at + 3 * SEGMENT, 5, 6, 7), NO_CLICKS)
+    doubles = np.concatenate([part.slots[:7] for part in parts])
+    crossed = doubles[4:18] + 1
+    (made,) = bob.take(Detections(*columns, at, at + 3 * SEGMENT, doubles, crossed), NO_CLICKS)
     assert (made.from_slot, made.to_slot) == (at, at + 3 * SEGMENT)
-    assert (made.double_clicks, made.cross_basis_clicks, made.outside_gate) == (5, 6, 7)
+    np.testing.assert_array_equal(made.double_slots, np.delete(doubles, slice(7, 14)))
+    np.testing.assert_array_equal(made.cross_slots, [*crossed[:3], *crossed[10:]])
     for name in ("slots", "bases", "bits"):
         expected = np.concatenate([getattr(parts[0], name), getattr(parts[2], name)])
         np.testing.assert_array_equal(getattr(made, name), expected)
+
+
+def test_cross_basis_slots_are_light_like_any_other() -> None:
+    """Whether a pulse clicks in Z alone or in both bases must not decide whether its segment is kept."""
+    at = START + 10 * SEGMENT
+    for crossed, kept in ((0, 0), (700, 250)):
+        light = batch(at, at + SEGMENT, 250)
+        free = np.setdiff1d(np.arange(at, at + SEGMENT), light.slots)[:crossed]
+        (made,) = with_background().take(replace(light, cross_slots=free), NO_CLICKS)
+        assert (len(made), made.cross_slots.size) == (kept, crossed if kept else 0)
 
 
 def test_a_segment_waits_until_it_is_whole() -> None:
@@ -107,7 +121,7 @@ def test_a_segment_waits_until_it_is_whole() -> None:
     at = START + 10 * SEGMENT
     assert bob.take(batch(at, at + 999, 290, 1), NO_CLICKS) == []
     (made,) = bob.take(batch(at + 999, at + 1500, 400, 1), NO_CLICKS)
-    assert (made.from_slot, made.to_slot, len(made), made.double_clicks) == (at, at + 1000, 0, 2)
+    assert (made.from_slot, made.to_slot, len(made), made.double_slots.size) == (at, at + 1000, 0, 0)
     assert made.slots.size == made.bases.size == made.bits.size == 0
 
 
