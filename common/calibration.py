@@ -13,6 +13,7 @@ from typing import Any
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from common.errors import ConfigurationError
+from common.files import write_file
 
 
 class Calibration(BaseModel):
@@ -109,5 +110,5 @@ def update_calibration(path: Path, measurement: str, details: dict[str, Any], **
         document[name] = value
     how = document.setdefault("measurement", tomlkit.table())
     how[measurement] = details
-    path.write_text(tomlkit.dumps(document), encoding="utf-8")
+    write_file(path, tomlkit.dumps(document))
     load_calibration(path)

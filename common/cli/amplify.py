@@ -51,10 +51,7 @@ def command(
         begin = time.perf_counter()
         secret = universal_hash(family, key, bits, seed, ell, engine)
         seconds = time.perf_counter() - begin
-    try:
-        write_secret(output_path, secret)
-    except OSError as error:
-        raise InputError(f"{output_path}: {error.strerror}", remedy="Name a file that can be written.") from error
+    write_secret(output_path, secret)
     document = {"n": bits, "m": ell, "family": family, "seconds": seconds, "path": path}
     rows = [(name, f"{value:.4g}" if isinstance(value, float) else str(value)) for name, value in document.items()]
     emit(document, as_json, lambda console: console.print(table("amplified", ("", ""), rows)))

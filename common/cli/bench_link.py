@@ -26,6 +26,7 @@ from common.cli.link_options import block_size_option, presets_option, protocol_
 from common.cli.output import emit, json_option, progress_console, quiet_option, table
 from common.datatypes import Detections, Symbols, TimeTags
 from common.errors import LocalProtocolError
+from common.files import write_file
 from common.planning.presets import PRESETS, LinkParameters
 from common.postprocessing.amplification import amplify, draw_seed, seed_bits
 from common.postprocessing.offline import reconcile_pair
@@ -318,7 +319,7 @@ def command(
             rows.append(end_to_end(preset, protocol, block_size, blocks, seed, console))
     document = benchmark.document(rows)
     if out is not None:
-        out.write_text(json.dumps(document, indent=2, allow_nan=False), encoding="utf-8")
+        write_file(out, json.dumps(document, indent=2, allow_nan=False))
     if plot_path is not None:
         save_plot(plot_path, lambda figure: draw(figure, rows), (12.0, 5.0))
     emit(document, as_json, lambda target: report(rows, target))

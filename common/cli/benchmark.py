@@ -15,6 +15,7 @@ from typing import Any
 import click
 
 from common.cli.output import machine
+from common.files import replacing
 
 
 @dataclass
@@ -87,4 +88,5 @@ def save_plot(path: Path, draw: Callable[[Any], None], size: tuple[float, float]
     figure = Figure(figsize=size, layout="constrained")
     FigureCanvasAgg(figure)
     draw(figure)
-    figure.savefig(path, dpi=150)
+    with replacing(path) as new:
+        figure.savefig(new, dpi=150)

@@ -18,6 +18,7 @@ from common.cli.keyfiles import format_option, read_key, write_secret
 from common.cli.output import emit, json_option, progress_console, quiet_option, table
 from common.config import Amplification
 from common.errors import InputError
+from common.files import write_file
 from common.node.compute import cores, make_executor
 from common.postprocessing.amplification import amplify, seed_bits
 from common.postprocessing.offline import HIGHEST_QBER, PairResult, reconcile_pair
@@ -130,14 +131,14 @@ def _write(
         seed = np.frombuffer(os.urandom((needed + 7) // 8), np.uint8).copy()
         if needed % 8:
             seed[-1] &= (1 << needed % 8) - 1
-        (out / "seed").write_bytes(seed.tobytes())
+        write_file(out / "seed", seed.tobytes())
         for name, key in (("alice", result.alice), ("bob", result.bob)):
             verified_bits = verified_key(result.reconciled(key))
             secret = amplify(verified_bits, seed, length, family, simulated=False)
             write_secret(out / f"{name}.key", secret.bits.take())
             files.append(f"{name}.key")
         files.append("seed")
-    (out / "report.json").write_text(json.dumps(document | {"family": family if length else None}, indent=2) + "\n")
+    write_file(out / "report.json", json.dumps(document | {"family": family if length else None}, indent=2) + "\n")
     return [*files, "report.json"]
 
 

@@ -13,6 +13,7 @@ from rich.console import Console
 from common.cli.output import emit, json_option
 from common.config import Config, parse_config
 from common.errors import ConfigurationError
+from common.files import write_file
 from common.node import credentials
 
 ROLES = ("alice", "bob")
@@ -57,7 +58,7 @@ def initialise(
         credentials.write_secret(path, content)
     new = [role for role in ROLES if not (directory / f"{role}.toml").exists()]
     for role in new:
-        (directory / f"{role}.toml").write_text(texts[role], encoding="utf-8")
+        write_file(directory / f"{role}.toml", texts[role])
     return [*[directory / f"{role}.toml" for role in new], *contents]
 
 

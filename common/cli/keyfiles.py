@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from pathlib import Path
 
 import click
@@ -10,6 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from common.errors import InputError
+from common.files import SECRET, write_file
 
 Bits = NDArray[np.uint8]
 FORMATS = ("auto", "text", "packed", "npy")
@@ -80,6 +80,4 @@ def _from_array(path: Path) -> tuple[Bits, int]:
 
 def write_secret(path: Path, packed: Bits) -> None:
     """Write packed bits, readable by the owner alone."""
-    descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
-    with os.fdopen(descriptor, "wb") as file:
-        file.write(packed.tobytes())
+    write_file(path, packed.tobytes(), SECRET)

@@ -12,6 +12,7 @@ from common.cli.main import LazyGroup
 from common.cli.output import emit, json_option, table
 from common.config import load_config
 from common.errors import InputError
+from common.files import write_file
 from common.node.keystore import KeyStore
 
 NEWEST = 20
@@ -80,5 +81,5 @@ def certificate(block: int, config_path: Path, out: Path | None) -> int:
     if out is None:
         click.echo(records[block])
     else:
-        out.write_text(records[block] + "\n", encoding="utf-8")
+        write_file(out, records[block] + "\n")
     return 0

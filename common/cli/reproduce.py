@@ -13,6 +13,7 @@ from rich.console import Console
 from common.cli.demo import run_link
 from common.cli.link_options import block_size_option, presets_option, protocol_option, seed_option
 from common.cli.output import emit, json_option, machine, progress_console, quiet_option, table
+from common.files import write_file
 from common.planning.paper import MEASURED
 from common.planning.presets import PRESETS
 
@@ -113,6 +114,6 @@ def command(
         begin = time.monotonic()
         done, _ = run_link(preset, protocol, size, blocks, seed, console)
         rows.append({**row(done, seed), "duration_s": round(time.monotonic() - begin, 1)})
-        out.write_text(json.dumps(document, indent=2, allow_nan=False), encoding="utf-8")
+        write_file(out, json.dumps(document, indent=2, allow_nan=False))
     emit(document, as_json, lambda target: report(rows, target))
     return 0 if all(one["keys_equal"] for one in rows) else 1

@@ -18,6 +18,7 @@ from common.cli.demo import LOSSES, Daemon, losses, prepare, running
 from common.cli.demo_keys import fetch_and_compare
 from common.cli.link_options import block_size_option, preset_option, protocol_option, real_time_option, seed_option
 from common.cli.output import emit, json_option, machine, progress_console, quiet_option, table
+from common.files import write_file
 
 ROLES = ("alice", "bob")
 FLAT_SHARE = 0.05
@@ -264,7 +265,7 @@ def command(
     document = {"preset": preset, "protocol": protocol, "block_size": block_size, "seed": seed, "real_time": real_time}
     document |= conclude(record, compared, equal)
     if out is not None:
-        out.write_text(json.dumps(document, indent=2, allow_nan=False), encoding="utf-8")
+        write_file(out, json.dumps(document, indent=2, allow_nan=False))
     if plot_path is not None:
         save_plot(plot_path, lambda figure: draw(figure, document))
     emit(document, as_json, lambda target: report(document, target))

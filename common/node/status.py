@@ -9,6 +9,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
+from common.files import write_file
 from common.node.runtime import now_ns
 from common.protocol.block import BlockFacts
 from common.units import seconds_from_ns
@@ -118,6 +119,4 @@ class StatusBoard:
 
 def write_document(document: dict[str, Any], path: Path) -> None:
     """Replace the status file in one step."""
-    temporary = path.with_suffix(".tmp")
-    temporary.write_text(json.dumps(document), encoding="utf-8")
-    temporary.replace(path)
+    write_file(path, json.dumps(document))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import io
 import json
 import math
 from collections.abc import Callable, Sequence
@@ -11,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from common.errors import InputError
+from common.files import replacing, write_file
 from common.planning import curves
 from common.planning.curves import Curve
 from common.planning.paper import FIELD_LOSS_UNCERTAINTY_DB, FIELD_PRESET, MEASURED, SOURCE_EFFICIENCY
@@ -173,10 +175,12 @@ def _write(
         figure = Figure(figsize=size, layout="constrained")
         FigureCanvasAgg(figure)
         draw(figure)
-        figure.savefig(files[0], dpi=DPI)
-        figure.savefig(files[1], metadata={"Date": None})
-    with files[2].open("w", newline="", encoding="utf-8") as stream:
-        writer = csv.writer(stream, lineterminator="\n")
-        writer.writerow(columns)
-        writer.writerows([f"{v:.9g}" if isinstance(v, float) else v for v in row] for row in rows)
+        with replacing(files[0]) as png, replacing(files[1]) as svg:
+            figure.savefig(png, dpi=DPI)
+            figure.savefig(svg, metadata={"Date": None})
+    text = io.StringIO()
+    writer = csv.writer(text, lineterminator="\n")
+    writer.writerow(columns)
+    writer.writerows([f"{v:.9g}" if isinstance(v, float) else v for v in row] for row in rows)
+    write_file(files[2], text.getvalue())
     return files

@@ -16,6 +16,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
+from common.files import replacing
 from common.kernels.lanes import LANES
 from common.planning.ldpc_density import Distribution, efficiency, evolve, optimise
 from common.planning.ldpc_peg import BaseGraph, degree_sequence, draw_quota, grow, split
@@ -160,7 +161,9 @@ def main(arguments: list[str]) -> int:
         print(json.dumps(design_distributions(), indent=1))
         return 0
     if len(arguments) == 2 and arguments[0] == "codes":
-        np.savez_compressed(Path(arguments[1]), allow_pickle=False, **design_codes())
+        codes = design_codes()
+        with replacing(Path(arguments[1])) as new:
+            np.savez_compressed(new, allow_pickle=False, **codes)
         return 0
     print(__doc__, file=sys.stderr)
     return 2

@@ -34,6 +34,10 @@ def command(
 
     Example: qkd convert run.ptu run.parquet
     """
+    if source.is_file() and source.stat().st_size == 0:
+        raise InputError(f"{source} is empty: an interrupted write left it", remedy="Give the recording itself.")
+    if target.exists() and source.exists() and target.samefile(source):
+        raise InputError(f"{target} is the recording itself", remedy="Give the converted file another name.")
     if target.exists() and not force:
         raise InputError(f"{target} is there already", remedy="Give another name, or --force.")
     with read_tags(source, source_format, faults="void" if void else "raise") as tags:

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import difflib
 from collections.abc import Iterable, Iterator, Mapping
+from contextlib import closing
 from pathlib import Path
 from types import TracebackType
 from typing import BinaryIO, Literal
@@ -17,6 +18,7 @@ import numpy as np
 
 from common.datatypes import TimeTags
 from common.errors import InputError
+from common.files import replacing
 from hardware.formats import arrow, ptu, qutag, sfifteen, text
 from hardware.formats.decoders import first_descent, keep_ascending
 from hardware.formats.format import Bytes8, Chunk, Format, Int64s, TagWriter
@@ -158,15 +160,14 @@ def write_tags(
     resolution_ps: float = 1.0,
     metadata: Mapping[str, str] | None = None,
 ) -> int:
-    """Write batches to a file; returns the number of tags."""
-    writer = open_writer(path, format, resolution_ps=resolution_ps, metadata=metadata)
+    """Write batches to a file, whole or not at all; returns the number of tags."""
+    path = Path(path)
+    kind = FORMATS[known(format)] if format is not None else by_name(path)
     written = 0
-    try:
+    with replacing(path) as new, closing(kind.write(new, resolution_ps, metadata or {})) as writer:
         for batch in batches:
             writer.append(batch)
             written += len(batch)
-    finally:
-        writer.close()
     return written
 
 

@@ -372,3 +372,47 @@ def test_bench_answers_with_every_format_and_its_peer(tmp_path: Path) -> None:
     (ours,) = [row for row in rows if row["peer"] is not None]
     assert (ours["peer"], ours["parameters"]["format"]) == ("ptufile", "ptu")
     assert (tmp_path / "files.png").stat().st_size > 1000
+
+
+SUFFIXES = [".feather", ".parquet", ".ptu", ".a1", ".qutag", ".txt"]
+
+
+@pytest.mark.parametrize("suffix", SUFFIXES)
+@pytest.mark.parametrize("alias", ["itself", "symbolic link", "hard link"])
+def test_a_recording_is_never_converted_onto_itself(tmp_path: Path, suffix: str, alias: str) -> None:
+    source = tmp_path / f"same{suffix}"
+    write_tags(source, [batch([1000, 2000, 300_000], [1, 2, 1])])
+    target = source if alias == "itself" else tmp_path / f"alias{suffix}"
+    if alias == "symbolic link":
+        target.symlink_to(source)
+    elif alias == "hard link":
+        target.hardlink_to(source)
+    before = source.read_bytes()
+    result = CliRunner().invoke(command, ["--force", str(source), str(target)])
+    assert isinstance(result.exception, InputError)
+    assert "the recording itself" in str(result.exception)
+    assert source.read_bytes() == before
+
+
+@pytest.mark.parametrize("suffix", SUFFIXES)
+@pytest.mark.parametrize("there", [True, False])
+def test_a_bad_source_leaves_the_target_as_it_was(tmp_path: Path, suffix: str, there: bool) -> None:
+    """Neither a cut target nor a stub that reads as a recording of no tags and stops the next try."""
+    bad, target = tmp_path / "bad.txt", tmp_path / f"good{suffix}"
+    bad.write_text("1000 1\n2000 2\nnonsense\n")
+    if there:
+        write_tags(target, [batch([5, 6], [1, 1])])
+    before = target.read_bytes() if there else None
+    result = CliRunner().invoke(command, ["--force", str(bad), str(target)])
+    assert isinstance(result.exception, InputError)
+    assert (target.read_bytes() if target.exists() else None) == before
+    assert sorted(path.name for path in tmp_path.iterdir()) == sorted({"bad.txt", *([target.name] if there else [])})
+
+
+@pytest.mark.parametrize("suffix", SUFFIXES)
+def test_an_empty_file_is_no_recording(tmp_path: Path, suffix: str) -> None:
+    stub = tmp_path / f"stub{suffix}"
+    stub.touch()
+    result = CliRunner().invoke(command, [str(stub), str(tmp_path / "out.txt")])
+    assert isinstance(result.exception, InputError)
+    assert not (tmp_path / "out.txt").exists()
