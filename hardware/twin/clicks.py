@@ -38,11 +38,11 @@ def sample_photons(
     Parameters
     ----------
     counter : *(1,) uint64* of the generator, goes on; gap_*, normal_* : see :mod:`hardware.twin.draws`.
-    numbers : *(levels, 3) uint64* thresholds: at least 1, 2, 3 photons, given a candidate.
+    numbers : *(levels, >= 3) uint64* thresholds: at least 1, 2, 3 (and so on) photons, given a candidate.
     detectors : *(4, 3) uint64* thresholds: a photon of this symbol in H, in H or V, in H, V or R.
     basis, bit : *(n_words,) uint64* planes; intensity : *(planes, n_words) uint64*.
     next_slot : slot of the next candidate, counted from the batch's start; -1 - s: to be drawn from slot s.
-    times, channels : *(>= 3,)* room for the result.
+    times, channels : *(>= most photons,)* room for the result.
 
     Returns
     -------
@@ -55,7 +55,7 @@ def sample_photons(
     """
     n_slots = 64 * basis.size
     one, golden = np.uint64(1), draws.GOLDEN
-    n, room = np.uint64(0), np.uint64(times.size - 3)
+    n, room = np.uint64(0), np.uint64(times.size - numbers.shape[1])
     at_word = counter[0]
     due = next_slot >= 0
     slot = next_slot if due else -1 - next_slot
@@ -72,6 +72,8 @@ def sample_photons(
             if level < np.uint64(numbers.shape[0]) and word < numbers[level, 0]:
                 symbol = (((basis[at] >> shift) & one) << one) | ((bit[at] >> shift) & one)
                 more = np.int64(word < numbers[level, 1]) + np.int64(word < numbers[level, 2])
+                for photon in range(3, numbers.shape[1]):  # none but Eve's pulses
+                    more += np.int64(word < numbers[level, photon])
                 while more >= 0:
                     word = draws.mix(own + golden)
                     in_v = np.uint8(word >= detectors[symbol, 0])

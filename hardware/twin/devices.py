@@ -5,7 +5,7 @@ from __future__ import annotations
 import threading
 import time
 from dataclasses import replace
-from typing import Any
+from typing import Annotated, Any
 from weakref import WeakValueDictionary
 
 import numpy as np
@@ -19,11 +19,13 @@ from common.units import PS_PER_S
 from hardware.interfaces import NONE_HELD, DeviceInfo, SlotOrder
 from hardware.registry import parse_parameters
 from hardware.twin.axes import AxesTwin
+from hardware.twin.eve import MOST_PHOTONS, Eve, Resend
 from hardware.twin.fibre import FibreEntrance, FibreExit, Light
 from hardware.twin.physics import CLOCK_WALK_PER_SQRT_S, CLOCK_WHITE_SQRT_S, Receiver, TaggerClock
 from hardware.twin.real_time import LightClock, TagBuffer
 from hardware.twin.weather import Climate, Weather
 
+Share = Annotated[float, Field(ge=0.0, le=1.0)]
 _MAX_OFFSET_PPM = 20.0
 _MAX_START_S = 1000.0
 #: Alice's light comes back (or starts anew) after so much darkness, at any phase of Bob's clock.
@@ -52,6 +54,14 @@ class WeatherParameters(BaseModel):
     random_polarisation: bool = False
 
 
+class EveParameters(BaseModel):
+    """Table `eve` of `twin-time-tagger`: somebody measures in Z and resends, see :class:`~hardware.twin.eve.Resend`."""
+
+    model_config = ConfigDict(extra="forbid")
+    photons: int = Field(ge=1, le=MOST_PHOTONS)
+    share: float = Field(1.0, gt=0.0, le=1.0)
+
+
 class TaggerParameters(BaseModel):
     """Manifest of `twin-time-tagger`: a preset, its exceptions, and the tagger's clock."""
 
@@ -76,6 +86,9 @@ class TaggerParameters(BaseModel):
     reference_locked: bool | None = None
     """What it says of its reference clock; None: none is in use."""
     weather: WeatherParameters = WeatherParameters()
+    efficiencies: tuple[Share, Share, Share, Share] = (1.0, 1.0, 1.0, 1.0)
+    """Of the detectors H, V, R, L relative to the preset's: 0 is a dead one."""
+    eve: EveParameters | None = None
     real_time: bool = False
     """The light comes at its clock rate and waits for nobody."""
     buffer_tags: int = Field(1 << 23, ge=1 << 18)
@@ -164,7 +177,10 @@ class TwinTimeTagger:
         self.axes = None
         if not climate.calm or "polarisation_controller" in config.devices:
             weather = Weather(climate, np.random.default_rng(seed.spawn(1)[0]))
-        self._receiver = Receiver(link, config.link.intensities, clock, seed, weather)
+        eve = None
+        if given.eve is not None:
+            eve = Eve(Resend(given.eve.photons, given.eve.share), np.random.default_rng(seed.spawn(1)[0]))
+        self._receiver = Receiver(link, config.link.intensities, clock, seed, weather, eve, given.efficiencies)
         _taggers[given.fibre] = self
         self._fibre = FibreExit(given.fibre)
         self._resolution_ps, self._closed = link.resolution_ps, threading.Event()

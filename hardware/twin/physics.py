@@ -17,6 +17,7 @@ from common.planning.presets import LinkParameters
 from common.units import PS_PER_S
 from hardware.twin import draws
 from hardware.twin.clicks import put_on_clock, record, sample_photons
+from hardware.twin.eve import Eve
 from hardware.twin.weather import BLOCH, N_AXES, Matrix, Weather, controller_rotation
 
 FWHM_PER_SIGMA = 2.0 * math.sqrt(2.0 * math.log(2.0))
@@ -79,7 +80,7 @@ class Sampler:
 
     Parameters
     ----------
-    numbers : *(levels, 3)*, see :func:`poisson_table`. channels : *(4, 4)*, see :func:`channel_table`.
+    numbers : *(levels, >= 3)*, see :func:`poisson_table`. channels : *(4, 4)*, see :func:`channel_table`.
     slot_ps, sigma_ps : slot period and standard deviation of a click's time. seed : of the stream.
     """
 
@@ -197,7 +198,8 @@ class Receiver:
     ----------
     link : the link's physics. intensities : mean photon numbers of weak coherent pulses; empty for the single-photon
         source of ``link``. clock : the tagger's clock. seed : makes the light reproducible, whatever the batches.
-    weather : what changes with time; None: nothing.
+    weather : what changes with time; None: nothing. eve : who listens; None: nobody.
+    efficiencies : of the detectors H, V, R, L relative to the link's; a dead one (0) has no darks either.
     """
 
     def __init__(
@@ -207,12 +209,15 @@ class Receiver:
         clock: TaggerClock,
         seed: np.random.SeedSequence,
         weather: Weather | None = None,
+        eve: Eve | None = None,
+        efficiencies: tuple[float, ...] = (1.0,) * _N_DETECTORS,
     ) -> None:
         self._link, self._intensities, self.clock, self.weather = link, intensities, clock, weather
+        self._eve, self._efficiencies = eve, np.array(efficiencies)
         self.controller = np.zeros(N_AXES)
         self._weather_left = 0
-        light_seed, dark_seed = seed.spawn(2)
-        self._dark = np.random.default_rng(dark_seed)
+        light_seed, dark_seed, weak_seed = seed.spawn(3)
+        self._dark, self._weak = np.random.default_rng(dark_seed), np.random.default_rng(weak_seed)
         self._slot_ps = PS_PER_S / link.clock_rate_hz
         self._sampler = Sampler(
             *self._light_tables(),
@@ -228,6 +233,8 @@ class Receiver:
         self, basis: NDArray[np.uint64], bit: NDArray[np.uint64], intensity: NDArray[np.uint64]
     ) -> tuple[NDArray[np.int64], NDArray[np.uint8], int]:
         """The next slots arrive: (times in ps, channels, until when nothing is missing)."""
+        if self._eve is not None:
+            basis, bit, intensity = self._eve.intercept(basis, bit, intensity)
         if self.weather is None:
             return self._batch(*self._sampler.sample(basis, bit, intensity), 64 * basis.size * self._slot_ps)
         parts, done = [], 0
@@ -259,7 +266,25 @@ class Receiver:
             numbers = poisson_table(self._intensities, transmittance)
         else:
             numbers = single_photon_table(link.mean_photon_number, link.g2, transmittance)
+        if self._eve is not None:
+            behind_the_fibre = link.receiver_efficiency * link.detector_efficiency
+            numbers = self._eve.numbers(numbers, self._pulses_with_light(), behind_the_fibre)
         return numbers, channel_table(link.misalignment, 1.0 - link.p_z_bob, turned)
+
+    def _pulses_with_light(self) -> NDArray[np.float64]:
+        """*(levels,) float64*: probability that a pulse holds a photon at Alice's exit."""
+        if self._intensities:
+            return poisson_table(self._intensities, 1.0)[:, 0]
+        return single_photon_table(self._link.mean_photon_number, self._link.g2, 1.0)[:, 0]
+
+    def _seen(
+        self, times: NDArray[np.float64], channels: NDArray[np.uint8]
+    ) -> tuple[NDArray[np.float64], NDArray[np.uint8]]:
+        """What weak detectors leave of what arrives."""
+        if np.all(self._efficiencies == 1.0):
+            return times, channels
+        kept = self._weak.random(times.size) < self._efficiencies[channels]
+        return times[kept], channels[kept]
 
     def darkness(self, duration_ps: float) -> tuple[NDArray[np.int64], NDArray[np.uint8], int]:
         """No light arrives for a while."""
@@ -277,12 +302,15 @@ class Receiver:
             channels.append(int(self._dark.integers(_N_DETECTORS)))
             self._dark_left = float(self._dark.standard_exponential())
         self._dark_left -= expected - done
-        return np.array(times, np.float64), np.array(channels, np.uint8)
+        made = np.array(channels, np.uint8)
+        alive = self._efficiencies[made] > 0.0
+        return np.array(times, np.float64)[alive], made[alive]
 
     def _batch(
         self, times: NDArray[np.float64], channels: NDArray[np.uint8], duration_ps: float
     ) -> tuple[NDArray[np.int64], NDArray[np.uint8], int]:
         """Put clicks on Bob's clock, merge, blank, bin; the last few ns wait for the next batch."""
+        times, channels = self._seen(times, channels)
         dark_times, dark_channels = self._darks(duration_ps)
         clock, held = self.clock, self._waiting[0].size
         n = held + times.size + dark_times.size

@@ -13,6 +13,7 @@ from alice.transmitter import Transmitter
 from common.cli.demo import free_ports
 from common.config import Config, parse_config
 from common.datatypes import TimeTags
+from common.errors import ConfigurationError
 from hardware.twin.devices import TwinModulator, TwinTimeTagger
 
 SLOTS = 1 << 20
@@ -105,3 +106,24 @@ def test_slots_that_follow_in_number_may_follow_after_darkness(link: Link) -> No
         pass
     dark_ps = second.until_ps - first.until_ps - SLOTS * SLOT_PS
     assert dark_ps == pytest.approx(20e9, abs=2e6)
+
+
+def test_who_listens_and_which_detectors_are_weak_stand_in_the_manifest(tmp_path: Path) -> None:
+    """Fifteen photons a pulse click in both bases of a slot; a dead detector does not click at all."""
+    for more, silent, crossed in (({}, [], 0.01), ({"eve": {"photons": 15}, "efficiencies": [1, 1, 1, 0]}, [3], 0.2)):
+        link = Link(parse_config('role = "bob"\n', tmp_path), preset="lab-0.17dB", g2=1e-6, **more)
+        tags = link.light(0)
+        link.modulator.close()
+        link.tagger.close()
+        slots = np.round((tags.times_ps - tags.times_ps[0]) / SLOT_PS).astype(int)
+        in_z, in_x = (np.unique(slots[tags.channels >> 1 == basis]) for basis in (0, 1))
+        counts = np.bincount(tags.channels, minlength=4)
+        assert np.flatnonzero(counts == 0).tolist() == silent
+        both = np.intersect1d(in_z, in_x).size / np.unique(slots).size
+        assert both > crossed if silent else both < crossed
+
+
+def test_nonsense_about_eve_and_the_detectors_is_refused(tmp_path: Path) -> None:
+    for more, name in (({"eve": {"photons": 16}}, "eve.photons"), ({"efficiencies": [1, 1, 1, 1.1]}, "efficiencies")):
+        with pytest.raises(ConfigurationError, match=name):
+            TwinTimeTagger({"fibre": "tcp://127.0.0.1:1"} | more, parse_config('role = "bob"\n', tmp_path))
