@@ -1,6 +1,6 @@
 """Alice's half of the conversation, in the order of the data. Sans-I/O: messages in, effects out.
 
-sift -> reconcile -> verify -> estimate -> amplify -> prepare -> commit; Alice sifts, proposes the length, decides.
+sift -> reconcile -> verify -> estimate -> fix -> amplify -> prepare -> commit; Alice sifts, proposes, decides.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from common.postprocessing.amplification import draw_seed, seed_bits
 from common.postprocessing.reconciliation import QberTracker
 from common.postprocessing.sifting import alice_sift, decode_announcement
 from common.postprocessing.verification import verification_tag, verified_key
-from common.protocol.block import BITS_PER_BYTE, Block, BlockFacts
+from common.protocol.block import BITS_PER_BYTE, Block, BlockFacts, certified_digests, refused_facts
 from common.protocol.effects import BlockDone, Effect, Run, Send
 from common.protocol.messages import (
     Announce,
@@ -27,6 +27,7 @@ from common.protocol.messages import (
     BlockMessage,
     Commit,
     Committed,
+    Fixed,
     FrameResult,
     Prepared,
     Propose,
@@ -104,10 +105,16 @@ class AliceSession(LinkSession):
         effects: list[Effect] = []
         for block_id, state in ours:
             if state == "decided":
-                effects += [self.add_pads(block_id, sendable=False), Send(Commit(block_id))]
+                effects += [self.add_pads(block_id, sendable=False), self._commit_again(block_id)]
             else:
                 effects.append(Run("store", partial(self.destroy, block_id), lambda _: []))
         return effects
+
+    def _commit_again(self, block_id: int) -> Run:
+        def done(record: str) -> list[Effect]:
+            return [Send(Commit(block_id, *certified_digests(record)))]
+
+        return self.guarded(Run("store", partial(self.store.certificate_of, block_id), done))
 
     def handle_block(self, message: BlockMessage) -> list[Effect]:
         """One message of a block."""
@@ -132,6 +139,7 @@ class AliceSession(LinkSession):
             case Verified():
                 return self._on_verified(block, message)
             case Prepared():
+                block.compare(message)
                 return self._maybe_decide(block)
             case Refuse():
                 return self._end(block, self.refused(block, message))
@@ -141,9 +149,22 @@ class AliceSession(LinkSession):
         """A message of a block that ended here while it was on its way, or that Bob gave up before he announced it."""
         if isinstance(message, Refuse):
             self._last_block = max(self._last_block, message.block_id)
+            return [self._take_back(message)]
         if message.block_id <= self._last_block:
             return []
         raise RemoteProtocolError(f"{message!r} belongs to no open block")
+
+    def _take_back(self, refuse: Refuse) -> Run:
+        """Bob refuses what I had decided: he does not hold the key and never will, so it is nobody's."""
+
+        def work() -> BlockFacts | None:
+            if self.store.state_of(refuse.block_id) != "decided":
+                return None
+            record = self.store.certificate_of(refuse.block_id)
+            self.destroy(refuse.block_id, "decided")
+            return refused_facts(record, "refused by the peer: " + refuse.reason)
+
+        return Run("store", work, lambda facts: [BlockDone(facts)] if facts is not None else [])
 
     def _end(self, block: Block, effects: list[Effect]) -> list[Effect]:
         self.forget(block.block_id)
@@ -273,6 +294,7 @@ class AliceSession(LinkSession):
         if index + 1 < parts:
             after = Run("block", lambda: None, lambda _: self._announce_seed(block, seed, index + 1))
             return [*effects, self._guard(block, after)]
+        effects.append(self.say(block, Fixed(block.block_id, *block.digests())))
         assert block.ledger is not None
         secret_bytes = block.ledger.ell_bits // BITS_PER_BYTE
 
@@ -288,7 +310,7 @@ class AliceSession(LinkSession):
         record = block.certificate(self.identity.software, self.identity.signer)
 
         def work() -> None:
-            self.keep(block.block_id, raw, block.refill_bytes, record)
+            self.keep(block.block_id, raw, block.refill_bytes, record, authenticated=False)
 
         def done(_: None) -> list[Effect]:
             block.stored = True
@@ -297,13 +319,13 @@ class AliceSession(LinkSession):
         return [self._guard(block, Run("store", work, done))]
 
     def _maybe_decide(self, block: Block) -> list[Effect]:
-        """Bob has promised and my own copy is safe: from here on the key is good."""
+        """Bob's words are authentic and mine were to him, he has promised, my copy is safe: now the key is good."""
         if block.state is not State.PREPARED or not block.stored or block.deciding:
             return []
         block.deciding = True
 
         def done(_: None) -> list[Effect]:
-            commit = self.say(block, Commit(block.block_id))
+            commit = self.say(block, Commit(block.block_id, *block.digests()))
             return [self.add_pads(block.block_id, sendable=False), commit]
 
         return [self._guard(block, Run("store", lambda: self.store.decide(block.block_id), done))]

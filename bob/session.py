@@ -1,7 +1,7 @@
 """Bob's half of the conversation, in the order of the data. Sans-I/O: detections and messages in, effects out.
 
-sift -> reconcile -> verify -> estimate -> amplify -> prepare -> commit; Bob fills and closes blocks, checks the length,
-promises, and commits when Alice has decided.
+sift -> reconcile -> verify -> estimate -> fix -> amplify -> prepare -> commit; Bob fills and closes blocks, checks the
+length, promises once Alice's words are authentic, and commits when she has decided.
 """
 
 from __future__ import annotations
@@ -18,12 +18,12 @@ from numpy.typing import NDArray
 
 from common.config import Config
 from common.datatypes import Detections, ReconciledKey, SecretKey
-from common.errors import RemoteProtocolError
+from common.errors import AuthenticationError, RemoteProtocolError
 from common.postprocessing.amplification import seed_bits, seed_fault
 from common.postprocessing.reconciliation import QberTracker
 from common.postprocessing.sifting import MAX_CHUNK_DETECTIONS, SiftedChunk, bob_sift, encode_announcement
 from common.postprocessing.verification import verification_tag, verified_key
-from common.protocol.block import BITS_PER_BYTE, Block, BlockFacts
+from common.protocol.block import BITS_PER_BYTE, Block, BlockFacts, certified_digests, compare
 from common.protocol.effects import BlockDone, Effect, Run
 from common.protocol.messages import (
     Announce,
@@ -31,6 +31,7 @@ from common.protocol.messages import (
     BlockMessage,
     Commit,
     Committed,
+    Fixed,
     FrameResult,
     Prepared,
     Propose,
@@ -168,6 +169,8 @@ class BobSession(LinkSession):
                 return self._on_propose(block, message)
             case Seed():
                 return self._on_seed(block, message)
+            case Fixed():
+                return self._on_fixed(block, message)
             case Refuse():
                 return self._end(block, self.refused(block, message))
         raise RemoteProtocolError(f"{message!r} is not for Bob")
@@ -365,17 +368,22 @@ class BobSession(LinkSession):
         return self._maybe_amplify(block)
 
     def _on_seed(self, block: BobBlock, message: Seed) -> list[Effect]:
-        if block.amplifying or message.index != len(block.seed_parts) or message.index >= message.parts:
+        if message.index != len(block.seed_parts) or message.index >= message.parts:
             raise RemoteProtocolError(f"{message!r}: seed part {message.index} does not follow")
         block.seed_parts.append(message.payload)
         block.seed_total = message.parts
+        return []
+
+    def _on_fixed(self, block: BobBlock, message: Fixed) -> list[Effect]:
+        """What Alice said of this block is authentic, and she heard what I said: the key may be made and promised."""
+        if not block.seed_parts or len(block.seed_parts) < block.seed_total:
+            raise RemoteProtocolError(f"{message!r}: {len(block.seed_parts)} of {block.seed_total} seed parts came")
+        block.compare(message)
         return self._maybe_amplify(block)
 
     def _maybe_amplify(self, block: BobBlock) -> list[Effect]:
         message = block.propose
-        if message is None or not block.length_accepted or block.amplifying:
-            return []
-        if not block.seed_parts or len(block.seed_parts) < block.seed_total:
+        if message is None or block.state is not State.FIXED or not block.length_accepted or block.amplifying:
             return []
         assert block.verified is not None
         block.amplifying = True
@@ -398,26 +406,37 @@ class BobSession(LinkSession):
         record = block.certificate(self.identity.software, self.identity.signer)
 
         def work() -> None:
-            self.keep(block.block_id, raw, block.refill_bytes, record)
+            self.keep(block.block_id, raw, block.refill_bytes, record, authenticated=True)
 
         def done(_: None) -> list[Effect]:
-            return [self.say(block, Prepared(block.block_id))]
+            return [self.say(block, Prepared(block.block_id, *block.digests()))]
 
         return [self._guard(block, Run("store", work, done))]
 
     def _on_commit(self, message: Commit) -> list[Effect]:
-        """Alice has decided: commit, and say so as often as she asks."""
+        """Alice has decided: commit, and say so as often as she asks; refuse what is not held here (any more)."""
         block = self._blocks.get(message.block_id)
         if block is not None:
             self.step(block, message, ours=False)
 
-        def work() -> BlockFacts | None:
-            return self.commit(message.block_id, "pending", reported=block is not None)
+        def work() -> tuple[bool, BlockFacts | None]:
+            if self.store.state_of(message.block_id) is None:
+                return False, None
+            try:
+                compare(message, certified_digests(self.store.certificate_of(message.block_id)))
+            except AuthenticationError:
+                self.destroy(message.block_id)
+                raise
+            return True, self.commit(message.block_id, "pending", reported=block is not None)
 
-        answer = self.while_session_lasts(Committed(message.block_id))
+        committed = self.while_session_lasts(Committed(message.block_id))
+        not_held = self.while_session_lasts(Refuse(message.block_id, b"its key is not held here"))
 
-        def done(settled: BlockFacts | None) -> list[Effect]:
-            effects: list[Effect] = [self.add_pads(message.block_id, sendable=True), *answer()]
+        def done(result: tuple[bool, BlockFacts | None]) -> list[Effect]:
+            held, settled = result
+            if not held:
+                return not_held()
+            effects: list[Effect] = [self.add_pads(message.block_id, sendable=True), *committed()]
             if block is not None:
                 block.state = State.COMMITTED
                 self.forget(block.block_id)

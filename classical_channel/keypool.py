@@ -12,9 +12,9 @@ one follows the tags of the peer, each of which burns all pads before its own; i
 one, at the latest when it has moved on by as much as is reserved at a time, or into another segment. After a crash it
 lags by what came since, until the peer's first tag; it is never ahead of what the peer has named.
 
-A produced key costs Bob two tags and Alice one, while a segment serves both alike: the direction that has less rules
-the refilling, and the one that gathers more than it can ever use burns pads, so that old segments leave memory and
-disk.
+A produced key costs two tags at either end, and whatever else is sealed may come from one end alone, while a segment
+serves both alike: the direction that has less rules the refilling, and the one that gathers more than it can ever use
+burns pads, so that old segments leave memory and disk.
 """
 
 from __future__ import annotations

@@ -43,11 +43,18 @@ class RemoteProtocolError(QkdError):
 
 
 class AuthenticationError(RemoteProtocolError):
-    """A tag did not verify: wrong pre-shared key, or a message was altered on the way."""
+    """A tag did not verify: wrong pre-shared key, or a message was altered on the way (exit code 4)."""
 
     remedy = (
-        "Check that both ends hold the link secret of the same `qkd init`; if they do, the channel is under attack."
+        "Check that both ends hold the link secret of the same `qkd init`; if they do, the channel is under attack. "
+        "This node does not start again before `qkd alarm clear`."
     )
+
+
+class LinkLocked(QkdError):
+    """Authentication failed in an earlier run: nothing starts until a person has cleared the alarm (exit code 4)."""
+
+    remedy = "Find out why, then `qkd alarm clear`."
 
 
 class HandshakeMismatch(RemoteProtocolError):

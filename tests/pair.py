@@ -17,12 +17,15 @@ from classical_channel.keypool import KeyPool, Position
 from classical_channel.link import POINTERS, read_pointers
 from classical_channel.memory_transport import MemoryPipe
 from classical_channel.stream import ReliableStream
+from common.errors import AuthenticationError
 from common.keybits import KeyBits
+from common.node import alarms
 from common.protocol.effects import AddPads, BlockDone, Effect, Run, Send
 from common.protocol.messages import decode
 from common.protocol.session import LinkSession, pads_name
 
 LINK_SECRET = bytes(range(256)) * 64
+IDLE_NS = 100_000_000
 JOB_NS = {"alice": 2_000_000, "bob": 5_000_000}
 
 
@@ -34,23 +37,41 @@ class DictStore:
     settings: dict[str, bytes] = field(default_factory=dict)
     history: list[tuple[str, int]] = field(default_factory=list)
     certificates: dict[int, str] = field(default_factory=dict)
+    authenticated: set[int] = field(default_factory=set)
 
-    def store_pending(self, block_id: int, key: KeyBits, certificate: str, simulated: bool) -> None:
+    def store_pending(
+        self, block_id: int, key: KeyBits, certificate: str, simulated: bool, *, authenticated: bool
+    ) -> None:
         assert block_id not in self.blocks, "a block was stored twice"
         self.certificates[block_id] = certificate
+        if authenticated:
+            self.authenticated.add(block_id)
         self.blocks[block_id] = ("pending", key.take().tobytes())
 
     def decide(self, block_id: int) -> None:
         assert self.blocks[block_id][0] == "pending"
+        self.authenticated.add(block_id)
         self._move(block_id, "decided")
 
     def commit(self, block_id: int) -> None:
+        assert block_id in self.authenticated, "a key that is not authenticated was committed"
         self._move(block_id, "committed")
 
-    def destroy(self, block_id: int) -> None:
-        if block_id in self.blocks:
-            assert self.blocks[block_id][0] == "pending", "a decided key was destroyed"
+    def destroy(self, block_id: int, state: str = "pending") -> None:
+        assert state != "committed"
+        if self.state_of(block_id) == state:
             del self.blocks[block_id]
+            self.authenticated.discard(block_id)
+
+    def destroy_unauthenticated(self) -> list[int]:
+        numbers = sorted(set(self.blocks) - self.authenticated)
+        for number in numbers:
+            del self.blocks[number]
+            self.settings.pop(pads_name(number), None)
+        return numbers
+
+    def is_authenticated(self, block_id: int) -> bool:
+        return block_id in self.authenticated
 
     def _move(self, block_id: int, state: str) -> None:
         self.blocks[block_id] = (state, self.blocks[block_id][1])
@@ -106,10 +127,13 @@ class End:
         self._secret = secret
         self.done: list[Any] = []
         self.named: list[Position] = []
+        self.running = False
         self.start()
 
     def start(self) -> None:
-        """A new process on the old store."""
+        """A new process on the old store; it refuses to run while an alarm stands."""
+        alarms.refuse_if_latched(self.store, self.name)
+        self.running = True
         self.instance += 1
         pointers = read_pointers(self.store.get_setting(POINTERS))
         self.pool = WatchedPool(self._secret, alice=self.alice, pointers=pointers, target_bits=self.pool_target_bits)
@@ -123,6 +147,12 @@ class End:
         self.jobs: list[tuple[int, int, Run, Any]] = []
         self.counter = 0
         self.lane_free_ns: dict[str, int] = {}
+
+    def end(self, error: BaseException | None = None) -> None:
+        """The process ends, killed or by a fault; as the node, it locks the link after a failed authentication."""
+        self.running = False
+        if isinstance(error, AuthenticationError):
+            alarms.latch(self.store, str(error), "")
 
     def carry(self, effects: list[Effect], now_ns: int) -> None:
         """Carry out effects; a job's work happens now, its result arrives later."""
@@ -182,21 +212,35 @@ class Pair:
         self.to_bob, self.to_alice = MemoryPipe(), MemoryPipe()
         self.now_ns = 0
         self.on_step: Callable[[int], None] = lambda now_ns: None
+        self.on_fault: Callable[[End, Exception], None] = _raise
+        """Told of every fault that ends an end's process (`End.end` has been called)."""
 
     def step(self) -> None:
         """Advance to the next thing that happens."""
         for end, out in ((self.alice, self.to_bob), (self.bob, self.to_alice)):
-            for packet in end.packets(self.now_ns):
+            for packet in self._call(end, lambda end=end: end.packets(self.now_ns), []):
                 out.send(packet, self.now_ns)
-        times = [self.alice.channel.next_timer_ns(self.now_ns), self.bob.channel.next_timer_ns(self.now_ns)]
+        ends = [end for end in (self.alice, self.bob) if end.running]
+        times = [end.channel.next_timer_ns(self.now_ns) for end in ends] or [self.now_ns + IDLE_NS]
         times += [t for t in (self.to_bob.next_arrival_ns(), self.to_alice.next_arrival_ns()) if t is not None]
-        times += [end.jobs[0][0] for end in (self.alice, self.bob) if end.jobs]
+        times += [end.jobs[0][0] for end in ends if end.jobs]
         self.now_ns = max(self.now_ns + 1_000, min(times))
         for end, inward in ((self.alice, self.to_alice), (self.bob, self.to_bob)):
             for packet in inward.arrivals(self.now_ns):
-                end.take(packet, self.now_ns)
-            end.run_jobs(self.now_ns)
+                self._call(end, lambda end=end, packet=packet: end.take(packet, self.now_ns))
+            self._call(end, lambda end=end: end.run_jobs(self.now_ns))
         self.on_step(self.now_ns)
+
+    def _call(self, end: End, work: Callable[[], Any], otherwise: Any = None) -> Any:
+        """What an end does while it runs; a fault ends its process."""
+        if not end.running:
+            return otherwise
+        try:
+            return work()
+        except Exception as error:
+            end.end(error)
+            self.on_fault(end, error)
+            return otherwise
 
     def run(self, until: Callable[[], bool], limit_ns: int = 120_000_000_000) -> None:
         """Step until a condition holds; AssertionError when it does not in time."""
@@ -213,5 +257,10 @@ class Pair:
 
     def crash(self, end: End) -> None:
         """kill -9 and restart; what was on its way to the process is lost."""
+        end.end()
         (self.to_alice if end.alice else self.to_bob).cut()
         end.start()
+
+
+def _raise(end: End, error: Exception) -> None:
+    raise error

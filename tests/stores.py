@@ -24,7 +24,7 @@ def open_store(directory: Path, name: str) -> KeyStore:
 def add_block(store: KeyStore, block_id: int, n_bytes: int, *, simulated: bool = False, commit: bool = True) -> bytes:
     """A block whose bytes depend on its number alone."""
     raw = np.random.default_rng(block_id).integers(0, 256, n_bytes, dtype=np.uint8).tobytes()
-    store.store_pending(block_id, KeyBits.from_bytes(raw), "{}", simulated)
+    store.store_pending(block_id, KeyBits.from_bytes(raw), "{}", simulated, authenticated=False)
     if commit:
         store.decide(block_id)
         store.commit(block_id)

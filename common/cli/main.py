@@ -1,7 +1,8 @@
 """The `qkd` command: finds its commands by entry point and gives every fault one face.
 
 Exit codes: 0 did it (a daemon: stopped when asked to); 1 did it and the answer is no; 2 wrong usage or configuration;
-3 device, peer or environment fault; 130 interrupted by Ctrl-C or SIGTERM before it was done.
+3 device, peer or environment fault; 4 authentication failed, in this run or in one before, and a person must clear the
+alarm (`qkd alarm clear`); 130 interrupted by Ctrl-C or SIGTERM before it was done.
 """
 
 from __future__ import annotations
@@ -14,10 +15,11 @@ from typing import Any, NoReturn
 import click
 
 from common.cli.signals import INTERRUPTED, ignore, interrupt
-from common.errors import ConfigurationError, InputError, QkdError
+from common.errors import AuthenticationError, ConfigurationError, InputError, LinkLocked, QkdError
 
 COMMANDS = "qkd_node.commands"
 GROUPS = {
+    "alarm": "What keeps a node from starting, and a person's word that it may.",
     "bench": "Measure performance, with peers in the same run.",
     "plan": "What rate to expect and what to set.",
     "audit": "Check the record of what was delivered.",
@@ -66,6 +68,8 @@ class LazyGroup(click.Group):
 
 def exit_code(error: QkdError) -> int:
     """Of a fault."""
+    if isinstance(error, AuthenticationError | LinkLocked):
+        return 4
     return 2 if isinstance(error, ConfigurationError | InputError) else 3
 
 

@@ -17,6 +17,7 @@ from rich.logging import RichHandler
 from common.cli.main import LazyGroup
 from common.cli.output import emit, json_option, progress_console, quiet_option, table
 from common.config import Config, load_config
+from common.node.alarms import NAME, alarms_of
 from common.node.node import Options
 
 Check = Callable[[Config], list[tuple[str, bool, str]]]
@@ -91,7 +92,12 @@ def read_status(config: Config) -> dict[str, Any]:
     try:
         document = dict(json.loads(config.path(config.status_file).read_text(encoding="utf-8")))
     except (OSError, ValueError):
-        return {"role": config.role, "link": config.link.name, "state": "never started", "running": False, "alarms": []}
+        document = {"role": config.role, "link": config.link.name, "state": "never started", "alarms": []}
+    # The file says what held when the node ended; the alarm that locks it may have been cleared since.
+    others = [text for text in document["alarms"] if not text.startswith(f"{NAME}: ")]
+    document["alarms"] = [*others, *(f"{alarm['name']}: {alarm['reason']}" for alarm in alarms_of(config))]
+    if document["state"] == "never started":
+        return document | {"running": False}
     try:
         os.kill(int(document["process_id"]), 0)
         document["running"] = document["state"] != "stopped"

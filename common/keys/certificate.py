@@ -19,8 +19,8 @@ from common.security.finite_key import Ledger
 FORMAT = "qkd-node key certificate"
 VERSION = 2
 TAG_BITS = 128
-TAGS_PER_BLOCK = 3
-"""PREPARED, COMMIT and COMMITTED: the sealed messages of a block that gives key."""
+TAGS_PER_BLOCK = 4
+"""FIXED, PREPARED, COMMIT and COMMITTED: the sealed messages of a block that gives key."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -6,6 +6,7 @@ import shutil
 
 from common.config import Config
 from common.errors import QkdError
+from common.node.alarms import alarms_of
 from common.node.keystore import KeyStore
 from common.node.recorder import recorded_bytes
 
@@ -20,6 +21,11 @@ def check_key_store(config: Config) -> tuple[str, bool, str]:
             return ("key store", True, f"{store.available_bits()} bits for applications")
     except QkdError as error:
         return ("key store", False, str(error))
+
+
+def check_alarms(config: Config) -> list[tuple[str, bool, str]]:
+    """What keeps the node from starting until a person clears it."""
+    return [(f"alarm {a['name']}", False, f"{a['reason']} ({a['since']}): qkd alarm clear") for a in alarms_of(config)]
 
 
 def check_recorder(config: Config) -> list[tuple[str, bool, str]]:

@@ -30,7 +30,7 @@ from common.keys.inventory import Owners, Slice
 KEY_FILE_BYTES = 32
 PAGE_BYTES = 1 << 14
 NONCE_BYTES = 12
-VERSION = 1
+VERSION = 2
 _ROOM_ROWS = 256
 _PROBE = "probe"
 _AVAILABLE = "SELECT simulated, sum(back - front) FROM blocks WHERE back > front AND state != 'pending' GROUP BY 1"
@@ -44,7 +44,8 @@ CREATE TABLE IF NOT EXISTS blocks (
     front INTEGER NOT NULL,
     back INTEGER NOT NULL CHECK (0 <= front AND front <= back AND back <= n_bytes),
     simulated INTEGER NOT NULL,
-    record TEXT NOT NULL
+    record TEXT NOT NULL,
+    authenticated INTEGER NOT NULL CHECK (authenticated OR state = 'pending')
 );
 CREATE INDEX IF NOT EXISTS blocks_with_room ON blocks (block_id) WHERE back > front;
 CREATE INDEX IF NOT EXISTS room ON blocks (simulated, state, front, back) WHERE back > front;
@@ -144,13 +145,15 @@ class KeyStore:
 
     # -- blocks -------------------------------------------------------------------------------------------------------
 
-    def store_pending(self, block_id: int, key: KeyBits, record: str, simulated: bool) -> None:
+    def store_pending(
+        self, block_id: int, key: KeyBits, record: str, simulated: bool, *, authenticated: bool
+    ) -> None:
         """Keep a key that is not decided yet; takes it out of ``key``."""
         raw = key.take()
         with self._transaction():
             self._db.execute(
-                "INSERT INTO blocks VALUES (?, 'pending', ?, 0, ?, ?, ?)",
-                (block_id, raw.size, raw.size, simulated, record),
+                "INSERT INTO blocks VALUES (?, 'pending', ?, 0, ?, ?, ?, ?)",
+                (block_id, raw.size, raw.size, simulated, record, authenticated),
             )
             for number in range(-(-raw.size // PAGE_BYTES)):
                 page = raw[number * PAGE_BYTES : (number + 1) * PAGE_BYTES].tobytes()
@@ -160,10 +163,11 @@ class KeyStore:
         raw.fill(0)
 
     def decide(self, block_id: int) -> None:
-        """The key is good and will be committed."""
+        """The key is authenticated and good, and will be committed."""
         with self._transaction():
             changed = self._db.execute(
-                "UPDATE blocks SET state = 'decided' WHERE block_id = ? AND state = 'pending'", (block_id,)
+                "UPDATE blocks SET state = 'decided', authenticated = 1 WHERE block_id = ? AND state = 'pending'",
+                (block_id,),
             )
             if changed.rowcount != 1:
                 raise LocalProtocolError(f"block {block_id} is not pending and cannot be decided")
@@ -172,15 +176,28 @@ class KeyStore:
     def commit(self, block_id: int) -> None:
         """The key may be delivered; repeating is harmless."""
         with self._transaction():
-            changed = self._db.execute("UPDATE blocks SET state = 'committed' WHERE block_id = ?", (block_id,))
+            changed = self._db.execute(
+                "UPDATE blocks SET state = 'committed' WHERE block_id = ? AND authenticated", (block_id,)
+            )
             if changed.rowcount != 1:
-                raise LocalProtocolError(f"block {block_id} is not in the store and cannot be committed")
+                raise LocalProtocolError(f"block {block_id} is not in the store, or not authenticated: no commit")
         self._recount()
 
-    def destroy(self, block_id: int) -> None:
-        """Forget a pending key; repeating is harmless."""
+    def destroy(self, block_id: int, state: str = "pending") -> None:
+        """Forget a key that is still in this state, which is not `committed`; repeating is harmless."""
         with self._transaction():
-            self._db.execute("DELETE FROM blocks WHERE block_id = ? AND state = 'pending'", (block_id,))
+            self._db.execute(
+                "DELETE FROM blocks WHERE block_id = ? AND state = ? AND state != 'committed'", (block_id, state)
+            )
+        self._recount()
+
+    def destroy_unauthenticated(self) -> list[int]:
+        """Forget every key that is not authenticated, and its pads; the blocks that were."""
+        with self._transaction():
+            rows = self._db.execute("DELETE FROM blocks WHERE NOT authenticated RETURNING block_id").fetchall()
+            numbers = [int(number) for (number,) in rows]
+            self._db.executemany("DELETE FROM settings WHERE name = ?", [(f"pads/{number}",) for number in numbers])
+        return numbers
 
     def unresolved(self) -> list[tuple[int, str]]:
         """(block_id, state) of every block that is not committed."""
@@ -193,6 +210,12 @@ class KeyStore:
         with self._lock:
             row = self._db.execute("SELECT state FROM blocks WHERE block_id = ?", (block_id,)).fetchone()
         return None if row is None else str(row[0])
+
+    def is_authenticated(self, block_id: int) -> bool:
+        """Whether the block is there and authenticated."""
+        with self._lock:
+            row = self._db.execute("SELECT authenticated FROM blocks WHERE block_id = ?", (block_id,)).fetchone()
+        return row is not None and bool(row[0])
 
     def certificate_of(self, block_id: int) -> str:
         """The certificate that was kept with a key."""

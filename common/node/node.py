@@ -12,9 +12,9 @@ from importlib.metadata import version
 from typing import Any
 
 from common.config import Config
-from common.errors import PeerUnreachable, QkdError
+from common.errors import AuthenticationError, PeerUnreachable, QkdError
 from common.keys.inventory import Inventory
-from common.node import credentials
+from common.node import alarms, credentials
 from common.node.compute import warm_up
 from common.node.etsi014 import KeyDelivery
 from common.node.keystore import KeyStore
@@ -83,6 +83,11 @@ class Node:
         store = await asyncio.to_thread(
             KeyStore.open, config.path(config.keys.database), config.path(config.keys.key_file)
         )
+        try:
+            alarms.refuse_if_latched(store, config.role)
+        except QkdError:
+            store.close()
+            raise
         node = cls(config, options, store)
         try:
             yield node
@@ -187,7 +192,10 @@ class Node:
                 for task in running:
                     task.cancel()
         except* QkdError as group:
-            raise _first(group) from None
+            error = _first(group)
+            if isinstance(error, AuthenticationError):
+                self.board.alarm(alarms.NAME, str(error))
+            raise error from None
 
     def _warm_up(self) -> None:
         """In the lane of the first block that needs it; a fault ends the node."""

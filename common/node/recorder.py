@@ -351,10 +351,18 @@ class RecordedStore(_Proxy):
         self._recorder.take("certificate", certificate.encode())
         return certificate
 
-    def store_pending(self, block_id: int, key: KeyBits, record: str, simulated: bool) -> None:
+    def is_authenticated(self, block_id: int) -> bool:
+        """See the store."""
+        marked: bool = self._part.is_authenticated(block_id)
+        self._recorder.take("authenticated", value=marked)
+        return marked
+
+    def store_pending(
+        self, block_id: int, key: KeyBits, record: str, simulated: bool, *, authenticated: bool
+    ) -> None:
         """See the store."""
         self._recorder.take("key", hashlib.sha256(key.view().tobytes()).digest(), block_id=block_id, n_bits=len(key))
-        self._part.store_pending(block_id, key, record, simulated)
+        self._part.store_pending(block_id, key, record, simulated, authenticated=authenticated)
 
     def put_setting(self, name: str, value: bytes) -> None:
         """See the store: the part of a key that refills the authentication pool."""

@@ -25,7 +25,7 @@ from common.protocol.messages import Message, decode
 from common.protocol.session import Identity
 from common.protocol.transitions import Role
 
-EVENTS = ("opened", "message", "detections", "void", "request", "stop", "job")
+EVENTS = ("opened", "message", "detections", "void filling", "void", "request", "stop", "job")
 JOB_FAILED = "job failed"
 
 
@@ -270,7 +270,13 @@ class ReplayStore:
         """As recorded."""
         return self._replay.answer("certificate").raw.decode()
 
-    def store_pending(self, block_id: int, key: KeyBits, record: str, simulated: bool) -> None:
+    def is_authenticated(self, block_id: int) -> bool:
+        """As recorded."""
+        return bool(self._replay.answer("authenticated").facts["value"])
+
+    def store_pending(
+        self, block_id: int, key: KeyBits, record: str, simulated: bool, *, authenticated: bool
+    ) -> None:
         """Compare the key."""
         raw = key.take().tobytes()
         recorded = self._replay.answer("key")
@@ -293,8 +299,12 @@ class ReplayStore:
     def commit(self, block_id: int) -> None:
         """Nothing is kept."""
 
-    def destroy(self, block_id: int) -> None:
+    def destroy(self, block_id: int, state: str = "pending") -> None:
         """Nothing is kept."""
+
+    def destroy_unauthenticated(self) -> list[int]:
+        """Nothing is kept."""
+        return []
 
 
 class ReplaySymbols:

@@ -17,6 +17,7 @@ from concurrent.futures import Executor
 from typing import Any, Protocol
 
 from common.errors import AuthenticationError, QkdError
+from common.node import alarms
 from common.node.compute import make_executor
 from common.node.load import Load
 from common.protocol.effects import AddPads, BlockDone, Effect, Lane, PeerStopped, Ready, Run, Send
@@ -177,11 +178,14 @@ class Shell:
         await self._failed
 
     def fail(self, error: BaseException) -> None:
-        """End the link with this fault."""
+        """End the link with this fault; after a failed authentication it stays down until a person clears the alarm."""
+        if self._failed.done():
+            return
         if isinstance(error, AuthenticationError):
             log.critical("authentication failed: no key is made on this link (%s)", error)
-        if not self._failed.done():
-            self._failed.set_exception(error)
+            # Behind all that this lane has been given: what it stores before is destroyed, and nothing comes after.
+            self._lanes["store"].submit(alarms.lock, self.store, error)
+        self._failed.set_exception(error)
 
     async def _receive(self) -> None:
         while not self._failed.done():
@@ -236,7 +240,7 @@ class Shell:
 
         def done(future: asyncio.Future[Any]) -> None:
             self.jobs_running -= 1
-            if future.cancelled():
+            if future.cancelled() or self._failed.done():
                 return
             error = future.exception()
             if error is not None:

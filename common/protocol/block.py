@@ -6,7 +6,7 @@ import hashlib
 import json
 import weakref
 from collections.abc import Callable
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 
 from common.config import Config
 from common.datatypes import ReconciledKey, SecretKey, VerifiedKey
+from common.errors import AuthenticationError
 from common.keybits import KeyBits
 from common.keys.certificate import Amplification, Provenance, Reconciliation, Transcript, certificate
 from common.postprocessing.amplification import amplify, seed_bits
@@ -24,15 +25,17 @@ from common.postprocessing.sifting import SiftedChunk
 from common.preamble import key_slots
 from common.protocol.effects import Effect, Run
 from common.protocol.frames import FrameExchange
-from common.protocol.messages import BlockMessage, Commit, Committed, Prepared, Refuse
+from common.protocol.messages import BlockMessage, Commit, Committed, Fixed, Fixing, Prepared, Refuse
 from common.protocol.transitions import Role, State
 from common.security.finite_key import Ledger
 from common.security.tallies import Tallies
 from common.units import seconds_from_ns
 
 BITS_PER_BYTE = 8
-_ENDINGS = (Prepared, Commit, Committed, Refuse)
+_ENDINGS = (Fixed, Prepared, Commit, Committed, Refuse)
 """Messages after the key is fixed: not part of the transcript that both ends certify."""
+Digests = tuple[bytes, bytes]
+"""SHA-256 of what Alice said of a block, and of what Bob said."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -140,6 +143,14 @@ class Block:
             self._transcript[sender].update(len(raw).to_bytes(8, "little"))
             self._transcript[sender].update(raw)
 
+    def digests(self) -> Digests:
+        """What has been said of this block so far, as this end has it."""
+        return self._transcript[Role.ALICE].digest(), self._transcript[Role.BOB].digest()
+
+    def compare(self, message: Fixing) -> None:
+        """The peer has the same messages of this block, in both directions; see :func:`compare`."""
+        compare(message, self.digests())
+
     def cover(self, from_slot: int, to_slot: int) -> None:
         """One more chunk accounts for these slots."""
         if self.from_slot is None:
@@ -222,7 +233,7 @@ class Block:
             Reconciliation(self.detections, kept + failed, failed, frames.errors),
             self.amplification,
             BITS_PER_BYTE * self.refill_bytes,
-            Transcript(*(self._transcript[sender].hexdigest() for sender in (Role.ALICE, Role.BOB))),
+            Transcript(*(digest.hex() for digest in self.digests())),
             signer,
         )
 
@@ -264,6 +275,24 @@ class Block:
         )
 
 
+def compare(message: Fixing, ours: Digests) -> None:
+    """What the peer says it has sent and received is what this end has received and sent.
+
+    Raises
+    ------
+    AuthenticationError
+        It is not: one end's key rests on words that the other did not say.
+    """
+    if (message.alice_to_bob, message.bob_to_alice) != ours:
+        raise AuthenticationError(f"{message!r}: the two ends do not have the same messages of this block")
+
+
+def certified_digests(certificate_json: str) -> Digests:
+    """Both transcripts of a block as the certificate beside its key names them."""
+    said = json.loads(certificate_json)["transcript"]
+    return bytes.fromhex(said["alice_to_bob_sha256"]), bytes.fromhex(said["bob_to_alice_sha256"])
+
+
 def settled_facts(certificate_json: str) -> BlockFacts:
     """The facts of a block whose key is good by now, from the certificate that was stored with the promise.
 
@@ -303,3 +332,11 @@ def efficiency(leak_bits: int, n_bits: int, qber: float) -> float:
         return 0.0
     entropy = float(-qber * np.log2(qber) - (1 - qber) * np.log2(1 - qber))
     return leak_bits / (n_bits * entropy)
+
+
+def refused_facts(certificate_json: str, reason: str) -> BlockFacts:
+    """The facts of a block whose stored key was given up after all."""
+    facts = settled_facts(certificate_json)
+    return replace(
+        facts, state=State.REFUSED.value, reason=reason, secret_bits=0, bits_per_pulse=0.0, auth_bits_earned=0
+    )

@@ -13,7 +13,7 @@ from typing import Any, ClassVar, TypeVar, dataclass_transform
 
 from common.errors import RemoteProtocolError
 
-PROTOCOL_VERSION = 1
+PROTOCOL_VERSION = 2
 BLOCK_ID_BYTES = 8
 M = TypeVar("M", bound="Message")
 _REGISTRY: dict[int, type[Message]] = {}
@@ -188,18 +188,22 @@ class Seed(BlockMessage):
     payload: bytes
 
 
-@_message(11, "Q", sealed=True)
+@_message(11, "Q32s32s", sealed=True)
 class Prepared(BlockMessage):
-    """Bob: I hold the key durably and will keep it until you decide. Seals my transcript."""
+    """Bob: I hold the key durably and will keep it until you decide. Seals my transcript; see :class:`Fixed`."""
 
     block_id: int
+    alice_to_bob: bytes
+    bob_to_alice: bytes
 
 
-@_message(12, "Q", sealed=True)
+@_message(12, "Q32s32s", sealed=True)
 class Commit(BlockMessage):
-    """Alice: decided; the key is good. Seals my transcript. Repeated in every session until acknowledged."""
+    """Alice: decided; the key is good; see :class:`Fixed`. Repeated in every session until acknowledged."""
 
     block_id: int
+    alice_to_bob: bytes
+    bob_to_alice: bytes
 
 
 @_message(13, "Q", sealed=True)
@@ -215,6 +219,11 @@ class Refuse(BlockMessage):
 
     block_id: int
     payload: bytes
+
+    @property
+    def reason(self) -> str:
+        """The words, whatever bytes came."""
+        return self.payload.decode(errors="replace")
 
 
 @_message(15, "I", sealed=True)
@@ -236,6 +245,22 @@ class Reply(Message):
 @_message(17, "", sealed=True)
 class Bye(Message):
     """Either: I stop in good order."""
+
+
+@_message(18, "Q32s32s", sealed=True)
+class Fixed(BlockMessage):
+    """Alice: nothing of this block follows before you promise. Seals my transcript.
+
+    Like PREPARED and COMMIT it names the SHA-256 of what each direction said of the block, as the sender has it.
+    """
+
+    block_id: int
+    alice_to_bob: bytes
+    bob_to_alice: bytes
+
+
+Fixing = Fixed | Prepared | Commit
+"""Messages that name both transcripts of their block."""
 
 
 def message_types() -> dict[int, type[Message]]:

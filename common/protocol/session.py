@@ -15,7 +15,7 @@ import numpy as np
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from numpy.typing import NDArray
 
-from common.errors import HandshakeMismatch, LocalProtocolError, RemoteProtocolError
+from common.errors import AuthenticationError, HandshakeMismatch, LocalProtocolError, RemoteProtocolError
 from common.keybits import KeyBits
 from common.protocol.block import BlockFacts, settled_facts
 from common.protocol.effects import AddPads, BlockDone, Effect, PeerStopped, Ready, Run, Send
@@ -35,22 +35,32 @@ MAX_REASON_BYTES = 500
 
 
 class Store(Protocol):
-    """Durable memory of a node; every call returns only once its effect survives a power cut."""
+    """Durable memory of a node; every call returns only once its effect survives a power cut.
 
-    def store_pending(self, block_id: int, key: KeyBits, certificate: str, simulated: bool) -> None:
+    A key is *authenticated* once all that the peer said of its block has been: at Bob when FIXED has, at Alice when
+    PREPARED has. The mark is as durable as the key, and no key without it is ever committed.
+    """
+
+    def store_pending(
+        self, block_id: int, key: KeyBits, certificate: str, simulated: bool, *, authenticated: bool
+    ) -> None:
         """Keep a key that is not decided yet."""
         ...
 
     def decide(self, block_id: int) -> None:
-        """Alice: the key is good; COMMIT will be repeated until acknowledged."""
+        """Alice: the key is authenticated and good; COMMIT will be repeated until acknowledged."""
         ...
 
     def commit(self, block_id: int) -> None:
-        """The key may be delivered. Repeating is harmless."""
+        """The key may be delivered. Repeating is harmless; a key that is not authenticated is refused."""
         ...
 
-    def destroy(self, block_id: int) -> None:
-        """Forget a pending key. Repeating is harmless."""
+    def destroy(self, block_id: int, state: str = "pending") -> None:
+        """Forget a key that is still in this state. Repeating is harmless."""
+        ...
+
+    def destroy_unauthenticated(self) -> list[int]:
+        """Forget every key that is not authenticated, and its pads: the blocks."""
         ...
 
     def unresolved(self) -> list[tuple[int, str]]:
@@ -59,6 +69,10 @@ class Store(Protocol):
 
     def state_of(self, block_id: int) -> str | None:
         """ "pending", "decided", "committed" or None."""
+        ...
+
+    def is_authenticated(self, block_id: int) -> bool:
+        """Whether the block is there and authenticated."""
         ...
 
     def certificate_of(self, block_id: int) -> str:
@@ -317,7 +331,7 @@ class LinkSession(ABC):
 
     def refused(self, block: BlockRecord, message: Refuse) -> list[Effect]:
         """The peer refused."""
-        return self._drop(block, "refused by the peer: " + message.payload.decode(errors="replace"))
+        return self._drop(block, "refused by the peer: " + message.reason)
 
     def _refuse_open(self, reason: str) -> list[Effect]:
         effects: list[Effect] = []
@@ -335,14 +349,17 @@ class LinkSession(ABC):
 
         return [Run("store", lambda: self.destroy(block.block_id), lambda _: [BlockDone(facts)])]
 
-    def keep(self, block_id: int, raw: NDArray[np.uint8], refill_bytes: int, record: str) -> None:
+    def keep(
+        self, block_id: int, raw: NDArray[np.uint8], refill_bytes: int, record: str, *, authenticated: bool
+    ) -> None:
         """Store a new key as pending: its first bytes refill the authentication pool, the rest is for applications.
 
         Runs in the store lane. The pads are written first: a key is never held without its pads.
         """
         if refill_bytes:
             self.store.put_setting(pads_name(block_id), raw[:refill_bytes].tobytes())
-        self.store.store_pending(block_id, KeyBits.from_bytes(raw[refill_bytes:].tobytes()), record, self.simulated)
+        key = KeyBits.from_bytes(raw[refill_bytes:].tobytes())
+        self.store.store_pending(block_id, key, record, self.simulated, authenticated=authenticated)
         raw.fill(0)
 
     def commit(self, block_id: int, before: str, *, reported: bool) -> BlockFacts | None:
@@ -354,13 +371,17 @@ class LinkSession(ABC):
         state = self.store.state_of(block_id)
         if state not in (before, "committed"):
             raise RemoteProtocolError(f"block {block_id} is not {before} here; are the stores of one link?")
+        if not self.store.is_authenticated(block_id):
+            self.destroy(block_id)
+            raise AuthenticationError(f"block {block_id} rests on messages that were never authenticated")
         self.store.commit(block_id)
         return None if reported or state == "committed" else settled_facts(self.store.certificate_of(block_id))
 
-    def destroy(self, block_id: int) -> None:
-        """Forget a pending key and its pads. Runs in the store lane."""
-        self.store.destroy(block_id)
-        self.store.delete_setting(pads_name(block_id))
+    def destroy(self, block_id: int, state: str = "pending") -> None:
+        """Forget a key that is still in this state, and its pads. Runs in the store lane."""
+        self.store.destroy(block_id, state)
+        if self.store.state_of(block_id) is None:
+            self.store.delete_setting(pads_name(block_id))
 
     def add_pads(self, block_id: int, *, sendable: bool) -> Run:
         """Give the pool what a decided or committed block has for it."""

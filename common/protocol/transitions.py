@@ -4,8 +4,8 @@ Each end applies the table when it sends a message and when it receives one. A m
 sender is the one named here; whatever the table does not list is a protocol error. REFUSE is legal from both sides
 until Bob has promised (PREPARED); from then on only Alice may still refuse, and after her COMMIT nobody may.
 
-    FILLING -> CLOSED -> VERIFYING -> VERIFIED -> PROPOSED -> PREPARED -> DECIDED -> COMMITTED
-        \\________\\__________\\___________\\___________\\__________\\____-> REFUSED
+    FILLING -> CLOSED -> VERIFYING -> VERIFIED -> PROPOSED -> FIXED -> PREPARED -> DECIDED -> COMMITTED
+        \\________\\__________\\___________\\___________\\_______\\_________\\____-> REFUSED
 
 Obligations: from PREPARED on Bob keeps the key until Alice has decided; from DECIDED on Alice repeats COMMIT in every
 session until Bob has acknowledged. Both states are durable; all others end as REFUSED when either process ends.
@@ -22,6 +22,7 @@ from common.protocol.messages import (
     BlockMessage,
     Commit,
     Committed,
+    Fixed,
     FrameResult,
     Prepared,
     Propose,
@@ -54,6 +55,7 @@ class State(Enum):
     VERIFYING = "verifying"
     VERIFIED = "verified"
     PROPOSED = "proposed"
+    FIXED = "fixed"
     PREPARED = "prepared"
     DECIDED = "decided"
     COMMITTED = "committed"
@@ -80,8 +82,10 @@ TABLE: dict[tuple[State, type[BlockMessage]], tuple[frozenset[Role], State]] = {
     (S.VERIFIED, Propose): (A, S.PROPOSED),
     (S.VERIFIED, Refuse): (EITHER, S.REFUSED),
     (S.PROPOSED, Seed): (A, S.PROPOSED),
-    (S.PROPOSED, Prepared): (B, S.PREPARED),
+    (S.PROPOSED, Fixed): (A, S.FIXED),
     (S.PROPOSED, Refuse): (EITHER, S.REFUSED),
+    (S.FIXED, Prepared): (B, S.PREPARED),
+    (S.FIXED, Refuse): (EITHER, S.REFUSED),
     (S.PREPARED, Commit): (A, S.DECIDED),
     (S.PREPARED, Refuse): (A, S.REFUSED),
     (S.DECIDED, Commit): (A, S.DECIDED),

@@ -28,13 +28,14 @@ GOLDEN: dict[str, tuple[m.Message, str]] = {
     "verified": (m.Verified(5, 1, 0x8012), "080500000000000000011280"),
     "propose": (m.Propose(5, 1024, 64, b"{}"), "0905000000000000000004000000000000400000007b7d"),
     "seed": (m.Seed(5, 0, 2, b"\x01"), "0a0500000000000000000000000200000001"),
-    "prepared": (m.Prepared(5), "0b0500000000000000"),
-    "commit": (m.Commit(5), "0c0500000000000000"),
+    "prepared": (m.Prepared(5, b"a" * 32, b"b" * 32), "0b0500000000000000" + "61" * 32 + "62" * 32),
+    "commit": (m.Commit(5, b"a" * 32, b"b" * 32), "0c0500000000000000" + "61" * 32 + "62" * 32),
     "committed": (m.Committed(5), "0d0500000000000000"),
     "refuse": (m.Refuse(5, b"why"), "0e0500000000000000776879"),
     "request": (m.Request(6, b"x"), "0f0600000078"),
     "reply": (m.Reply(6, b"y"), "100600000079"),
     "bye": (m.Bye(), "11"),
+    "fixed": (m.Fixed(5, b"a" * 32, b"b" * 32), "120500000000000000" + "61" * 32 + "62" * 32),
 }
 
 
@@ -51,7 +52,7 @@ def test_every_message_type_is_frozen_here() -> None:
 
 def test_what_must_be_sealed() -> None:
     sealed = {kind.__name__ for kind in m.message_types().values() if kind.SEALED}
-    assert sealed == {"Hello", "Prepared", "Commit", "Committed", "Refuse", "Request", "Reply", "Bye"}
+    assert sealed == {"Hello", "Fixed", "Prepared", "Commit", "Committed", "Refuse", "Request", "Reply", "Bye"}
 
 
 @pytest.mark.parametrize(
@@ -60,7 +61,7 @@ def test_what_must_be_sealed() -> None:
         (b"", "unknown message type none"),
         (b"\xc8", "unknown message type 200"),
         (bytes.fromhex("0b05"), "PREPARED of 2 bytes"),
-        (bytes.fromhex("0b050000000000000000"), "PREPARED of 10 bytes"),
+        (bytes.fromhex("0d050000000000000000"), "COMMITTED of 10 bytes"),
         (bytes.fromhex("0205"), "ANNOUNCE of 2 bytes"),
     ],
 )

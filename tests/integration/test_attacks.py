@@ -93,7 +93,7 @@ def test_one_altered_bit_ends_the_link(tmp_path: Path, towards_bob: bool) -> Non
     with man_in_the_middle(alice, bob, towards_bob=towards_bob) as altered, running(alice, bob):
         code, text = first_failure(victim)
         assert len(altered) == 1
-        assert code == 3, text
+        assert code == 4, text
         assert "authentication tag did not verify" in text
         assert "the channel is under attack" in text
         assert other.process is not None

@@ -109,12 +109,12 @@ def test_no_block_is_lost_on_a_loaded_machine(tmp_path: Path) -> None:
     ] == []
 
 
-def expect_refusal(link: tuple[Daemon, Daemon], *words: str) -> None:
+def expect_refusal(link: tuple[Daemon, Daemon], *words: str, exit_code: int = 3) -> None:
     """At least one end stops with a clear message; neither has a key."""
     alice, bob = link
     with running(alice, bob):
         code, text = first_failure(alice, bob)
-    assert code == 3, text
+    assert code == exit_code, text
     for word in words:
         assert word in text
     assert not alice.good
@@ -125,7 +125,7 @@ def expect_refusal(link: tuple[Daemon, Daemon], *words: str) -> None:
 def test_another_pre_shared_secret(link: tuple[Daemon, Daemon]) -> None:
     path = link[1].directory / "bob" / "secrets" / "link.key"
     path.write_bytes(path.read_bytes()[::-1])
-    expect_refusal(link, "tag did not verify", "link secret of the same `qkd init`")
+    expect_refusal(link, "tag did not verify", "link secret of the same `qkd init`", exit_code=4)
 
 
 def test_another_epsilon_budget(link: tuple[Daemon, Daemon]) -> None:

@@ -8,6 +8,7 @@ from common.errors import LocalProtocolError, RemoteProtocolError
 from common.protocol import messages as m
 from common.protocol.transitions import ENDED, TABLE, Role, State, may_refuse, next_state
 
+DIGESTS = bytes(32), bytes(32)
 BLOCK_TYPES = [kind for kind in m.message_types().values() if issubclass(kind, m.BlockMessage)]
 
 
@@ -39,14 +40,22 @@ def test_only_a_commit_leads_to_a_key() -> None:
     assert all(sender == frozenset({Role.ALICE}) for (_, kind), (sender, _) in TABLE.items() if kind is m.Commit)
 
 
+def test_bob_promises_only_what_is_fixed() -> None:
+    """FIXED seals all that Alice said of the block, and nothing but his promise or a refusal follows it."""
+    assert {state for (state, kind) in TABLE if kind is m.Prepared} == {State.FIXED}
+    assert {state for (state, kind) in TABLE if kind is m.Fixed} == {State.PROPOSED}
+    assert {kind for (state, kind) in TABLE if state is State.FIXED} == {m.Prepared, m.Refuse}
+    assert m.Fixed.SEALED
+
+
 def test_wrong_sender_and_wrong_moment_are_told_apart() -> None:
     with pytest.raises(RemoteProtocolError, match=r"PREPARED.*from alice.*proposed"):
-        next_state(State.PROPOSED, m.Prepared(1), Role.ALICE, ours=False)
+        next_state(State.PROPOSED, m.Prepared(1, *DIGESTS), Role.ALICE, ours=False)
     with pytest.raises(LocalProtocolError, match="COMMIT"):
-        next_state(State.FILLING, m.Commit(1), Role.ALICE, ours=True)
+        next_state(State.FILLING, m.Commit(1, *DIGESTS), Role.ALICE, ours=True)
 
 
 def test_what_crosses_a_refusal_is_ignored_but_never_a_commit() -> None:
-    assert next_state(State.REFUSED, m.Prepared(1), Role.BOB, ours=False) is None
+    assert next_state(State.REFUSED, m.Prepared(1, *DIGESTS), Role.BOB, ours=False) is None
     with pytest.raises(RemoteProtocolError, match="COMMIT"):
-        next_state(State.REFUSED, m.Commit(1), Role.ALICE, ours=False)
+        next_state(State.REFUSED, m.Commit(1, *DIGESTS), Role.ALICE, ours=False)

@@ -14,6 +14,7 @@ from common.errors import (
     ConfigurationError,
     DeviceError,
     InputError,
+    LinkLocked,
     PeerUnreachable,
     QkdError,
 )
@@ -28,7 +29,8 @@ UNIT = Path(__file__).parents[3] / "deploy" / "qkd@.service"
         (InputError, 2),
         (DeviceError, 3),
         (PeerUnreachable, 3),
-        (AuthenticationError, 3),
+        (AuthenticationError, 4),
+        (LinkLocked, 4),
         (AuthenticationPoolEmpty, 3),
     ],
 )
@@ -37,8 +39,8 @@ def test_every_fault_has_its_code(error: type[QkdError], code: int) -> None:
 
 
 def test_the_unit_does_not_restart_what_no_restart_mends() -> None:
-    """A wrong configuration at once; failed authentication, which spends keys each time, after a few tries."""
+    """A wrong configuration and a failed authentication at once, all else after a few tries."""
     unit = UNIT.read_text()
     settings = dict(re.findall(r"^(\w+)=(.*)$", unit, re.MULTILINE))
-    assert settings["RestartPreventExitStatus"] == "2"
+    assert settings["RestartPreventExitStatus"] == "2 4"
     assert int(settings["StartLimitBurst"]) * int(settings["RestartSec"]) < int(settings["StartLimitIntervalSec"])

