@@ -47,9 +47,9 @@ async def test_what_was_under_way_is_destroyed_and_nothing_follows() -> None:
 
     shell.carry([Run("store", keep, lambda _: [Send(Bye())])])
     shell.fail(FAULT)
-    lanes.close()
     while shell.jobs_running:
-        await asyncio.sleep(0)
+        await asyncio.wrap_future(lanes["store"].submit(bool))
+    lanes.close()
     assert store.blocks == {}
     assert set(store.settings) == {"alarm/authentication"}
     assert shell._failed.exception() is FAULT
