@@ -38,9 +38,14 @@ MOST_DETECTIONS = 1 << 24
 """Announced detections without an answer, 10 bytes each: above, the open block of a real tagger is shed."""
 
 
+def random_bytes(n: int) -> NDArray[np.uint8]:
+    """*(n,) uint8* for nonces, from the operating system: they must not be foreseen, and are public once sent."""
+    return np.frombuffer(os.urandom(n), dtype=np.uint8)
+
+
 def random_bits(n: int) -> NDArray[np.uint8]:
     """*(n,) uint8* fair bits for double clicks, from the operating system."""
-    return np.frombuffer(os.urandom(n), dtype=np.uint8) & np.uint8(1)
+    return random_bytes(n) & np.uint8(1)
 
 
 class Clicks(threading.Thread):
@@ -207,7 +212,10 @@ async def run(config: Config, options: Options) -> None:
         recorder, who = node.recorder, identity(config, tagger.info.simulated or slow.simulated)
         recorder.begin(who, link.instance, tagger.info)
         accept_request = recorder.requests(node.accept_request)
-        session = recorder.session(BobSession(config, who, recorder.store(node.store), link.instance, accept_request))
+        nonces = recorder.random(random_bytes)
+        session = recorder.session(
+            BobSession(config, who, recorder.store(node.store), link.instance, nonces, accept_request)
+        )
         receiver = recorder.receiver(Receiver.configured(config, recorder.coins(random_bits)))
 
         def details() -> dict[str, object]:

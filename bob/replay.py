@@ -80,5 +80,5 @@ def replay(records: Iterable[Record]) -> Replay:
     again = TagsAgain(run.config)
     run.on_record, run.detections = again.take, again.detections
     who = run.identity(agreed(run.config))
-    run.run(BobSession(run.config, who, ReplayStore(run), int(run.begin["instance"]), run.reply))
+    run.run(BobSession(run.config, who, ReplayStore(run), int(run.begin["instance"]), run.random, run.reply))
     return run

@@ -26,6 +26,7 @@ from common.postprocessing.verification import verification_tag, verified_key
 from common.protocol.block import BITS_PER_BYTE, Block, BlockFacts, certified_digests, compare
 from common.protocol.effects import BlockDone, Effect, Run
 from common.protocol.messages import (
+    NONCE_BYTES,
     Announce,
     BlockEnd,
     BlockMessage,
@@ -93,6 +94,7 @@ class BobSession(LinkSession):
     Parameters
     ----------
     instance : this process's start counter; makes block numbers unique and growing.
+    random_bytes : fresh bytes that nobody can foresee (they become public).
     """
 
     def __init__(
@@ -101,10 +103,12 @@ class BobSession(LinkSession):
         identity: Identity,
         store: Store,
         instance: int,
+        random_bytes: Callable[[int], NDArray[np.uint8]],
         accept_request: Callable[[bytes], bytes],
     ) -> None:
         super().__init__(identity, store, accept_request)
         self._config = config
+        self._random_bytes = random_bytes
         self._tracker = QberTracker(config.reconciliation.qber_start)
         self._blocks: dict[int, BobBlock] = {}
         self._filling: BobBlock | None = None
@@ -113,6 +117,9 @@ class BobSession(LinkSession):
         self._seen_slot = self._void_until = 0
         self.blocks_opened = 0
         self._check_counts: list[tuple[int, int, int]] = []
+
+    def _nonce(self) -> bytes:
+        return self._random_bytes(NONCE_BYTES).tobytes()
 
     def take_check_counts(self) -> list[tuple[int, int, int]]:
         """(first slot, right, wrong) X outcomes of every sifted chunk since the last call: public."""
@@ -284,9 +291,8 @@ class BobSession(LinkSession):
             block.filled(self.now_ns)
 
         def done(payload: bytes) -> list[Effect]:
-            effects: list[Effect] = [
-                self.say(block, Announce(block.block_id, number, chunk.from_slot, chunk.to_slot, payload))
-            ]
+            said = Announce(block.block_id, number, chunk.from_slot, chunk.to_slot, self._nonce(), payload)
+            effects: list[Effect] = [self.say(block, said)]
             if last:
                 effects.append(self.say(block, BlockEnd(block.block_id, block.chunks, block.to_slot)))
             return effects
@@ -338,10 +344,10 @@ class BobSession(LinkSession):
         def done(result: tuple[ReconciledKey, bytes]) -> list[Effect]:
             reconciled, tag = result
             if tag != message.tag:
-                return [self.say(block, Verified(block.block_id, 0, 0))]
+                return [self.say(block, Verified(block.block_id, 0, 0, self._nonce()))]
             block.verified = verified_key(reconciled)
             block.z_ones_steps = share_steps(block.z_ones, int(block.n_z.sum()))
-            return [self.say(block, Verified(block.block_id, 1, block.z_ones_steps))]
+            return [self.say(block, Verified(block.block_id, 1, block.z_ones_steps, self._nonce()))]
 
         return [self._guard(block, Run("block", work, done))]
 

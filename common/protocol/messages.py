@@ -15,6 +15,8 @@ from common.errors import RemoteProtocolError
 
 PROTOCOL_VERSION = 2
 BLOCK_ID_BYTES = 8
+NONCE_BYTES = 16
+"""Random bytes in a message that nobody can foresee, so that what answers it came after it."""
 M = TypeVar("M", bound="Message")
 _REGISTRY: dict[int, type[Message]] = {}
 
@@ -94,7 +96,7 @@ class Hello(Message):
     payload: bytes
 
 
-@_message(2, "QIqq")
+@_message(2, "QIqq16s")
 class Announce(BlockMessage):
     """Bob: a chunk of detections: slots, bases, X outcomes, slots in which both bases clicked (see `sifting`)."""
 
@@ -102,6 +104,7 @@ class Announce(BlockMessage):
     chunk: int
     from_slot: int
     to_slot: int
+    nonce: bytes
     payload: bytes
 
 
@@ -159,13 +162,14 @@ class Verify(BlockMessage):
     tag: bytes
 
 
-@_message(8, "QBH")
+@_message(8, "QBH16s")
 class Verified(BlockMessage):
     """Bob: 1 when his hash is the same, and the share of V among his sifted bits in steps of 2^-16."""
 
     block_id: int
     equal: int
     z_ones_steps: int
+    nonce: bytes
 
 
 @_message(9, "QQI")

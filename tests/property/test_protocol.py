@@ -104,11 +104,11 @@ def make_pair(seed: int = 1, bob_extra: str = "", refill: int = 64, family: str 
     def identity(settings: Config) -> Identity:
         return Identity(Role(settings.role), "test", settings.agreed(), True, SIGNER)
 
+    def random_bytes(n: int) -> Any:
+        return rng.integers(0, 256, n, dtype=np.uint8)
+
     def alice(end: End, instance: int) -> AliceSession:
         settings = config("alice", amplification)
-
-        def random_bytes(n: int) -> Any:
-            return rng.integers(0, 256, n, dtype=np.uint8)
 
         def refill_bytes() -> int:
             return min(end.pool.missing_bits // 4, 480) if end.pool_target_bits else refill
@@ -117,7 +117,7 @@ def make_pair(seed: int = 1, bob_extra: str = "", refill: int = 64, family: str 
 
     def bob(end: End, instance: int) -> BobSession:
         settings = config("bob", bob_extra + amplification)
-        return BobSession(settings, identity(settings), end.store, instance, accept)
+        return BobSession(settings, identity(settings), end.store, instance, random_bytes, accept)
 
     return Pair(End("alice", alice), End("bob", bob)), sky
 

@@ -39,7 +39,7 @@ class Recorded:
 
     def __init__(self, folder: Path, seed: int) -> None:
         self.sky, self._folder = Sky(seed), folder
-        self._random = np.random.default_rng(seed)
+        self._random, self._nonces = np.random.default_rng(seed), np.random.default_rng(seed + 1)
         self.writers: list[FlightWriter] = []
         self.paths: dict[str, list[Path]] = {"alice": [], "bob": []}
         self.pair = Pair(End("alice", self._alice), End("bob", self._bob))
@@ -73,7 +73,8 @@ class Recorded:
         settings = config("bob")
         recorder, who = self._recorder(settings, instance)
         accept = recorder.requests(lambda payload: payload[::-1])
-        return recorder.session(BobSession(settings, who, recorder.store(end.store), instance, accept))
+        nonces = recorder.random(lambda n: self._nonces.integers(0, 256, n, dtype=np.uint8))
+        return recorder.session(BobSession(settings, who, recorder.store(end.store), instance, nonces, accept))
 
     def close(self) -> None:
         for writer in self.writers:
@@ -91,7 +92,7 @@ def again(records: Iterable[Record], sky: Sky) -> Replay:
         )
     else:
         run.detections = lambda event: sky.detections(event.facts["from_slot"] - PREAMBLE_SLOTS, event.facts["n"])
-        session = BobSession(run.config, who, ReplayStore(run), int(run.begin["instance"]), run.reply)
+        session = BobSession(run.config, who, ReplayStore(run), int(run.begin["instance"]), run.random, run.reply)
     run.run(session)
     return run
 

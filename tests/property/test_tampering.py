@@ -6,6 +6,7 @@ from collections.abc import Callable
 from dataclasses import replace
 from typing import Any
 
+import numpy as np
 import pytest
 
 from classical_channel.framing import Kind, Packet
@@ -110,6 +111,33 @@ def test_a_restart_commits_nothing_that_was_not_authenticated(lost: str, at_alic
     assert FIRST not in pair.bob.store.blocks
     assert FIRST not in pair.alice.store.blocks
     certificates_agree(pair)
+
+
+@pytest.mark.parametrize("name", ["ANNOUNCE", "VERIFIED"])
+def test_what_bob_will_say_cannot_be_said_before_he_says_it(name: str) -> None:
+    """Eve, who made his detections, foresees all of it but the nonce: what Alice answers too early gives no key."""
+    said: list[Message] = []
+
+    def act(raw: bytes, message: Message) -> list[bytes]:
+        if message.name == name and not said:
+            said.append(message)
+            return [altered(raw, replace(message, nonce=bytes(16)))]
+        return [raw]
+
+    pair, sky = make_pair()
+    pair.to_alice.fault = Eve(act)
+    Feeder(pair, sky)
+    with pytest.raises(AuthenticationError):
+        pair.run(lambda: False)
+    assert not pair.alice.store.committed() | pair.bob.store.committed()
+    assert not any(end.store.state_of(FIRST) for end in (pair.alice, pair.bob))
+    again, _ = make_pair()
+    again.to_alice.fault = Eve(lambda raw, message: said.append(message) or [raw] if message.name == name else [raw])
+    Feeder(again, sky)
+    again.bob.session._random_bytes = lambda n: np.ones(n, np.uint8)
+    again.run(lambda: len(said) >= 2)
+    assert replace(said[0], nonce=b"") == replace(said[1], nonce=b"")
+    assert said[0] != said[1]
 
 
 def stored(end: End, state: str) -> bool:
