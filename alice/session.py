@@ -18,7 +18,7 @@ from common.errors import RemoteProtocolError
 from common.postprocessing.amplification import draw_seed, seed_bits
 from common.postprocessing.reconciliation import QberTracker
 from common.postprocessing.sifting import alice_sift, decode_announcement
-from common.postprocessing.verification import verification_tag, verified_key
+from common.postprocessing.verification import draw_point, verification_tag, verified_key
 from common.protocol.block import BITS_PER_BYTE, Block, BlockFacts, certified_digests, refused_facts
 from common.protocol.effects import BlockDone, Effect, Run, Send
 from common.protocol.messages import (
@@ -42,7 +42,6 @@ from common.protocol.session import Identity, LinkSession, Store
 from common.protocol.transitions import Role, State
 
 SEED_PART_BYTES = 1 << 18
-HASH_KEY_BYTES = 16
 
 
 class Symbols(Protocol):
@@ -250,7 +249,7 @@ class AliceSession(LinkSession):
 
         def work() -> tuple[ReconciledKey, bytes, bytes]:
             reconciled = block.reconciled_key = block.reconciled()
-            hash_key = self._random_bytes(HASH_KEY_BYTES).tobytes()
+            hash_key = draw_point(self._random_bytes)
             return reconciled, hash_key, verification_tag(reconciled.bits.view(), reconciled.bits.n_bits, hash_key)
 
         def done(result: tuple[ReconciledKey, bytes, bytes]) -> list[Effect]:

@@ -10,9 +10,9 @@ import numpy as np
 import pytest
 
 from classical_channel.framing import Kind, Packet
-from common.errors import AuthenticationError, LinkLocked
+from common.errors import AuthenticationError, LinkLocked, RemoteProtocolError
 from common.node import alarms
-from common.protocol.messages import Commit, Message, Prepared, Seed, decode
+from common.protocol.messages import Commit, Message, Prepared, Seed, Verify, decode
 from tests.pair import End, Pair
 from tests.property.test_protocol import (  # noqa: F401
     Feeder,
@@ -138,6 +138,22 @@ def test_what_bob_will_say_cannot_be_said_before_he_says_it(name: str) -> None:
     again.run(lambda: len(said) >= 2)
     assert replace(said[0], nonce=b"") == replace(said[1], nonce=b"")
     assert said[0] != said[1]
+
+
+def test_a_point_at_which_every_string_verifies_is_refused() -> None:
+    """Eve lets Bob compare at r = 0, where the tags of all strings are equal: the clamped bits alone are set."""
+    zero_when_clamped = (0xF0000003F0000003F0000003F0000000).to_bytes(16, "little")
+
+    def act(raw: bytes, message: Message) -> list[bytes]:
+        if not isinstance(message, Verify):
+            return [raw]
+        return [altered(raw, replace(message, hash_key=zero_when_clamped, tag=bytes(16)))]
+
+    pair, sky = make_pair()
+    pair.to_bob.fault = Eve(act)
+    Feeder(pair, sky)
+    with pytest.raises(RemoteProtocolError, match="every string would have the same tag"):
+        pair.run(lambda: False)
 
 
 def stored(end: End, state: str) -> bool:
