@@ -136,9 +136,11 @@ class Inventory:
         """
         self.check_owners(owners)
         slices = self._choose(number, n_bytes)
-        if len(slices) < number or not self._shelf.cut(
+        while len(slices) == number and not self._shelf.cut(
             slices, owners, from_front=self._alice, ours=True, simulated=self._simulated
         ):
+            slices = self._choose(number, n_bytes)  # the peer's request took some of them meanwhile
+        if len(slices) < number:
             raise KeysRefused(f"not enough key: {len(slices)} of {number} keys can be made now", later=True)
         rows = [[s.key_id, s.block_id, s.offset, s.n_bytes] for s in slices]
         document = {"reserve": rows, "master": owners.master, "slave": owners.slave}

@@ -8,10 +8,11 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import json
 import logging
+import math
 import ssl
 from collections.abc import AsyncIterator, Awaitable, Callable
-from json import JSONDecodeError
 from typing import Any
 
 from aiohttp import web
@@ -22,6 +23,8 @@ from common.keys.inventory import Inventory, KeysRefused, Owners
 
 log = logging.getLogger("qkd.keys")
 MAX_BODY_BYTES = 1 << 20
+PATIENCE_S = 1.0
+"""No key is cut while a question to the peer has waited longer than this."""
 _QUERY_NUMBERS = ("number", "size")
 
 Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
@@ -38,14 +41,22 @@ class KeyDelivery:
     ----------
     config : this node's configuration.
     inventory : the key manager.
-    reserve_at_peer : asks the other end's key manager; raises PeerUnreachable when its answer stays unknown.
+    reserve_at_peer : queues a question to the other end's key manager before it first waits; raises PeerUnreachable
+        when the answer stays unknown.
+    peer_is_up : whether the other end can be asked now.
     """
 
     def __init__(
-        self, config: Config, inventory: Inventory, reserve_at_peer: Callable[[bytes], Awaitable[bytes]]
+        self,
+        config: Config,
+        inventory: Inventory,
+        reserve_at_peer: Callable[[bytes], Awaitable[bytes]],
+        peer_is_up: Callable[[], bool] = lambda: True,
     ) -> None:
         self._config, self._settings = config, config.etsi014
-        self._inventory, self._reserve_at_peer = inventory, reserve_at_peer
+        self._inventory, self._reserve_at_peer, self._peer_is_up = inventory, reserve_at_peer, peer_is_up
+        self._cutting = asyncio.Lock()
+        self._asked_s: dict[object, float] = {}
 
     @contextlib.asynccontextmanager
     async def serve(self) -> AsyncIterator[None]:
@@ -62,9 +73,9 @@ class KeyDelivery:
         root = "/api/v1/keys/{sae}"
         app.router.add_get(f"{root}/status", self._status)
         for path, handler in (("enc_keys", self._enc_keys), ("dec_keys", self._dec_keys)):
-            app.router.add_get(f"{root}/{path}", handler)
+            app.router.add_get(f"{root}/{path}", handler, allow_head=False)  # a HEAD would take keys and lose them
             app.router.add_post(f"{root}/{path}", handler)
-        runner = web.AppRunner(app, access_log=None)
+        runner = web.AppRunner(app, access_log=None, auto_decompress=False)
         await runner.setup()
         try:
             try:
@@ -120,17 +131,41 @@ class KeyDelivery:
         owners = Owners(_caller(request), request.match_info["sae"])
         self._inventory.check_owners(owners)
         number, size_bits = self._what(await _arguments(request))
-        told, key_ids = await asyncio.to_thread(self._inventory.reserve, owners, number, size_bits // 8)
+        keys = await self._agree(owners, number, size_bits // 8)
+        log.info("%d keys of %d bits to %s, for %s", number, size_bits, owners.master, owners.slave)
+        return _container(keys)
+
+    async def _agree(self, owners: Owners, number: int, n_bytes: int) -> list[tuple[str, str]]:
+        """Cut keys and settle with the peer which bytes they are; bytes whose fate stays unknown are destroyed.
+
+        Questions leave in the order in which bytes were cut, since the peer destroys what a question skips. A peer
+        that is away is not asked, so that a request destroys nothing; one that has just fallen silent costs what was
+        asked within ``PATIENCE_S``.
+        """
+        async with self._cutting:
+            self._require_peer()
+            told, key_ids = await asyncio.to_thread(self._inventory.reserve, owners, number, n_bytes)
+            ticket = object()
+            self._asked_s[ticket] = asyncio.get_running_loop().time()
+            asked = asyncio.ensure_future(self._reserve_at_peer(told))
+            await asyncio.sleep(0)  # the question is queued before the next request cuts
         try:
-            answer = await self._reserve_at_peer(told)
+            answer = await asked
         except BaseException as error:
+            asked.cancel()
             await asyncio.shield(asyncio.to_thread(self._inventory.burn, key_ids))
             if isinstance(error, PeerUnreachable):
                 raise KeysRefused(str(error), later=True) from None
             raise
-        keys = await asyncio.to_thread(self._inventory.collect, key_ids, answer)
-        log.info("%d keys of %d bits to %s, for %s", number, size_bits, owners.master, owners.slave)
-        return _container(keys)
+        finally:
+            del self._asked_s[ticket]
+        return await asyncio.to_thread(self._inventory.collect, key_ids, answer)
+
+    def _require_peer(self) -> None:
+        oldest_s = min(self._asked_s.values(), default=math.inf)
+        silent = asyncio.get_running_loop().time() - oldest_s > PATIENCE_S
+        if silent or not self._peer_is_up():
+            raise KeysRefused("the other end of the link does not answer now", later=True)
 
     async def _dec_keys(self, request: web.Request) -> web.Response:
         caller, master = _caller(request), request.match_info["sae"]
@@ -179,11 +214,12 @@ async def _arguments(request: web.Request) -> dict[str, Any]:
         if repeated:
             raise BadRequest(f"parameter {repeated[0]!r} is given twice")
         return {name: _number(value) if name in _QUERY_NUMBERS else value for name, value in request.query.items()}
-    if not await request.read():
-        return {}
     try:
+        if not await request.read():
+            return {}
         body = await request.json()
-    except (JSONDecodeError, UnicodeDecodeError, RecursionError):
+        json.dumps(body, ensure_ascii=False).encode()  # half a surrogate pair is text for nobody
+    except (ValueError, LookupError, RecursionError):
         raise BadRequest("the body is not JSON") from None
     if not isinstance(body, dict):
         raise BadRequest("the body is not a JSON object")
@@ -241,6 +277,9 @@ async def _as_json(request: web.Request, handler: Handler) -> web.StreamResponse
     except QkdError as error:
         log.error("key delivery: %s", error)
         return web.json_response({"message": "the key manager cannot answer now"}, status=503)
+    except Exception as error:  # its text may hold what the client sent; its kind does not
+        log.error("key delivery: a defect of this software (%s); please report it", type(error).__name__)
+        return web.json_response({"message": "the key manager failed; the fault is in its log"}, status=500)
 
 
 def _allow(error: web.HTTPException) -> dict[str, str]:

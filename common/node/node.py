@@ -153,7 +153,7 @@ class Node:
             peer_kme_id=etsi.peer_kme_id,
             deliver_simulated=self.config.keys.deliver_simulated,
         )
-        self.delivery = KeyDelivery(self.config, self.inventory, self._reserve_at_peer)
+        self.delivery = KeyDelivery(self.config, self.inventory, self._reserve_at_peer, self._peer_is_up)
 
     def connect_broker(
         self,
@@ -273,10 +273,17 @@ class Node:
             raise PeerUnreachable("the peer's key manager did not answer")
         return reply
 
+    def _peer_is_up(self) -> bool:
+        """The handshake is made, and the peer was heard of late."""
+        return self._session.ready and not self._peer_is_silent()
+
+    def _peer_is_silent(self) -> bool:
+        heard = self._channel.last_heard_ns
+        return heard is not None and now_ns() - heard > ns_from_seconds(self.config.channel.peer_timeout_s)
+
     async def _report(self) -> None:
         while True:
-            heard = self._channel.last_heard_ns
-            silent = heard is not None and now_ns() - heard > ns_from_seconds(self.config.channel.peer_timeout_s)
+            heard, silent = self._channel.last_heard_ns, self._peer_is_silent()
             if heard is not None:
                 self.board.peer = "down" if silent else "up"
                 self.board.alarm("peer", "silent: the classical channel or the peer is down" if silent else None)

@@ -10,7 +10,8 @@ import urllib.request
 import uuid
 import warnings
 from collections.abc import AsyncIterator, Callable
-from dataclasses import dataclass
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -39,6 +40,9 @@ class Kmes:
     alice: Kme
     bob: Kme
     peer_answers: bool = True
+    peer_is_up: bool = True
+    answer_is_late: asyncio.Event | None = None
+    question_waits: asyncio.Event = field(default_factory=asyncio.Event)
 
     def secrets(self, role: str) -> Path:
         return getattr(self, role).config.base_dir / role / "secrets"
@@ -71,13 +75,16 @@ async def kmes(tmp_path: Path) -> AsyncIterator[Kmes]:
 
     def ask(peer: Kme) -> Callable[[bytes], Any]:
         async def reserve(payload: bytes) -> bytes:
+            if both.answer_is_late is not None:
+                both.question_waits.set()
+                await both.answer_is_late.wait()
             if not both.peer_answers:
                 raise PeerUnreachable("the peer's key manager did not answer")
             return peer.inventory.accept_from_peer(payload)
 
         return reserve
 
-    alice = KeyDelivery(both.alice.config, both.alice.inventory, ask(both.bob))
+    alice = KeyDelivery(both.alice.config, both.alice.inventory, ask(both.bob), lambda: both.peer_is_up)
     bob = KeyDelivery(both.bob.config, both.bob.inventory, ask(both.alice))
     async with alice.serve(), bob.serve():
         yield both
@@ -85,13 +92,15 @@ async def kmes(tmp_path: Path) -> AsyncIterator[Kmes]:
     both.bob.store.close()
 
 
-def call(kmes: Kmes, role: str, path: str, body: Any = None, sae: str = "") -> tuple[int, Any]:
+def call(
+    kmes: Kmes, role: str, path: str, body: Any = None, sae: str = "", headers: dict[str, str] | None = None
+) -> tuple[int, Any]:
     secrets = kmes.secrets(role)
     context = ssl.create_default_context(cafile=str(secrets / "ca.crt"))
     context.load_cert_chain(secrets / f"{sae or 'sae-' + role}.crt", secrets / f"{sae or 'sae-' + role}.key")
     data = body if isinstance(body, bytes) or body is None else json.dumps(body).encode()
     listen = getattr(kmes, role).config.etsi014.listen
-    request = urllib.request.Request(f"https://{listen}/api/v1/keys/{path}", data)
+    request = urllib.request.Request(f"https://{listen}/api/v1/keys/{path}", data, headers or {})
     try:
         with urllib.request.urlopen(request, context=context, timeout=10) as answer:
             return answer.status, json.load(answer)
@@ -199,6 +208,76 @@ async def test_a_silent_peer_costs_the_bytes_not_the_secret(kmes: Kmes) -> None:
     assert kmes.alice.store.available_bits() == 8 * (4096 - 32)
     kmes.peer_answers = True
     assert (await ask(kmes, "alice", "sae-bob/enc_keys"))[0] == 200
+
+
+async def test_a_peer_that_is_away_costs_nothing(kmes: Kmes) -> None:
+    kmes.peer_is_up = False
+    for _ in range(3):
+        code, answer = await ask(kmes, "alice", "sae-bob/enc_keys?number=100")
+        assert (code, answer) == (503, {"message": "the other end of the link does not answer now"})
+    assert kmes.alice.store.available_bits() == 8 * 4096
+
+
+async def test_while_a_question_waits_too_long_nothing_more_is_cut(
+    kmes: Kmes, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("common.node.etsi014.PATIENCE_S", 0.0)
+    kmes.answer_is_late = asyncio.Event()
+    first = asyncio.ensure_future(ask(kmes, "alice", "sae-bob/enc_keys"))
+    await kmes.question_waits.wait()
+    for _ in range(3):
+        assert (await ask(kmes, "alice", "sae-bob/enc_keys"))[0] == 503
+    assert kmes.alice.store.available_bits() == 8 * (4096 - 32)
+    kmes.answer_is_late.set()
+    assert (await first)[0] == 200
+    assert (await ask(kmes, "alice", "sae-bob/enc_keys"))[0] == 200
+
+
+async def test_many_connections_at_both_ends_are_never_refused_falsely(kmes: Kmes) -> None:
+    """Bytes are cut, and the peer told of them, in one order: no request finds less than there is."""
+    ends = [("alice", "sae-bob/enc_keys"), ("bob", "sae-alice/enc_keys")] * 32
+    with ThreadPoolExecutor(len(ends)) as clients:  # apart from the threads of the two key managers
+        loop = asyncio.get_running_loop()
+        answers = await asyncio.gather(*(loop.run_in_executor(clients, call, kmes, *end) for end in ends))
+    assert [code for code, _ in answers] == [200] * 64
+    keys = [key["key"] for _, answer in answers for key in answer["keys"]]
+    assert len(set(keys)) == 64
+    assert kmes.alice.store.available_bits() == kmes.bob.store.available_bits() == 8 * (4096 - 64 * 32)
+
+
+async def test_a_head_request_takes_no_key(kmes: Kmes) -> None:
+    secrets, listen = kmes.secrets("alice"), kmes.alice.config.etsi014.listen
+    context = ssl.create_default_context(cafile=str(secrets / "ca.crt"))
+    context.load_cert_chain(secrets / "sae-alice.crt", secrets / "sae-alice.key")
+
+    def head() -> int:
+        request = urllib.request.Request(f"https://{listen}/api/v1/keys/sae-bob/enc_keys", method="HEAD")
+        try:
+            with urllib.request.urlopen(request, context=context, timeout=10) as answer:
+                return int(answer.status)
+        except urllib.error.HTTPError as error:
+            with error:
+                return error.code
+
+    assert await asyncio.to_thread(head) == 405
+    assert kmes.alice.store.available_bits() == 8 * 4096
+
+
+@pytest.mark.parametrize(
+    ("body", "headers"),
+    [
+        (b"{}", {"Content-Type": "application/json; charset=nonsense"}),
+        (b'{"number": ' + b"9" * 5000 + b"}", {}),
+        (b'{"key_IDs": [{"key_ID": "\\ud800"}]}', {}),
+        (b"no gzip", {"Content-Encoding": "gzip"}),
+        (b"[" * 100_000, {}),
+        (b"\xff\xfe", {}),
+    ],
+)
+async def test_whatever_the_body_the_answer_is_json(kmes: Kmes, body: bytes, headers: dict[str, str]) -> None:
+    for path in ("enc_keys", "dec_keys"):
+        assert (await asyncio.to_thread(call, kmes, "alice", f"sae-bob/{path}", body, headers=headers))[0] == 400
+    assert kmes.alice.store.available_bits() == 8 * 4096
 
 
 async def test_no_certificate_no_answer(kmes: Kmes) -> None:
