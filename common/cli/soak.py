@@ -23,6 +23,8 @@ from common.files import write_file
 ROLES = ("alice", "bob")
 FLAT_SHARE = 0.05
 WARM_UP_BLOCKS = 10
+SHORTEST_HOURS = 0.08
+"""Between the two thirds that are compared (a run of ten minutes): in less, a growth that matters is not seen."""
 """Until so many blocks have ended, buffers and memory pools still grow to the size of their work."""
 FETCH_EVERY = 10
 """Keys are fetched and compared at both ends at every tenth sample."""
@@ -81,7 +83,8 @@ def memory_verdict(samples: list[dict[str, Any]]) -> dict[str, Any]:
     """Is the memory flat? The last third against the first third of what follows the warming up.
 
     Warm: ten blocks have ended, and a quarter of the run is over. Flat: grown by at most 5 %, or by less than three
-    times the scatter within the thirds. ``unseen_bytes_per_hour``: a steady growth up to this would count as flat.
+    times the scatter within the thirds; None where the thirds are too close for a verdict.
+    ``unseen_bytes_per_hour``: a steady growth up to this would count as flat.
     """
     cold = max(
         len(samples) // 4, sum(one["blocks_committed"] + one["blocks_refused"] < WARM_UP_BLOCKS for one in samples)
@@ -95,13 +98,16 @@ def memory_verdict(samples: list[dict[str, Any]]) -> dict[str, Any]:
     scatter = max(median(abs(value - median(part)) for value in part) for part in (early, late))
     growth, allowed = median(late) - centre, max(FLAT_SHARE * centre, 3.0 * scatter)
     hours = median(one["hours"] for one in warm[-third:]) - median(one["hours"] for one in warm[:third])
+    seen = hours >= SHORTEST_HOURS
+    too_short = f"NOT JUDGED: less than {60 * SHORTEST_HOURS:.0f} minutes apart; let it run for ten; "
     return {
-        "flat": growth <= allowed,
+        "flat": growth <= allowed if seen else None,
         "growth_bytes": round(growth),
         "median_bytes": round(centre),
         "growth_bytes_per_hour": round(growth / hours),
         "unseen_bytes_per_hour": round(allowed / hours),
-        "reason": f"last third against first third, {hours:.2f} h apart, after {warm[0]['hours']:.2f} h of warming up",
+        "reason": ("" if seen else too_short)
+        + f"last third against first third, {hours:.2f} h apart, after {warm[0]['hours']:.2f} h of warming up",
     }
 
 
@@ -122,7 +128,7 @@ def conclude(record: list[dict[str, Any]], keys_compared: int, keys_equal: bool)
         "machine": machine(),
         "hours": max(one["hours"] for one in record),
         "memory": memory,
-        "memory_flat": all(verdict["flat"] for verdict in memory.values()),
+        "memory_flat": min((verdict["flat"] for verdict in memory.values()), key=(False, None, True).index),
         "loop_lag_ms": {"median_of_worst": median(lags), "worst": max(lags)},
         "loop_lag_total_ms": {role: last[role]["loop_lag_total_ms"] for role in ROLES},
         "real_time_factor": last["bob"]["real_time_factor"],
@@ -171,10 +177,10 @@ def report(document: dict[str, Any], console: Console) -> None:
     """The table for people."""
     rows = []
     for role, verdict in document["memory"].items():
-        word = "flat" if verdict["flat"] else "GROWING"
+        word = {True: "flat", False: "GROWING", None: "no verdict"}[verdict["flat"]]
         megabytes = f"{verdict.get('median_bytes', 0) / 1e6:.0f} MB, {verdict['growth_bytes'] / 1e6:+.1f} MB"
         rows.append((f"memory of {role}", f"{word}: {megabytes}, {verdict['reason']}"))
-        if "unseen_bytes_per_hour" in verdict:
+        if "unseen_bytes_per_hour" in verdict and verdict["flat"] is not None:
             rate, unseen = verdict["growth_bytes_per_hour"] / 1e6, verdict["unseen_bytes_per_hour"] / 1e6
             rows.append((f"growth of {role}", f"{rate:+.1f} MB/h; up to {unseen:.1f} MB/h would count as flat"))
     lag = document["loop_lag_ms"]
@@ -269,4 +275,4 @@ def command(
     if plot_path is not None:
         save_plot(plot_path, lambda figure: draw(figure, document))
     emit(document, as_json, lambda target: report(document, target))
-    return 0 if document["memory_flat"] and document["keys_equal"] else 1
+    return 0 if document["memory_flat"] is not False and document["keys_equal"] else 1

@@ -136,6 +136,7 @@ class Node:
     ) -> None:
         """Put the parts together; the pool gets the pads of all blocks that are safe to use."""
         self._session, self._channel, self._pool, self._details = session, channel, pool, details
+        self.board.simulated = session.simulated or None
         for block_id, state, pads in self.store.pads():
             alice = self.config.role == "alice"
             if state == "committed" or (alice and state == "decided"):

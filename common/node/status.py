@@ -29,7 +29,7 @@ class StatusBoard:
         self._role, self._link, self._clock_rate_hz = role, link, clock_rate_hz
         self.state = "starting"
         self.peer = "never seen"
-        self.simulated = False
+        self.simulated: bool | None = None  # not known before the handshake, unless this end's devices are
         self.alarms: dict[str, str] = {}
         self.blocks: deque[BlockFacts] = deque(maxlen=1000)
         self.blocks_committed = 0

@@ -163,3 +163,11 @@ def test_every_protocol_makes_equal_keys(protocol: str, tmp_path: Path) -> None:
         seen = [sum(map(sum, level)) for level in ledger["tallies"]["x_counts"]]
         # of the vacuum's few dark counts hardly one is in X
         assert [count > 0 for count in seen[:2]] == ([True] if protocol == "bb84" else [True, True])
+
+
+def test_a_node_of_twins_says_so_before_its_first_handshake(link: tuple[Daemon, Daemon]) -> None:
+    alice, _ = link
+    with running(alice):
+        wait_until(lambda: "simulated" in alice.status(), alice)
+        assert alice.status()["peer"] == "never seen"
+        assert alice.status()["simulated"] is True

@@ -60,6 +60,18 @@ def test_the_verdict_says_how_much_growth_it_could_not_see() -> None:
     assert hidden["unseen_bytes_per_hour"] == pytest.approx(0.05 * 100e6 / 2.0)
 
 
+def test_two_minutes_are_too_short_for_a_verdict() -> None:
+    """138 MB an hour would hide in them."""
+    short = samples([300e6 + 1e5 * i for i in range(40)])
+    for i, one in enumerate(short):
+        one["hours"] = i / 40 * 2 / 60
+    verdict = soak.memory_verdict(short)
+    assert verdict["flat"] is None
+    assert verdict["reason"].startswith("NOT JUDGED")
+    both = [one | {"role": role} for one in short for role in soak.ROLES]
+    assert soak.conclude(both, 8, True)["memory_flat"] is None
+
+
 def test_the_soak_document_holds_both_ends_and_the_worst_of_each_queue() -> None:
     record = []
     for i in range(16):
