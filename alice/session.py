@@ -245,6 +245,8 @@ class AliceSession(LinkSession):
             return []
         if block.frames.kept_bits == 0:
             return self.give_up(block, "no frame could be reconciled")
+        if (noise := block.noise()) is not None:
+            return self.give_up(block, noise)
         block.verifying = True
 
         def work() -> tuple[ReconciledKey, bytes, bytes]:

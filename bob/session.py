@@ -333,6 +333,8 @@ class BobSession(LinkSession):
         message = block.verify
         if message is None or not block.frames.complete or block.verifying:
             return []
+        if (noise := block.noise()) is not None:
+            return self.give_up(block, noise)
         block.verifying = True
         if (message.frames_kept, message.frames_failed) != (len(block.frames.kept()), block.frames.frames_failed):
             raise RemoteProtocolError(f"{message!r}: the two ends keep different frames")

@@ -109,13 +109,14 @@ class Reconciliation(Section):
 
     decoder: Literal["fast", "reference"] = "fast"
     decoding_side: Literal["bob", "alice", "both"] = "bob"
+    """Which end corrects; both ends can, but only `bob` is covered by the proof, and nothing else is accepted."""
     frame_length_bits: int = Field(1 << 18, ge=1 << 12, le=1 << 20)
     efficiency: Literal["auto", "efficient", "balanced", "fast"] = "auto"
     """Trade between disclosed bits and speed; `auto` follows the frames that wait for the decoder."""
     qber_start: float = Field(0.03, gt=0.0, lt=0.11)
     """Assumed QBER before the first frame has told the true one."""
     qber_abort: float = Field(0.09, gt=0.0, lt=0.5)
-    """Above this tracked QBER the block is refused."""
+    """Above this tracked QBER, once its frames are decoded, a block is refused."""
 
 
 class Amplification(Section):
@@ -292,6 +293,11 @@ class Config(Section):
         bounds = self.detectors.filled(self.link.p_z_bob)
         if not bounds["p_z_lower"] <= self.link.p_z_bob <= bounds["p_z_upper"]:
             raise ValueError("link.p_z_bob is not between detectors.p_z_lower and detectors.p_z_upper")
+        if self.reconciliation.decoding_side != "bob":
+            raise ValueError(
+                "reconciliation.decoding_side must be 'bob': where Alice corrects, syndromes speak of Bob's string,"
+                " whose randomness rests on a model of his receiver that the proof does not contain"
+            )
         if self.link.protocol == "decoy-bb84":
             self.link.check_intensities()
             if self.receiver.selection != "off":

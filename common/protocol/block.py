@@ -97,6 +97,7 @@ class Block:
         self.role = role
         self.state = State.FILLING
         self.config = config
+        self._tracker = tracker
         self._opened_ns = now_ns
         self._filled_ns = 0
         weak = weakref.ref(self)
@@ -201,6 +202,13 @@ class Block:
             double_clicks=self.double_clicks,
             z_ones_steps=self.z_ones_steps,
         )
+
+    def noise(self) -> str | None:
+        """Why no key is made of a block whose errors are too many, once all its frames have told theirs."""
+        limit, qber = self.config.reconciliation.qber_abort, self._tracker.qber
+        if qber <= limit:
+            return None
+        return f"the QBER of {100 * qber:.1f} % is above reconciliation.qber_abort = {limit}"
 
     def tallies_json(self) -> str:
         """Both ends' integers, canonical: compared before any length is accepted."""

@@ -62,7 +62,7 @@ class Frame:
     status: str = "open"
     round: int = 1
     disclosed_bits: int = 0
-    errors: int | None = None
+    errors: int = 0
 
 
 class FrameExchange:
@@ -195,8 +195,8 @@ class FrameExchange:
 
     @property
     def errors(self) -> int:
-        """Errors in the decoded frames as the correcting end reported them (exact at that end)."""
-        return sum(frame.errors or 0 for frame in self.kept())
+        """Errors in the decoded frames by the rates that the correcting end announced; the same at both ends."""
+        return sum(frame.errors for frame in self.kept())
 
     def join(self) -> tuple[Packed, int]:
         """(packed bits, number) of all decoded frames in order; only the last may be no multiple of 8 long."""
@@ -351,7 +351,6 @@ class FrameExchange:
         else:
             if outcome.status == "decoded":
                 frame.bits = outcome.bits
-                frame.errors = outcome.errors
                 steps = min(round(outcome.errors / frame.n_bits / QBER_STEP), MOST_STEPS)
             self._finish(frame, outcome.status, steps)
         said = self._say(FrameResult(self._block_id, frame.index, number, STATUS[outcome.status], steps))
@@ -364,8 +363,9 @@ class FrameExchange:
         frame.work = None
         self.open_frames -= 1
         if status == "decoded":
-            reported = round(qber_steps * QBER_STEP * frame.n_bits)
-            self._tracker.decoded(frame.n_bits, reported)
-            frame.errors = frame.errors if frame.errors is not None else reported
+            # Of the number of errors no more is kept, at either end, than these counted bits say: whatever is made of
+            # it (a certificate, a status, the next frame's code) then tells nobody anything new.
+            frame.errors = round(qber_steps * QBER_STEP * frame.n_bits)
+            self._tracker.decoded(frame.n_bits, frame.errors)
         elif spec is not None:
             self._tracker.failed(spec)

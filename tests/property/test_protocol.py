@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 from dataclasses import replace
 from pathlib import Path
@@ -21,6 +22,7 @@ from common.errors import HandshakeMismatch, RemoteProtocolError
 from common.keys.certificate_check import faults, faults_between, parse
 from common.postprocessing.amplification import FAMILIES
 from common.preamble import PREAMBLE_SLOTS
+from common.protocol.block import Block
 from common.protocol.messages import Seed
 from common.protocol.session import Identity
 from common.protocol.transitions import Role
@@ -156,6 +158,36 @@ def finish(pair: Pair, blocks: int) -> None:
     pair.on_step = lambda now_ns: None
     pair.settle()
     agree(pair)
+
+
+@pytest.mark.parametrize("only_bob", [False, True])
+def test_a_block_with_too_many_errors_is_refused_by_either_end(monkeypatch: pytest.MonkeyPatch, only_bob: bool) -> None:
+    wanted = SETTINGS.replace("[reconciliation]", f"[reconciliation]\nqber_abort = {QBER / 2}")
+    monkeypatch.setattr("tests.property.test_protocol.SETTINGS", wanted)
+    if only_bob:
+        noise = Block.noise
+        monkeypatch.setattr(Block, "noise", lambda block: noise(block) if block.role is Role.BOB else None)
+    pair, sky = make_pair()
+    Feeder(pair, sky)
+    pair.run(lambda: len(pair.alice.done) >= 2)
+    refuser = pair.bob if only_bob else pair.alice
+    pair.settle(100_000_000)
+    for facts in refuser.done:
+        assert (facts.state, facts.secret_bits) == ("refused", 0)
+        assert re.fullmatch(r"the QBER of [12]\.\d % is above reconciliation.qber_abort = 0.01", facts.reason)
+    assert not pair.alice.store.blocks | pair.bob.store.blocks
+
+
+def test_what_the_ends_publish_of_errors_was_announced() -> None:
+    """Certificates and facts of both ends say the same number; the exact one never leaves the decoder."""
+    pair, sky = make_pair()
+    Feeder(pair, sky)
+    finish(pair, 2)
+    for number in pair.alice.store.committed():
+        both = [json.loads(end.store.certificates[number])["reconciliation"] for end in (pair.alice, pair.bob)]
+        assert both[0] == both[1]
+    told = {facts.block_id: facts.qber for facts in pair.alice.done}
+    assert {facts.block_id: facts.qber for facts in pair.bob.done if facts.block_id in told} == told
 
 
 @pytest.mark.parametrize("family", FAMILIES)

@@ -47,6 +47,13 @@ def test_faults_are_named(text: str, fault: str) -> None:
         parse_config(text, Path())
 
 
+@pytest.mark.parametrize("side", ["alice", "both"])
+def test_only_bob_corrects(side: str) -> None:
+    """Where Alice does, Bob's bits must have no structure that his detectors put there, and no proof says so."""
+    with pytest.raises(ConfigurationError, match=r"decoding_side must be 'bob'.*model of his receiver"):
+        parse_config(f'role = "alice"\n[reconciliation]\ndecoding_side = "{side}"\n', Path())
+
+
 def test_agreed_fields_cover_the_epsilon_budget() -> None:
     agreed = parse_config('role = "bob"', Path()).agreed()
     assert {"security.eps_total", "security.eps_cor", "security.eps_auth", "link.p_z_alice"} <= set(agreed)

@@ -66,7 +66,12 @@ def test_either_end_decodes_and_every_bit_on_the_wire_is_counted(rng: np.random.
     messages = [decode(raw) for raw in wire]
     disclosed = sum(8 * len(m.payload) if isinstance(m, Syndrome) else 24 for m in messages)
     assert ends[Role.ALICE].leak_ec_bits == ends[Role.BOB].leak_ec_bits == disclosed
+    lengths = {m.frame: m.n_bits for m in messages if isinstance(m, Syndrome)}
+    told = [round(m.qber_steps / 65536 * lengths[m.frame]) for m in messages if isinstance(m, FrameResult)]
+    assert ends[Role.ALICE].errors == ends[Role.BOB].errors == sum(told)
     assert trackers[Role.ALICE].qber == pytest.approx(trackers[Role.BOB].qber, rel=0.01)
+    if side != "both":
+        assert trackers[Role.ALICE].qber == trackers[Role.BOB].qber
     frames = {m.frame for m in messages if isinstance(m, FrameResult)}
     assert len(frames) == 7
     (left, n_left), (right, n_right) = (ends[role].join() for role in (Role.ALICE, Role.BOB))
@@ -75,6 +80,16 @@ def test_either_end_decodes_and_every_bit_on_the_wire_is_counted(rng: np.random.
     if side != "both":
         # The whole reference key is there, in the order of the frames.
         assert int(np.bitwise_count(left).sum()) == int((alice if side == "bob" else bob).sum())
+
+
+def test_the_exact_number_of_errors_is_nowhere(rng: np.random.Generator) -> None:
+    """In a frame of 2^18 bits a step of the error rate is four errors: the correcting end forgets the rest, too."""
+    n = 1 << 18
+    chance = np.zeros(n)
+    chance[: 4 * 1001 + 1] = 1.0
+    ends, wire = run_block(*pair(rng, chance), {role: QberTracker(0.015) for role in Role}, frame_length_bits=n)
+    assert [m.qber_steps for m in map(decode, wire) if isinstance(m, FrameResult) and m.status == 1] == [1001]
+    assert ends[Role.ALICE].errors == ends[Role.BOB].errors == 4 * 1001
 
 
 def test_a_rate_that_wanders_inside_a_block_costs_what_it_must(rng: np.random.Generator) -> None:
