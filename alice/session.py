@@ -76,7 +76,7 @@ class AliceSession(LinkSession):
         refill_bytes: Callable[[], int],
         accept_request: Callable[[bytes], bytes],
     ) -> None:
-        super().__init__(identity, store, accept_request)
+        super().__init__(identity, store, accept_request, config.reconciliation)
         self._config = config
         self._symbols = symbols
         self._random_bytes = random_bytes
@@ -193,7 +193,7 @@ class AliceSession(LinkSession):
             self._say,
             self._guard,
             self.now_ns,
-            self.undecoded_bits,
+            self.schedule,
         )
         self._blocks[block_id] = block
         return block

@@ -28,10 +28,10 @@ from hardware.slow_control import SlowControl, identities
 READ_TIMEOUT_S = 0.2
 MAX_BACKLOG_BLOCKS = 3
 MAX_BACKLOG_CHUNKS = 24
-MAX_BACKLOG_FRAME_BITS = 1 << 22
-PATIENT_FRAME_BITS = 1 << 21
-"""A tagger that can wait does so from here on: the fewer frames are open when a block ends, the sooner its key."""
-MIN_BACKLOG_FRAMES = 8
+MOST_WAITING_BITS = 1 << 21
+"""Of closed blocks, without a frame's result: beyond, a tagger that can wait does so, and their keys come sooner."""
+MOST_LATE_BITS = 1 << 22
+"""Of blocks that should have been corrected while the last one filled: beyond, a real tagger begins no other."""
 MOST_BATCHES, LOOP_POLL_S = 64, 0.01
 """Batches that the event loop has not taken: beyond, it stands still; a real tagger then tells of the loss."""
 MOST_DETECTIONS = 1 << 24
@@ -51,9 +51,10 @@ def random_bits(n: int) -> NDArray[np.uint8]:
 class Clicks(threading.Thread):
     """Reads the tagger, turns tags into detections and hands them to the session.
 
-    When the session falls behind, a tagger that can wait (a twin, a recording) is kept waiting. A real one is read
-    on: the block that fills is finished, but no other begins until post-processing has caught up; whole blocks are
-    shed, at their edges. Only where the announcements themselves pile up is a block given up in the middle.
+    When the session falls behind, a tagger that can wait (a twin, a recording) is kept waiting: little more than one
+    closed block is then under correction, and every core works for it. A real one is read on: a block is corrected
+    while the next one fills, which is finished in any case; no other begins before the first is corrected, so whole
+    blocks are shed, at their edges. Only where the announcements themselves pile up is a block given up in the middle.
     """
 
     def __init__(
@@ -75,9 +76,6 @@ class Clicks(threading.Thread):
         self._posted = self._taken = 0
         self._can_wait = bool(getattr(tagger, "can_wait", tagger.info.simulated))
         self._max_backlog = MAX_BACKLOG_CHUNKS * config.blocks.chunk_detections
-        bits = PATIENT_FRAME_BITS if self._can_wait else MAX_BACKLOG_FRAME_BITS
-        in_frames = bits // config.reconciliation.frame_length_bits
-        self._max_frames = max(in_frames, MIN_BACKLOG_FRAMES)
         self._last_slot = 0
         self._shedding = False
         self.blocks_shed = 0
@@ -175,7 +173,7 @@ class Clicks(threading.Thread):
         return (
             session.backlog_blocks > MAX_BACKLOG_BLOCKS
             or session.backlog_detections > self._max_backlog
-            or session.backlog_frames > self._max_frames
+            or (session.backlog_bits > MOST_WAITING_BITS if self._can_wait else session.late_bits > MOST_LATE_BITS)
         )
 
     def look_for_room(self) -> None:
@@ -233,7 +231,7 @@ async def run(config: Config, options: Options) -> None:
                 "backlog_blocks": session.backlog_blocks,
                 "backlog_detections": session.backlog_detections,
                 "polarisation": "off" if clicks.steering is None else clicks.steering.state,
-                "backlog_frames": session.backlog_frames,
+                "backlog_bits": session.backlog_bits,
                 "overflows": clicks.overflows,
                 **getattr(tagger, "counters", {}),
             }

@@ -106,7 +106,7 @@ class BobSession(LinkSession):
         random_bytes: Callable[[int], NDArray[np.uint8]],
         accept_request: Callable[[bytes], bytes],
     ) -> None:
-        super().__init__(identity, store, accept_request)
+        super().__init__(identity, store, accept_request, config.reconciliation)
         self._config = config
         self._random_bytes = random_bytes
         self._tracker = QberTracker(config.reconciliation.qber_start)
@@ -225,15 +225,24 @@ class BobSession(LinkSession):
         """Slots announced and not yet sifted: what a slow link or a slow Alice makes grow."""
         return sum(chunk.announced for block in self._blocks.values() for chunk in block.announced.values())
 
-    @property
-    def backlog_frames(self) -> int:
-        """Frames that wait for their result: what slow error correction makes grow while a block still fills."""
-        return sum(block.frames.open_frames for block in self._blocks.values())
+    def _closed(self) -> list[BobBlock]:
+        """Blocks that are full and not yet at their end, in order."""
+        return [block for block in self._blocks.values() if block is not self._filling]
 
     @property
     def backlog_blocks(self) -> int:
         """Blocks that are closed and not yet at their end."""
-        return len(self._blocks) - (self._filling is not None)
+        return len(self._closed())
+
+    @property
+    def backlog_bits(self) -> int:
+        """Bits of closed blocks whose frames have no result: what slow error correction leaves."""
+        return sum(block.frames.open_bits for block in self._closed())
+
+    @property
+    def late_bits(self) -> int:
+        """The same of blocks that should have been corrected while the last closed one filled."""
+        return sum(block.frames.open_bits for block in self._closed()[:-1])
 
     # -- 6 gate: detections come in -----------------------------------------------------------------------------------
 
@@ -275,7 +284,7 @@ class BobSession(LinkSession):
             self.say,
             self._guard,
             self.now_ns,
-            self.undecoded_bits,
+            self.schedule,
         ).begin()
         self._filling = self._blocks[block_id] = block
         self.blocks_opened += 1

@@ -112,7 +112,7 @@ class Reconciliation(Section):
     """Which end corrects; both ends can, but only `bob` is covered by the proof, and nothing else is accepted."""
     frame_length_bits: int = Field(1 << 18, ge=1 << 12, le=1 << 20)
     efficiency: Literal["auto", "efficient", "balanced", "fast"] = "auto"
-    """Trade between disclosed bits and speed; `auto` follows the frames that wait for the decoder."""
+    """Trade between disclosed bits and speed; `auto` takes as few bits as the decoder has time for."""
     qber_start: float = Field(0.03, gt=0.0, lt=0.11)
     """Assumed QBER before the first frame has told the true one."""
     qber_abort: float = Field(0.09, gt=0.0, lt=0.5)

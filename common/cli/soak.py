@@ -35,7 +35,7 @@ WORST = (
     "jobs_waiting",
     "channel_backlog_bytes",
     "backlog_detections",
-    "backlog_frames",
+    "backlog_bits",
     "symbols_kept",
 )
 """Columns of which the worst is wanted, not the latest."""
@@ -56,7 +56,7 @@ def sample(role: str, status: dict[str, Any], hours: float) -> dict[str, Any]:
         "jobs_waiting": sum(load.get("jobs_waiting", {}).values()),
         "channel_backlog_bytes": load.get("channel_backlog_bytes", 0),
         "backlog_detections": details.get("backlog_detections", 0),
-        "backlog_frames": details.get("backlog_frames", 0),
+        "backlog_bits": details.get("backlog_bits", 0),
         "symbols_kept": details.get("symbols_kept", 0),
         "blocks_committed": status.get("blocks_committed", 0),
         "blocks_refused": status.get("blocks_refused", 0),

@@ -26,6 +26,7 @@ from common.preamble import key_slots
 from common.protocol.effects import Effect, Run
 from common.protocol.frames import FrameExchange
 from common.protocol.messages import BlockMessage, Commit, Committed, Fixed, Fixing, Prepared, Refuse
+from common.protocol.schedule import Schedule
 from common.protocol.transitions import Role, State
 from common.security.finite_key import Ledger
 from common.security.tallies import Tallies
@@ -79,7 +80,7 @@ class Block:
     role, config, tracker : whose block, under which rules, with the link's running QBER.
     say, guard : see :class:`FrameExchange`, of this block.
     now_ns : when it was opened.
-    queue_bits : see :class:`FrameExchange`.
+    schedule : see :class:`FrameExchange`.
     """
 
     def __init__(
@@ -91,7 +92,7 @@ class Block:
         say: Callable[[Block, BlockMessage], Effect],
         guard: Callable[[Any, Run], Run],
         now_ns: int,
-        queue_bits: Callable[[], int] | None = None,
+        schedule: Schedule | None = None,
     ) -> None:
         self.block_id = block_id
         self.role = role
@@ -114,7 +115,7 @@ class Block:
             tracker,
             lambda message: say(this(), message),
             lambda run: guard(this(), run),
-            queue_bits,
+            schedule,
         )
         self.from_slot: int | None = None
         self.to_slot = 0
@@ -175,11 +176,6 @@ class Block:
     def slots_sent(self) -> int:
         """Key slots between the first and the last slot, gaps included (conservative), preambles not."""
         return 0 if self.from_slot is None else key_slots(self.from_slot, self.to_slot)
-
-    @property
-    def undecoded_bits(self) -> int:
-        """See :class:`common.protocol.session.BlockRecord`."""
-        return self.frames.undecoded_bits
 
     def reconciled(self) -> ReconciledKey:
         """Take the kept frames as one key."""

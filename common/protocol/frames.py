@@ -1,7 +1,9 @@
-"""Reconciliation of one block, frame by frame while the block still fills. The same code at both ends.
+"""Reconciliation of one block, once it is closed. The same code at both ends.
 
-Sifted bits go in; windows of them are cut into frames that all see the same errors; for each frame one end is the
-*reference* (it sends syndromes) and the other corrects. The first frame of a window tells the error rate to the rest.
+Sifted bits go in; windows of them are cut into frames that all see the same errors. No parity may be public while light
+of the block still arrives, so nothing is sent before :meth:`FrameExchange.close`; then, when it is the block's turn,
+for each frame one end is the *reference* (it sends syndromes) and the other corrects. The first frame of a window tells
+the error rate to the rest.
 Every bit that an end discloses about the key is counted here, at the moment its message is made or arrives.
 """
 
@@ -21,7 +23,6 @@ from common.postprocessing.interleaving import frame_lengths, spread, window_bit
 from common.postprocessing.reconciliation import (
     RESULT_BITS,
     CorrectingFrame,
-    Efficiency,
     FrameOutcome,
     FrameSpec,
     QberTracker,
@@ -31,18 +32,15 @@ from common.postprocessing.reconciliation import (
 from common.postprocessing.sifting import BitAccumulator
 from common.protocol.effects import Effect, Run
 from common.protocol.messages import BlockMessage, FrameResult, Syndrome
+from common.protocol.schedule import WORK, Schedule
 from common.protocol.transitions import Role
 
 MIN_TAIL_BITS = 1024
 """A shorter rest at the end of a block is left out at both ends (nothing about it is ever disclosed)."""
 QBER_STEP = 2.0**-16
 MOST_STEPS = 0xFFFF
-FRAMES_UNDER_WAY = 64
-"""Frames under way: enough for a round trip of a second at full rate, and a bound on memory."""
-CALM_WINDOWS, BUSY_WINDOWS = 1.0, 1.5
-"""Windows of bits that wait for the decoder: up to the first it has time for few bits, above the second it has none."""
-MANY_WINDOWS = 16
-"""In a block of more windows than this, what the last frames disclose does not matter and their time does."""
+WINDOWS_AHEAD = 4
+"""So many windows wait for their first frames at the same time: each alone would leave most cores without work."""
 SETTLED = 0.012
 """Relative uncertainty of the error rate below which all frames of a window may begin."""
 STATUS = {"more": 0, "decoded": 1, "failed": 2}
@@ -61,6 +59,7 @@ class Frame:
     early: Syndrome | None = field(default=None, repr=False)
     status: str = "open"
     round: int = 1
+    decoder_work: float = 0.0
     disclosed_bits: int = 0
     errors: int = 0
 
@@ -75,14 +74,15 @@ class FrameExchange:
     tracker : the link's running QBER; shared by consecutive blocks.
     say : moves the block along the table and makes the Send effect.
     guard : keeps a continuation from running after the block has ended.
-    queue_bits : what waits for the decoder in all blocks of the link; None: this exchange is alone.
+    schedule : whose turn it is among the link's blocks; None: this exchange is alone.
 
     Attributes
     ----------
-    undecoded_bits : in reference frames of this end that wait for the peer's decoder.
     closed : no more bits come.
     sifted_bits : taken so far.
-    open_frames : without a result: the reconciliation backlog.
+    open_bits : in frames without a result: the reconciliation backlog.
+    opened_ns, undecoded_bits, waiting_bits, frames_under_way, work_under_way :
+        of this end's reference frames, see :class:`common.protocol.schedule.Frames`.
     """
 
     def __init__(
@@ -93,12 +93,14 @@ class FrameExchange:
         tracker: QberTracker,
         say: Callable[[BlockMessage], Effect],
         guard: Callable[[Run], Run],
-        queue_bits: Callable[[], int] | None = None,
+        schedule: Schedule | None = None,
     ) -> None:
         self._block_id, self._role, self._settings, self._tracker = block_id, role, settings, tracker
         self._say, self._guard = say, guard
-        self.undecoded_bits = 0
-        self._queue_bits = queue_bits or (lambda: self.undecoded_bits)
+        self._schedule = schedule or Schedule(settings)
+        self.opened_ns = self._schedule.now_ns()
+        self.undecoded_bits = self.waiting_bits = self.frames_under_way = 0
+        self.work_under_way = 0.0
         self._bits = BitAccumulator()
         self._frames: dict[int, Frame] = {}
         self._cut = 0
@@ -106,16 +108,15 @@ class FrameExchange:
         self._begun: Counter[int] = Counter()
         self._decoded: Counter[int] = Counter()
         self._failed: Counter[int] = Counter()
-        self._waiting: deque[Frame] = deque()
-        self._under_way = 0
+        self._waiting: dict[int, deque[Frame]] = {}
         self.closed = False
         self.sifted_bits = 0
-        self.open_frames = 0
+        self.open_bits = 0
 
     # -- events -------------------------------------------------------------------------------------------------------
 
     def add(self, bits: KeyBits) -> list[Effect]:
-        """More sifted bits of the block, in order."""
+        """More sifted bits of the block, in order; what comes of it is for frames of which the peer has spoken."""
         self.sifted_bits += bits.n_bits
         self._bits.append(bits)
         effects: list[Effect] = []
@@ -125,13 +126,24 @@ class FrameExchange:
         return effects
 
     def close(self) -> list[Effect]:
-        """No more bits: the rest becomes a shorter window, or is left out if it is tiny."""
+        """No more bits: the rest becomes a shorter window, or is left out if it is tiny. Now frames may be sent."""
         self.closed = True
         tail = len(self._bits)
-        if tail >= MIN_TAIL_BITS:
-            return self._cut_window(tail)
+        effects = self._cut_window(tail) if tail >= MIN_TAIL_BITS else []
         self._bits.wipe()
-        return []
+        return [*effects, *self._schedule.close(self)]
+
+    def begin(self, most: int) -> list[Effect]:
+        """First messages of up to ``most`` reference frames: of each window one, then two for each that has told its
+        error rate, then all; windows in order, and few at a time."""
+        effects: list[Effect] = []
+        for window in list(self._waiting)[:WINDOWS_AHEAD]:
+            frames = self._waiting[window]
+            while frames and len(effects) < most and self._may_begin(window):
+                effects.append(self._begin(frames.popleft()))
+            if not frames:
+                del self._waiting[window]
+        return effects
 
     def on_syndrome(self, message: Syndrome) -> list[Effect]:
         """A payload of the reference end for one of our frames."""
@@ -155,16 +167,18 @@ class FrameExchange:
             frame.round += 1
             return [self._more(frame, frame.work)]
         self._finish(frame, "decoded" if message.status == STATUS["decoded"] else "failed", message.qber_steps)
-        self._under_way -= 1
+        self.frames_under_way -= 1
+        self.work_under_way -= frame.decoder_work
         self.undecoded_bits -= frame.n_bits
-        return self._send_waiting()
+        self._schedule.ended(frame.decoder_work)
+        return self._schedule.go_on()
 
     # -- what the block asks ------------------------------------------------------------------------------------------
 
     @property
     def complete(self) -> bool:
         """The block is closed and every frame has its result."""
-        return self.closed and not self.open_frames
+        return self.closed and not self.open_bits
 
     def kept(self) -> list[Frame]:
         """Decoded frames in order."""
@@ -208,7 +222,9 @@ class FrameExchange:
         return joined, n_bits
 
     def wipe(self) -> None:
-        """Overwrite all bits."""
+        """Overwrite all bits; no frame begins any more."""
+        self._waiting.clear()
+        self.undecoded_bits = self.waiting_bits = self.frames_under_way = 0
         self._bits.wipe()
         for frame in self._frames.values():
             if frame.bits is not None and frame.bits.flags.writeable:
@@ -227,7 +243,7 @@ class FrameExchange:
         """The frame of that number; new here if neither its bits nor a message came before."""
         if index not in self._frames:
             self._frames[index] = Frame(index, n_bits)
-            self.open_frames += 1
+            self.open_bits += n_bits
         return self._frames[index]
 
     def _cut_window(self, n_bits: int) -> list[Effect]:
@@ -251,43 +267,28 @@ class FrameExchange:
         frame.bits, frame.window = bits, self._windows
         if not self._is_reference(index):
             return self._correct(frame) if frame.early is not None else []
-        self._waiting.append(frame)
+        self._waiting.setdefault(frame.window, deque()).append(frame)
         self.undecoded_bits += n_bits
-        return self._send_waiting()
+        self.waiting_bits += n_bits
+        return []
 
-    def _send_waiting(self) -> list[Effect]:
-        """Begin reference frames: of each window one, then two for each that has told its error rate, then all."""
-        effects: list[Effect] = []
-        while self._waiting and self._under_way < FRAMES_UNDER_WAY:
-            window = self._waiting[0].window
-            known, begun = self._decoded[window], self._begun[window]
-            settled = known > 0 and self._tracker.uncertainty < SETTLED
-            if not settled and begun > 2 * known + self._failed[window]:
-                break
-            self._begun[window] += 1
-            self._under_way += 1
-            effects.append(self._begin(self._waiting.popleft()))
-        return effects
-
-    @property
-    def efficiency(self) -> Efficiency:
-        """What the next reference frame is made for: few bits while the decoder keeps up, little work when it does not.
-
-        The last frames of a large block, for which its key waits, are made to need one message.
-        """
-        wanted = self._settings.efficiency
-        if wanted != "auto":
-            return wanted
-        windows = self._queue_bits() / window_bits(self._settings.frame_length_bits)
-        if self.closed and self._windows > MANY_WINDOWS:
-            return "fast"
-        return "efficient" if windows <= CALM_WINDOWS else "balanced" if windows <= BUSY_WINDOWS else "fast"
+    def _may_begin(self, window: int) -> bool:
+        known, begun = self._decoded[window], self._begun[window]
+        settled = known > 0 and self._tracker.uncertainty < SETTLED
+        return settled or begun <= 2 * known + self._failed[window]
 
     def _begin(self, frame: Frame) -> Effect:
         bits, tracker = frame.bits, self._tracker
         assert bits is not None
         unsure = tracker.uncertainty if self._decoded[frame.window] else tracker.uncertainty_of_next
-        spec = choose_code(tracker.qber, frame.n_bits, self.efficiency, unsure)
+        efficiency = self._schedule.efficiency(self)
+        spec = choose_code(tracker.qber, frame.n_bits, efficiency, unsure)
+        self._schedule.begins()
+        self._begun[frame.window] += 1
+        frame.decoder_work = WORK[efficiency] * frame.n_bits
+        self.frames_under_way += 1
+        self.work_under_way += frame.decoder_work
+        self.waiting_bits -= frame.n_bits
 
         def work() -> tuple[ReferenceFrame, bytes]:
             reference = ReferenceFrame(spec, bits)
@@ -355,13 +356,13 @@ class FrameExchange:
             self._finish(frame, outcome.status, steps)
         said = self._say(FrameResult(self._block_id, frame.index, number, STATUS[outcome.status], steps))
         # With both ends decoding, a frame that we corrected may be what our own wait for.
-        return [said, *self._send_waiting()]
+        return [said, *self._schedule.go_on()]
 
     def _finish(self, frame: Frame, status: str, qber_steps: int) -> None:
         frame.status, spec = status, frame.work.spec if frame.work is not None else None
         (self._decoded if status == "decoded" else self._failed)[frame.window] += 1
         frame.work = None
-        self.open_frames -= 1
+        self.open_bits -= frame.n_bits
         if status == "decoded":
             # Of the number of errors no more is kept, at either end, than these counted bits say: whatever is made of
             # it (a certificate, a status, the next frame's code) then tells nobody anything new.

@@ -15,6 +15,7 @@ import numpy as np
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from numpy.typing import NDArray
 
+from common.config import Reconciliation
 from common.errors import AuthenticationError, HandshakeMismatch, LocalProtocolError, RemoteProtocolError
 from common.keybits import KeyBits
 from common.protocol.block import BlockFacts, settled_facts
@@ -29,6 +30,7 @@ from common.protocol.messages import (
     Reply,
     Request,
 )
+from common.protocol.schedule import Schedule
 from common.protocol.transitions import Role, State, may_refuse, next_state
 
 MAX_REASON_BYTES = 500
@@ -110,11 +112,6 @@ class BlockRecord(Protocol):
     block_id: int
     state: State
 
-    @property
-    def undecoded_bits(self) -> int:
-        """Bits in frames of this end that wait for the peer's decoder."""
-        ...
-
     def wipe(self) -> None:
         """Overwrite all key material."""
         ...
@@ -141,13 +138,20 @@ def pads_name(block_id: int) -> str:
 class LinkSession(ABC):
     """One end of the conversation."""
 
-    def __init__(self, identity: Identity, store: Store, accept_request: Callable[[bytes], bytes]) -> None:
+    def __init__(
+        self,
+        identity: Identity,
+        store: Store,
+        accept_request: Callable[[bytes], bytes],
+        reconciliation: Reconciliation,
+    ) -> None:
         self.identity = identity
         self.role = identity.role
         self.store = store
         self.ready = False
         self.simulated = identity.simulated
         self.now_ns = 0
+        self.schedule = Schedule(reconciliation, lambda: self.now_ns)
         self._accept_request = accept_request
         self._hello_sent = False
         self._peer_hello: dict[str, Any] | None = None
@@ -303,10 +307,6 @@ class LinkSession(ABC):
 
     # -- blocks -------------------------------------------------------------------------------------------------------
 
-    def undecoded_bits(self) -> int:
-        """What waits for the peer's decoder in all open blocks."""
-        return sum(block.undecoded_bits for block in self.open_blocks())
-
     def step(self, block: BlockRecord, message: BlockMessage, *, ours: bool) -> bool:
         """Move a block along the table; False if the message is to be ignored."""
         sender = self.role if ours else self.role.peer
@@ -347,7 +347,8 @@ class LinkSession(ABC):
         block.wipe()
         facts = block.facts(self.now_ns, reason)
 
-        return [Run("store", lambda: self.destroy(block.block_id), lambda _: [BlockDone(facts)])]
+        destroy = Run("store", lambda: self.destroy(block.block_id), lambda _: [BlockDone(facts)])
+        return [destroy, *self.schedule.go_on()]
 
     def keep(
         self, block_id: int, raw: NDArray[np.uint8], refill_bytes: int, record: str, *, authenticated: bool

@@ -3,6 +3,7 @@
 Each end applies the table when it sends a message and when it receives one. A message moves the block only if its
 sender is the one named here; whatever the table does not list is a protocol error. REFUSE is legal from both sides
 until Bob has promised (PREPARED); from then on only Alice may still refuse, and after her COMMIT nobody may.
+Nothing about key bits (SYNDROME, FRAME_RESULT) may be said while light of the block still arrives: it is closed first.
 
     FILLING -> CLOSED -> VERIFYING -> VERIFIED -> PROPOSED -> FIXED -> PREPARED -> DECIDED -> COMMITTED
         \\________\\__________\\___________\\___________\\_______\\_________\\____-> REFUSED
@@ -68,8 +69,6 @@ S = State
 TABLE: dict[tuple[State, type[BlockMessage]], tuple[frozenset[Role], State]] = {
     (S.FILLING, Announce): (B, S.FILLING),
     (S.FILLING, Sift): (A, S.FILLING),
-    (S.FILLING, Syndrome): (EITHER, S.FILLING),
-    (S.FILLING, FrameResult): (EITHER, S.FILLING),
     (S.FILLING, BlockEnd): (B, S.CLOSED),
     (S.FILLING, Refuse): (EITHER, S.REFUSED),
     (S.CLOSED, Sift): (A, S.CLOSED),

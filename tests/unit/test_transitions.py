@@ -48,6 +48,18 @@ def test_bob_promises_only_what_is_fixed() -> None:
     assert m.Fixed.SEALED
 
 
+@pytest.mark.parametrize("sender", list(Role))
+@pytest.mark.parametrize("message", [m.Syndrome(1, 0, 1, 0, 64, 0, 0, b""), m.FrameResult(1, 0, 1, 1, 0)])
+def test_nothing_about_key_bits_is_said_while_light_of_the_block_arrives(
+    message: m.BlockMessage, sender: Role
+) -> None:
+    with pytest.raises(LocalProtocolError, match="filling"):
+        next_state(State.FILLING, message, sender, ours=True)
+    with pytest.raises(RemoteProtocolError, match="filling"):
+        next_state(State.FILLING, message, sender, ours=False)
+    assert next_state(State.CLOSED, message, sender, ours=False) is State.CLOSED
+
+
 def test_wrong_sender_and_wrong_moment_are_told_apart() -> None:
     with pytest.raises(RemoteProtocolError, match=r"PREPARED.*from alice.*proposed"):
         next_state(State.PROPOSED, m.Prepared(1, *DIGESTS), Role.ALICE, ours=False)

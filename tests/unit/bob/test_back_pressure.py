@@ -14,7 +14,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from bob.daemon import MAX_BACKLOG_FRAME_BITS, MOST_BATCHES, MOST_DETECTIONS, Clicks
+from bob.daemon import MOST_BATCHES, MOST_DETECTIONS, MOST_LATE_BITS, MOST_WAITING_BITS, Clicks
 from bob.receiver import Receiver, ReceiverEvent
 from bob.session import MAX_PIECE, join, later, pieces
 from classical_channel.framing import MAX_BODY_BYTES
@@ -30,7 +30,7 @@ from common.protocol.effects import Run
 class Session:
     """Counts what it is given."""
 
-    backlog_blocks = backlog_detections = backlog_frames = filling_detections = 0
+    backlog_blocks = backlog_detections = backlog_bits = late_bits = filling_detections = 0
 
     def __init__(self) -> None:
         self.taken: list[Detections] = []
@@ -68,7 +68,7 @@ def clicks(session: Session, *, can_wait: bool, tmp_path: Any) -> Clicks:
     [
         ("backlog_blocks", 4),
         ("backlog_detections", 1 << 24),
-        ("backlog_frames", 1 + MAX_BACKLOG_FRAME_BITS // (1 << 16)),
+        ("late_bits", 1 + MOST_LATE_BITS),
     ],
 )
 async def test_a_real_tagger_is_read_on_and_blocks_are_shed_whole_and_counted(
@@ -92,7 +92,7 @@ async def test_a_real_tagger_is_read_on_and_blocks_are_shed_whole_and_counted(
     assert thread.blocks_shed == 1
 
 
-@pytest.mark.parametrize("backlog", ["backlog_blocks", "backlog_detections", "backlog_frames"])
+@pytest.mark.parametrize("backlog", ["backlog_blocks", "backlog_detections", "late_bits"])
 async def test_a_block_that_fills_is_finished_by_a_slow_decoder_and_given_up_by_a_slow_channel(
     backlog: str, tmp_path: Any
 ) -> None:
@@ -111,6 +111,15 @@ async def test_a_block_that_fills_is_finished_by_a_slow_decoder_and_given_up_by_
     thread._arrived([batch], [])
     assert len(session.taken) == 1
     assert len(session.voided) == 2
+
+
+async def test_a_real_tagger_fills_a_block_while_the_one_before_is_corrected(tmp_path: Any) -> None:
+    session = Session()
+    thread = clicks(session, can_wait=False, tmp_path=tmp_path)
+    session.backlog_bits, session.late_bits = 80_000_000, 0
+    batch = detections([PREAMBLE_SLOTS + 1], PREAMBLE_SLOTS + 9)
+    thread._arrived([batch], [])
+    assert (session.taken, thread.blocks_shed) == ([batch], 0)
 
 
 async def test_tags_that_the_tagger_lost_are_counted_also_without_a_lock(tmp_path: Any) -> None:
@@ -151,11 +160,11 @@ async def test_an_event_loop_that_stands_still_does_not_gather_batches(tmp_path:
 async def test_a_tagger_that_can_wait_loses_nothing_and_is_kept_waiting(tmp_path: Any) -> None:
     session = Session()
     thread = clicks(session, can_wait=True, tmp_path=tmp_path)
-    session.backlog_frames = 1000
+    session.backlog_bits = 1 + MOST_WAITING_BITS
     thread._arrived([detections([PREAMBLE_SLOTS + 1], PREAMBLE_SLOTS + 9)], [])
     assert len(session.taken) == 1
     assert not thread._room.is_set()
-    session.backlog_frames = 0
+    session.backlog_bits = 0
     thread.look_for_room()
     assert thread._room.is_set()
     assert thread.blocks_shed == 0
@@ -173,12 +182,12 @@ async def test_room_is_seen_at_the_step_that_makes_it(tmp_path: Any) -> None:
     thread = clicks(session, can_wait=True, tmp_path=tmp_path)
     shell = Shell(session, None, None, None, None, Lanes(), print, print)  # type: ignore[arg-type]
     shell.after_effects.append(thread.look_for_room)
-    session.backlog_frames = 1000
+    session.backlog_bits = 1 + MOST_WAITING_BITS
     shell.act(list)
     assert not thread._room.is_set()
 
     def decoded(_: None) -> list[Any]:
-        session.backlog_frames = 0
+        session.backlog_bits = 0
         return []
 
     shell.act(lambda: [Run("frames", lambda: None, decoded)])

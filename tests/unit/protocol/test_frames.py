@@ -13,7 +13,7 @@ from common.keybits import KeyBits
 from common.postprocessing.interleaving import window_bits
 from common.postprocessing.reconciliation import QberTracker
 from common.protocol.effects import Run, Send
-from common.protocol.frames import MANY_WINDOWS, FrameExchange
+from common.protocol.frames import WINDOWS_AHEAD, FrameExchange
 from common.protocol.messages import FrameResult, Syndrome, decode
 from common.protocol.transitions import Role
 
@@ -117,27 +117,15 @@ def test_a_rate_that_jumps_from_block_to_block_is_caught_by_one_frame(rng: np.ra
         assert trackers[Role.ALICE].qber == pytest.approx(qber, rel=0.2)
 
 
-@pytest.mark.parametrize(("windows", "expected"), [(1.0, "efficient"), (1.4, "balanced"), (2.0, "fast")])
-def test_frames_are_made_for_less_work_the_more_of_them_wait(windows: float, expected: str) -> None:
-    def exchange(wanted: str) -> FrameExchange:
-        sections = Reconciliation(efficiency=wanted)  # type: ignore[arg-type]
-        queue = round(windows * window_bits(sections.frame_length_bits))
-        return FrameExchange(1, Role.ALICE, sections, QberTracker(0.02), Send, lambda run: run, lambda: queue)
-
-    assert exchange("auto").efficiency == expected
-    assert exchange("balanced").efficiency == "balanced"
-
-
-def test_the_last_frames_of_a_large_block_are_made_for_one_message(rng: np.random.Generator) -> None:
-    sections = Reconciliation(frame_length_bits=1 << 18)
-    end = FrameExchange(1, Role.ALICE, sections, QberTracker(0.02), Send, lambda run: run)
-    for windows in (MANY_WINDOWS, 1):
-        bits = window_bits(1 << 18) * windows
-        end.add(KeyBits(rng.integers(0, 256, bits // 8, dtype=np.uint8), bits))
-        end.undecoded_bits = 0
-        assert end.efficiency == "efficient"
-    end.close()
-    assert end.efficiency == "fast"
+def test_nothing_is_sent_before_the_block_is_closed(rng: np.random.Generator) -> None:
+    settings = Reconciliation(frame_length_bits=1 << 14)
+    end = FrameExchange(1, Role.ALICE, settings, QberTracker(0.02), Send, lambda run: run)
+    n_bits = 8 * window_bits(1 << 14)
+    assert end.add(KeyBits(rng.integers(0, 256, n_bits // 8, dtype=np.uint8), n_bits)) == []
+    assert end.open_bits == end.waiting_bits == n_bits
+    assert len(end.close()) == WINDOWS_AHEAD, "of few windows the first frame each, not of all"
+    end.wipe()
+    assert end.begin(64) == []
 
 
 def test_a_silent_decoder_is_seen_in_the_undecoded_bits(rng: np.random.Generator) -> None:
@@ -149,3 +137,5 @@ def test_a_silent_decoder_is_seen_in_the_undecoded_bits(rng: np.random.Generator
     end.add(KeyBits(np.packbits(alice, bitorder="little"), alice.size))
     end.close()
     assert end.undecoded_bits == alice.size
+    end.wipe()
+    assert end.undecoded_bits == 0

@@ -1,4 +1,4 @@
-"""What a block keeps in memory while it fills: sifted bits, packed, and nothing else that grows with its detections."""
+"""What a block keeps in memory until it is corrected: sifted bits, packed, nothing else that grows with detections."""
 
 from __future__ import annotations
 
@@ -18,8 +18,9 @@ from common.postprocessing import estimation, interleaving
 from common.postprocessing.reconciliation import QberTracker
 from common.protocol.block import Block
 from common.protocol.effects import Run, Send
-from common.protocol.frames import FRAMES_UNDER_WAY, QBER_STEP, STATUS, FrameExchange
+from common.protocol.frames import QBER_STEP, STATUS, FrameExchange
 from common.protocol.messages import FrameResult, Syndrome
+from common.protocol.schedule import FRAMES_UNDER_WAY
 from common.protocol.transitions import Role
 from tests.property import test_protocol
 from tests.unit.protocol.test_frames import pair, run_block
@@ -91,10 +92,11 @@ def test_frames_that_wait_for_the_decoder_keep_their_bits_and_a_bounded_number_o
 
     for _ in range(16):
         carry(end.add(KeyBits(rng.integers(0, 256, n_bits // 128, dtype=np.uint8), n_bits // 16)))
+    carry(end.close())
     told = sent[0]  # Bob tells the error rate once, and then is silent
     carry(end.on_result(FrameResult(1, told.frame, 1, STATUS["decoded"], round(0.02 / QBER_STEP))))
     assert len(sent) == FRAMES_UNDER_WAY + 1
-    assert end.open_frames == n_bits // length - 1
+    assert end.open_bits == n_bits - length
     # The checks of a frame are at most half its length, and are kept until its result comes.
     assert held_bytes(end) <= PACKED * (n_bits + FRAMES_UNDER_WAY * length // 2) + ROOM
 
@@ -115,7 +117,7 @@ def test_both_ends_hold_little_more_than_the_sifted_bits_of_an_open_block(monkey
     for end, before, after in zip(ends, *held, strict=True):
         (block,) = end.session.open_blocks()
         assert block.detections > 290_000
-        assert block.frames.kept_bits > 0.3 * block.detections
+        assert block.frames.open_bits > 0.3 * block.detections
         # A third of the detections is sifted; one that waits for its reply has 10 bytes.
         assert after - before <= 0.4 * PACKED * 200_000 + (1 << 15)
 
