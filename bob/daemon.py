@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 import os
 import threading
 from collections.abc import Callable
@@ -25,6 +26,7 @@ from hardware.interfaces import PolarisationController, TimeTagger
 from hardware.registry import open_device
 from hardware.slow_control import SlowControl, identities
 
+log = logging.getLogger("qkd.bob")
 READ_TIMEOUT_S = 0.2
 MAX_BACKLOG_BLOCKS = 3
 MAX_BACKLOG_CHUNKS = 24
@@ -34,6 +36,11 @@ MOST_LATE_BITS = 1 << 22
 """Of blocks that should have been corrected while the last one filled: beyond, a real tagger begins no other."""
 MOST_BATCHES, LOOP_POLL_S = 64, 0.01
 """Batches that the event loop has not taken: beyond, it stands still; a real tagger then tells of the loss."""
+REMEMBERED = {
+    "recovery": "a detector is still blind {gap_ns} ns after its click, beyond the dead time",
+    "afterpulses": "a detector clicks again by itself {gap_ns} ns after its click, beyond the dead time",
+}
+"""What the slots alone would tell of the bits, by the receiver's event."""
 MOST_DETECTIONS = 1 << 24
 """Announced detections without an answer, 10 bytes each: above, the open block of a real tagger is shed."""
 
@@ -76,6 +83,7 @@ class Clicks(threading.Thread):
         self._posted = self._taken = 0
         self._can_wait = bool(getattr(tagger, "can_wait", tagger.info.simulated))
         self._max_backlog = MAX_BACKLOG_CHUNKS * config.blocks.chunk_detections
+        self._clock_rate_hz = config.link.clock_rate_hz
         self._last_slot = 0
         self._shedding = False
         self.blocks_shed = 0
@@ -160,9 +168,20 @@ class Clicks(threading.Thread):
     def _on_event(self, event: ReceiverEvent) -> None:
         if event.kind == "locked" and self.steering is not None:
             self.steering.restarted(event.from_slot)
-        if event.kind in ("slip", "overflow"):
-            reason = f"{event.kind} of the time tags in slots {event.from_slot}..{event.to_slot}"
-            self._node.shell.act(lambda: self._session.void(event.from_slot, event.to_slot, reason, now_ns()))
+        if event.kind == "regular":
+            self._node.board.alarm("dead time", None)
+        elif event.kind in REMEMBERED:
+            gap_ns = round(event.gap_slots / self._clock_rate_hz * 1e9)
+            reason = REMEMBERED[event.kind].format(gap_ns=gap_ns)
+            if "dead time" not in self._node.board.alarms:
+                log.error("%s", reason)
+            self._node.board.alarm("dead time", f"{reason}: longer receiver.dead_time_ps (`qkd doctor --hardware`)")
+            self._void(event, reason)
+        elif event.kind in ("slip", "overflow"):
+            self._void(event, f"{event.kind} of the time tags in slots {event.from_slot}..{event.to_slot}")
+
+    def _void(self, event: ReceiverEvent, reason: str) -> None:
+        self._node.shell.act(lambda: self._session.void(event.from_slot, event.to_slot, reason, now_ns()))
 
     def _sheds(self) -> bool:
         begun = self._session.filling_detections > 0
@@ -180,6 +199,15 @@ class Clicks(threading.Thread):
         """Let a tagger that waits go on; called after every step of the session."""
         if self._taken >= self._posted and not (self._room.is_set() or self._behind()):
             self._room.set()
+
+
+def require_dead_time(config: Config, simulated: bool) -> None:
+    """Refuse real detectors of which nobody has said for how long they are blind."""
+    if config.receiver.dead_time_ps is None and not simulated:
+        raise ConfigurationError(
+            "receiver.dead_time_ps is not given, and the time tagger is real",
+            remedy="Measure it: `qkd doctor --hardware` with this configuration prints the line to write.",
+        )
 
 
 def make_steering(
@@ -205,6 +233,7 @@ async def run(config: Config, options: Options) -> None:
         node.defer(link.transport.close, on_loop=True)
         tagger = open_device("time_tagger", config.devices["time_tagger"], config)
         node.defer(tagger.close)
+        require_dead_time(config, tagger.info.simulated)
         slow = SlowControl.open(config)
         node.defer(slow.close)
         recorder, who = node.recorder, identity(config, tagger.info.simulated or slow.simulated)

@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 
 from bob.alignment import PreambleCheck, SlotSearch
 from bob.gating import CrossBasisPolicy, Gate, GateCounts, Gated, RandomBits
+from bob.intervals import IntervalWatch
 from bob.selection import NO_CLICKS, WINDOW_S, FarClicks, Selection, SelectionCounts
 from bob.session import join
 from bob.synchronisation import SIGNIFICANT_POWER, ClockTracker, FrequencySearch, light_power
@@ -27,7 +28,7 @@ from common.preamble import EPOCH_SLOTS, PREAMBLE_SLOTS
 from common.units import PS_PER_S
 
 State = Literal["searching-frequency", "searching-slot", "locked", "lost"]
-EventKind = Literal["locked", "lost", "slip", "overflow"]
+EventKind = Literal["locked", "lost", "slip", "overflow", "recovery", "afterpulses", "regular"]
 
 MEASURE_PS = 20_000_000_000
 """The clock is corrected this often while there is light enough,"""
@@ -46,11 +47,14 @@ class ReceiverEvent:
     ``lost``: detections ended before ``to_slot``; they were last confirmed at ``from_slot``.
     ``slip``: the slot numbers of the range were wrong: every block that holds detections of it is void.
     ``overflow``: the tagger lost tags in the range: the block is void.
+    ``recovery``, ``afterpulses``: detectors remember for ``gap_slots`` or more, beyond the dead time: every block with
+    detections of the range is void, which reaches beyond the present. ``regular``: no longer.
     """
 
     kind: EventKind
     from_slot: int
     to_slot: int
+    gap_slots: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -131,6 +135,7 @@ class Receiver:
         self._slot_search: SlotSearch | None = None
         self._clock: ClockTracker | None = None
         self._check = PreambleCheck()
+        self._intervals = IntervalWatch()
         self._preamble: list[tuple[NDArray[np.int64], Bytes8]] = []
         self._preamble_whole = False
         self._next_slot = 0
@@ -151,6 +156,7 @@ class Receiver:
     def configured(cls, config: Config, random_bits: RandomBits) -> Receiver:
         """As Bob's configuration wants it."""
         link, wanted = config.link, config.receiver.model_dump()
+        wanted["dead_time_ps"] = config.receiver.dead_time_ps or 0
         cross_basis = config.detectors.cross_basis
         return cls(link.clock_rate_hz, random_bits, p_z=link.p_z_bob, cross_basis=cross_basis, **wanted)
 
@@ -302,6 +308,9 @@ class Receiver:
     def _collect(self, from_slot: int, gated: Gated, far: FarClicks) -> None:
         if self._doubtful is None:
             self._doubtful = _Batch(self._sure_slot)
+        found = self._intervals.add(gated.slots, gated.masks, from_slot, self._next_slot)
+        if found is not None:
+            self._events.append(ReceiverEvent(found.verdict, found.from_slot, found.to_slot, found.gap_slots))
         detections = self._gate.resolve(gated, from_slot, self._next_slot)
         self._doubtful.take(_Batch(from_slot, [detections], [far]))
 
@@ -355,6 +364,7 @@ class Receiver:
         self._next_slot += offset
         self._sure_slot = self._next_slot
         self._gate.renumber(self._next_slot - 1)
+        self._intervals.restart()
 
     def _check_preamble(self, from_slot: int, slots: NDArray[np.int64], bits: Bytes8, done: list[Detections]) -> None:
         """Gather the clicks of a preamble and, at its end, ask whether the slot numbers are right."""

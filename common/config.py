@@ -227,8 +227,9 @@ class Receiver(Section):
 
     gate_ps: float = Field(3420.0, gt=0.0)
     """Full width of the gate around the light."""
-    dead_time_ps: int = Field(0, ge=0)
-    """Blanks all four detectors after any click: at least the longest recovery time of a single detector."""
+    dead_time_ps: int | None = Field(None, ge=0)
+    """Blanks all four detectors after any click: at least the longest recovery time of a single detector. Must be given
+    with a real tagger (`qkd doctor --hardware` measures it); 0 where it is not, with a simulated one."""
     channel_skew_ps: tuple[int, int, int, int] = (0, 0, 0, 0)
     """How much later than the others each logical channel reports (H, V, R, L)."""
     selection: SelectionRule = "off"

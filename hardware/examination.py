@@ -187,7 +187,7 @@ def _rates(found: Examination, role: str, tags: TimeTags) -> None:
     found.measured["count_rates_cps"] = [float(rate) for rate in rates]
     text = ", ".join(f"{name} {rate:.4g}" for name, rate in zip(DETECTORS, rates, strict=True)) + " counts/s"
     dead = [name for name, count in zip(DETECTORS, counts, strict=True) if not count]
-    blind = rates * found.config.receiver.dead_time_ps / PS_PER_S
+    blind = rates * (found.config.receiver.dead_time_ps or 0) / PS_PER_S
     crowded = [name for name, part in zip(DETECTORS, blind, strict=True) if part > SATURATED]
     if dead:
         remedy = (

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from fractions import Fraction
+from itertools import pairwise
 
 
 def correct_skew(times_ps: Sequence[int], channels: Sequence[int], skew_ps: Sequence[int]) -> list[tuple[int, int]]:
@@ -40,6 +41,27 @@ def gate(
         else:
             entries.append((origin_slot + nearest, {channel}))
     return entries, outside, blanked
+
+
+def intervals(entries: Sequence[tuple[int, set[int]]], bins: int) -> list[tuple[int, Fraction, Fraction]]:
+    """(pairs, same detector less its mean, variance) by the bit length of half the gap, capped."""
+    single = [(slot, *detectors) if len(detectors) == 1 else None for slot, detectors in entries]
+    out = [(0, Fraction(0), Fraction(0)) for _ in range(bins)]
+    for basis in (0, 1):
+        own = [click[1] % 2 for click in single if click is not None and click[1] // 2 == basis]
+        n = len(own)
+        if n < 2:
+            continue
+        chance = Fraction(sum(own.count(bit) * (own.count(bit) - 1) for bit in (0, 1)), n * (n - 1))
+        shares = [Fraction(own.count(bit), n) for bit in (0, 1)]
+        again = sum(p**2 for p in shares)
+        spread = again * (1 - again) + 2 * (sum(p**3 for p in shares) - again**2)
+        for one, two in pairwise(single):
+            if one is not None and two is not None and one[1] // 2 == two[1] // 2 == basis:
+                at = min(((two[0] - one[0]) // 2).bit_length(), bins - 1)
+                n_pairs, excess, variance = out[at]
+                out[at] = (n_pairs + 1, excess + (one[1] == two[1]) - chance, variance + spread)
+    return out
 
 
 def resolve(

@@ -37,6 +37,13 @@ BASIS_OF_MASK = np.array([mask > 2 for mask in range(16)], dtype=np.uint8)
 BIT_OF_MASK = np.array([mask & 0b1010 > 0 for mask in range(16)], dtype=np.uint8)
 """Basis and bit of a mask with one detector (with several, the rule decides)."""
 
+GAP_BINS = 16
+"""Of intervals between detections, by powers of two: bin b holds 2^b .. 2^(b+1) - 1 slots, the last all longer ones."""
+PAIRS = 0
+EXCESS = 1
+VARIANCE = 2
+INTERVAL_ROWS = 3
+
 RULE_DISCARD = 0
 RULE_RANDOM = 1
 
@@ -155,6 +162,54 @@ def gate(
     moments[SUM_OFFSET_SQUARED] += sum_d2
     moments[SUM_POSITION] += sum_x
     return np.int64(count), multiple
+
+
+@njit(cache=True, nogil=True)
+def intervals(slots: Int64s, masks: Bytes8, most: int, out: Floats) -> None:  # pragma: no cover - compiled
+    """How much more often than by chance a detector clicks again, by the number of slots since it clicked.
+
+    Model: detectors that have recovered do not remember. Of two consecutive detections in one basis, the second is then
+    in the same detector as the first with probability s = p^2 + (1 - p)^2, whatever the gap; c (c - 1) / (n (n - 1)),
+    summed over the two detectors with c of n detections, has just this mean. Both detectors of a pair are compared,
+    never two bases: their ratio may follow the light's brightness, and the basis is public anyway.
+
+    Parameters
+    ----------
+    slots : *(n,) int64*; masks : *(n,) uint8*, from :func:`gate`; the first ``most`` are looked at.
+    out : *(INTERVAL_ROWS, GAP_BINS) float64*, grows: pairs, same detector less its mean, its variance (at most).
+    """
+    pairs, same = np.zeros((2, GAP_BINS), np.int64), np.zeros((2, GAP_BINS), np.int64)
+    clicks = np.zeros((2, 2), np.int64)
+    last, last_slot = np.uint8(0), np.int64(0)
+    for i in range(min(slots.size, most)):
+        mask = masks[i]
+        if MULTIPLE[mask]:
+            last = np.uint8(0)
+            continue
+        basis = BASIS_OF_MASK[mask]
+        clicks[basis, BIT_OF_MASK[mask]] += 1
+        if last > 0 and BASIS_OF_MASK[last] == basis:
+            gap = (slots[i] - last_slot) >> 1
+            bin_ = 0
+            while gap > 0 and bin_ < GAP_BINS - 1:
+                gap >>= 1
+                bin_ += 1
+            pairs[basis, bin_] += 1
+            same[basis, bin_] += mask == last
+        last, last_slot = mask, slots[i]
+    for basis in range(2):
+        zero, one = clicks[basis, 0], clicks[basis, 1]
+        n = zero + one
+        if n < 2:
+            continue
+        chance = np.float64(zero * (zero - 1) + one * (one - 1)) / np.float64(n * (n - 1))
+        p = np.float64(zero) / np.float64(n)
+        again = p * p + (1.0 - p) * (1.0 - p)
+        spread = again * (1.0 - again) + 2.0 * (p * p * p + (1.0 - p) * (1.0 - p) * (1.0 - p) - again * again)
+        for bin_ in range(GAP_BINS):
+            out[PAIRS, bin_] += pairs[basis, bin_]
+            out[EXCESS, bin_] += same[basis, bin_] - pairs[basis, bin_] * chance
+            out[VARIANCE, bin_] += pairs[basis, bin_] * spread
 
 
 @njit(cache=True, nogil=True)
