@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import threading
-
-import numpy as np
-from numpy.typing import NDArray
+from functools import partial
 
 from alice.session import AliceSession
 from alice.transmitter import SymbolRing, Transmitter
@@ -13,23 +11,12 @@ from classical_channel.link import open_link
 from common.config import Config
 from common.node.node import Node, Options, identity
 from hardware.interfaces import Modulator, RandomSource
+from hardware.randomness import LockedRandom, open_random_source
 from hardware.registry import open_device
 from hardware.slow_control import SlowControl, identities
 
 BATCH_SLOTS = 1 << 20
 REFILL_STEP_BYTES = 1 << 10
-
-
-class LockedRandom:
-    """One random source for several threads: every byte goes to exactly one of them."""
-
-    def __init__(self, source: RandomSource) -> None:
-        self._source, self._lock = source, threading.Lock()
-
-    def read(self, n_bytes: int) -> NDArray[np.uint8]:
-        """*(n_bytes,) uint8* fresh random bytes."""
-        with self._lock:
-            return self._source.read(n_bytes)
 
 
 class Light(threading.Thread):
@@ -83,7 +70,8 @@ async def run(config: Config, options: Options) -> None:
     async with Node.open(config, options) as node:
         link = open_link(config, node.store, node.channel_refused)
         node.defer(link.transport.close, on_loop=True)
-        source = open_device("random_source", config.devices["random_source"], config)
+        watched = open_random_source(config, partial(node.alarm_from_thread, "random source"))
+        source: RandomSource = watched
         node.defer(source.close)
         modulator = open_device("modulator", config.devices["modulator"], config)
         node.defer(modulator.close)
@@ -112,7 +100,8 @@ async def run(config: Config, options: Options) -> None:
             return -(-link.pool.missing_bits // 8 // REFILL_STEP_BYTES) * 2 * REFILL_STEP_BYTES
 
         simulated = source.info.simulated or modulator.info.simulated or slow.simulated
-        who = identity(config, simulated)
+        drawn = source.info.as_randomness()
+        who = identity(config, simulated, {"symbols": drawn, "seeds": drawn})
         recorder.begin(who, link.instance, source.info, modulator.info)
         session = recorder.session(
             AliceSession(
@@ -132,6 +121,7 @@ async def run(config: Config, options: Options) -> None:
                 "slots_sent": light.slots_sent,
                 "slots_dropped": light.slots_dropped,
                 "random_bits_used": transmitter.random_bits_used,
+                "random_source": f"{drawn.grade}: {drawn.source}; health tests on its {watched.tested}",
                 "symbols_kept": ring.to_slot - ring.from_slot,
             }
 

@@ -194,6 +194,7 @@ class AliceSession(LinkSession):
             self._guard,
             self.now_ns,
             self.schedule,
+            self.randomness,
         )
         self._blocks[block_id] = block
         return block

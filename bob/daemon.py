@@ -4,12 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import logging
-import os
 import threading
 from collections.abc import Callable
-
-import numpy as np
-from numpy.typing import NDArray
+from functools import partial
 
 from bob.polarisation import Feedback
 from bob.receiver import Receiver, ReceiverEvent
@@ -23,6 +20,7 @@ from common.node.node import Node, Options, identity
 from common.node.runtime import now_ns
 from common.units import PS_PER_S
 from hardware.interfaces import PolarisationController, TimeTagger
+from hardware.randomness import Ahead, LockedRandom, open_random_source
 from hardware.registry import open_device
 from hardware.slow_control import SlowControl, identities
 
@@ -45,14 +43,8 @@ MOST_DETECTIONS = 1 << 24
 """Announced detections without an answer, 10 bytes each: above, the open block of a real tagger is shed."""
 
 
-def random_bytes(n: int) -> NDArray[np.uint8]:
-    """*(n,) uint8* for nonces, from the operating system: they must not be foreseen, and are public once sent."""
-    return np.frombuffer(os.urandom(n), dtype=np.uint8)
-
-
-def random_bits(n: int) -> NDArray[np.uint8]:
-    """*(n,) uint8* fair bits for double clicks, from the operating system."""
-    return random_bytes(n) & np.uint8(1)
+NONCES_AHEAD_BYTES = 1 << 13
+"""Of the session on the event loop, which must not wait for a random source: 512 announcements."""
 
 
 class Clicks(threading.Thread):
@@ -236,14 +228,20 @@ async def run(config: Config, options: Options) -> None:
         require_dead_time(config, tagger.info.simulated)
         slow = SlowControl.open(config)
         node.defer(slow.close)
-        recorder, who = node.recorder, identity(config, tagger.info.simulated or slow.simulated)
+        source = open_random_source(config, partial(node.alarm_from_thread, "random source"))
+        node.defer(source.close)
+        random, drawn = LockedRandom(source), source.info.as_randomness()
+        simulated = tagger.info.simulated or slow.simulated or source.info.simulated
+        recorder, who = node.recorder, identity(config, simulated, {"coins": drawn})
         recorder.begin(who, link.instance, tagger.info)
         accept_request = recorder.requests(node.accept_request)
-        nonces = recorder.random(random_bytes)
+        ahead = Ahead(random.read, node.fail_from_thread, NONCES_AHEAD_BYTES)
+        node.before_close(ahead.close)
+        nonces = recorder.random(ahead.take)
         session = recorder.session(
             BobSession(config, who, recorder.store(node.store), link.instance, nonces, accept_request)
         )
-        receiver = recorder.receiver(Receiver.configured(config, recorder.coins(random_bits)))
+        receiver = recorder.receiver(Receiver.configured(config, recorder.coins(random.bits)))
 
         def details() -> dict[str, object]:
             status = receiver.status()
@@ -262,6 +260,7 @@ async def run(config: Config, options: Options) -> None:
                 "polarisation": "off" if clicks.steering is None else clicks.steering.state,
                 "backlog_bits": session.backlog_bits,
                 "overflows": clicks.overflows,
+                "random_source": f"{drawn.grade}: {drawn.source}; health tests on its {source.tested}",
                 **getattr(tagger, "counters", {}),
             }
 

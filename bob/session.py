@@ -285,6 +285,7 @@ class BobSession(LinkSession):
             self._guard,
             self.now_ns,
             self.schedule,
+            self.randomness,
         ).begin()
         self._filling = self._blocks[block_id] = block
         self.blocks_opened += 1

@@ -13,6 +13,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_valida
 
 from common.calibration import with_calibration
 from common.errors import ConfigurationError
+from common.randomness import RandomnessClass
 
 ProtocolName = Literal["three-state", "bb84", "decoy-bb84"]
 SelectionRule = Literal["off", "transmittance"]
@@ -102,6 +103,10 @@ class Security(Section):
     eps_auth: float = Field(1e-15, gt=0.0, lt=1.0)
     tails: Literal["chernoff", "exact", "anytime"] = "chernoff"
     """Form of the tail bounds: closed form, the tighter binomial tail, or one that holds wherever a block ends."""
+    randomness: RandomnessClass = "physical"
+    """Class that every random source of the link must have at least (symbols, seeds, coins, start secret): with real
+    devices a weaker one is refused. `computational` accepts keys that are secret only as long as nobody predicts the
+    generators that their certificate names."""
 
 
 class Reconciliation(Section):
@@ -131,6 +136,10 @@ class Channel(Section):
     endpoint: str = "tcp://127.0.0.1:47600"
     """Alice binds it, Bob connects to it."""
     link_secret_file: Path = Path("secrets/link.key")
+    link_secret_class: RandomnessClass = "computational"
+    """Class of the randomness that the start secret was made from; `qkd init` takes the operating system's."""
+    link_secret_origin: str = Field("the operating system's generator (qkd init)", min_length=3, max_length=200)
+    """What it was made with: shown in every certificate."""
     curve_secret_file: Path = Path("secrets/curve.key")
     peer_curve_public_file: Path = Path("secrets/peer.pub")
     heartbeat_s: float = Field(1.0, gt=0.01)
@@ -299,6 +308,11 @@ class Config(Section):
                 "reconciliation.decoding_side must be 'bob': where Alice corrects, syndromes speak of Bob's string,"
                 " whose randomness rests on a model of his receiver that the proof does not contain"
             )
+        stated = "link_secret_origin" in self.channel.model_fields_set
+        if self.channel.link_secret_class != "computational" and not stated:
+            raise ValueError("channel.link_secret_origin must say what made a link secret of a better class")
+        if not self.channel.link_secret_origin.isprintable():
+            raise ValueError("channel.link_secret_origin must be printable")
         if self.link.protocol == "decoy-bb84":
             self.link.check_intensities()
             if self.receiver.selection != "off":

@@ -14,11 +14,11 @@ from typing import Any
 import numpy as np
 
 from common.cli.doctor_bench import DETECTORS, Examination
-from common.config import Config
 from common.datatypes import TimeTags
 from common.errors import AnotherDeviceError, DeviceError, QkdError
 from common.units import PS_PER_S
 from hardware.interfaces import RandomSource, TimeTagger
+from hardware.randomness import TestedRandom, drawn_bytes_per_s
 from hardware.registry import open_device
 
 READ_TIMEOUT_S = 0.2
@@ -125,7 +125,9 @@ def _bias(found: Examination, role: str, device: Any) -> None:
 
 
 def _random(found: Examination, role: str, source: RandomSource) -> None:
-    """Rate, and that the bits are alive; the few bytes drawn for it are thrown away."""
+    """Class, rate, and that the bits are alive; the few bytes drawn for it are thrown away."""
+    needed_bps = 8.0 * drawn_bytes_per_s(found.config)
+    source, grade = TestedRandom(source, needed_bps / 8.0), source.info.as_randomness().grade
     size, taken_s = RANDOM_STEP_BYTES, 0.0
     while True:
         start_s = time.perf_counter()
@@ -139,17 +141,13 @@ def _random(found: Examination, role: str, source: RandomSource) -> None:
     if data.size != size or abs(2 * ones - bits) > RANDOM_SIGMA * math.sqrt(bits):
         found.to_fix("reading", role, f"{ones} of {bits} bits are 1", "Do not use this source: look for its fault.")
         return
-    rate_bps, needed_bps = bits / max(taken_s, 1e-9), _bits_a_slot(found.config) * found.config.link.clock_rate_hz
-    text = f"{rate_bps / 1e6:.4g} Mbit/s, {needed_bps / 1e6:.4g} are needed at this slot rate"
+    rate_bps = bits / max(taken_s, 1e-9)
+    text = f"{grade} randomness, {rate_bps / 1e6:.4g} Mbit/s, {needed_bps / 1e6:.4g} are needed at this slot rate"
     if rate_bps >= needed_bps:
         found.good("reading", role, text)
     else:
         remedy = 'Set transmitter.random_bits = "scarce", take a faster source, or expand it with drbg-expansion.'
         found.to_fix("reading", role, text, remedy)
-
-
-def _bits_a_slot(config: Config) -> float:
-    return 8.3 if config.transmitter.random_bits == "plentiful" else 1.5
 
 
 # -- time tags --------------------------------------------------------------------------------------------------------

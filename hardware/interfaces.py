@@ -20,6 +20,7 @@ from numpy.typing import NDArray
 
 from common.datatypes import Symbols, TimeTags
 from common.errors import DeviceError
+from common.randomness import MAX_SOURCE_CHARACTERS, Randomness, RandomnessClass
 
 #: Serial numbers of wire-level twins start so: a driver that reads one marks its device as simulated.
 TWIN_SERIAL = "TWIN"
@@ -31,13 +32,23 @@ NONE_HELD = 1 << 62
 
 @dataclass(frozen=True, slots=True)
 class DeviceInfo:
-    """Who a device is. ``simulated`` marks twins, replays and software randomness: their keys are not for use."""
+    """Who a device is. ``simulated`` marks twins, replays and software randomness: their keys are not for use.
+
+    ``randomness`` is the class of a random source; one whose driver states none counts as computational.
+    """
 
     kind: str
     model: str
     serial: str = ""
     firmware: str = ""
     simulated: bool = False
+    randomness: RandomnessClass | None = None
+
+    def as_randomness(self) -> Randomness:
+        """Class and identity of a random source, as the handshake says them."""
+        name = " ".join(word for word in (self.model, self.serial) if word)
+        text = "".join(letter if letter.isprintable() else "?" for letter in name + " (simulated)" * self.simulated)
+        return Randomness(self.randomness or "computational", text[:MAX_SOURCE_CHARACTERS] or "unnamed")
 
 
 class Device(Protocol):
@@ -54,10 +65,15 @@ class Device(Protocol):
 
 
 class RandomSource(Device, Protocol):
-    """True random bits, each handed out once."""
+    """Random bits, each handed out once; ``info.randomness`` says of which class they are.
+
+    Health tests are no driver's business: `hardware/randomness.py` applies them to every source. A driver that can
+    read the noise before any conditioning has ``raw_noise()``, *(n,) uint8* samples behind the bytes handed out since
+    its last call, and ``raw_entropy_bits``, their min-entropy a byte: the tests then see both.
+    """
 
     def read(self, n_bytes: int) -> NDArray[np.uint8]:
-        """*(n_bytes,) uint8* fresh random bytes; blocks until they are there; raises on a health-test alarm."""
+        """*(n_bytes,) uint8* fresh random bytes; blocks until they are there."""
         ...
 
 

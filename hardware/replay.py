@@ -146,7 +146,9 @@ class ReplayRandomSource:
 
     def __init__(self, parameters: dict[str, Any], config: Config) -> None:
         given = parse_parameters(RandomParameters, parameters, "replay-random-source")
-        self.info = DeviceInfo("random source", f"replay of {given.path.name}", simulated=True)
+        self.info = DeviceInfo(
+            "random source", f"replay of {given.path.name}", simulated=True, randomness="computational"
+        )
         self._pieces: Iterator[bytes] = (
             one.raw for one in _records(given.path, given.key_file, config) if one.kind == "source"
         )

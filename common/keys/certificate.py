@@ -82,9 +82,15 @@ def certificate(
     amplification: Amplification,
     bits_earned: int,
     transcript: Transcript,
+    randomness: Mapping[str, Mapping[str, Mapping[str, str]]],
     signer: Ed25519PrivateKey | None,
 ) -> str:
-    """The signed document; without a signer it says so and is not valid."""
+    """The signed document; without a signer it says so and is not valid.
+
+    Parameters
+    ----------
+    randomness : role -> use -> `class` and `source` of its random numbers, as each end said in the handshake.
+    """
     body: dict[str, Any] = {
         "format": FORMAT,
         "version": VERSION,
@@ -94,6 +100,7 @@ def certificate(
         "amplification": asdict(amplification),
         "authentication": authentication(amplification.secret_bits, bits_earned),
         "transcript": asdict(transcript),
+        "randomness": randomness,
         "public_key": signer.public_key().public_bytes_raw().hex() if signer is not None else "",
     }
     body["signature"] = signer.sign(signed_bytes(body)).hex() if signer is not None else ""

@@ -25,6 +25,7 @@ from common.keys.certificate import (
     authentication,
     signed_bytes,
 )
+from common.randomness import assumptions, read_uses
 from common.security.finite_key import LEDGER_VERSION, EpsilonBudget, Ledger, key_length
 from common.security.tallies import ProtocolSettings, ReceiverBounds, SourceBounds, Tallies, Term
 
@@ -113,7 +114,7 @@ def faults_between(bodies: Sequence[Mapping[str, Any]]) -> list[str]:
 
 
 def _shared(a: Mapping[str, Any], b: Mapping[str, Any]) -> Iterator[str]:
-    for name in ("simulated", "amplification", "authentication", "transcript"):
+    for name in ("simulated", "amplification", "authentication", "transcript", "randomness"):
         if a[name] != b[name]:
             yield name
     for name in ("detections", "frames", "frames_failed"):  # the end that does not decode knows errors only roughly
@@ -138,12 +139,13 @@ def _signature_faults(body: Mapping[str, Any], signer: str | None) -> Iterator[s
 
 
 def _shape_faults(body: Mapping[str, Any]) -> Iterator[str]:
-    top = {"format", "version", "ledger", "authentication", "public_key", "signature", *_SECTIONS}
+    top = {"format", "version", "ledger", "authentication", "randomness", "public_key", "signature", *_SECTIONS}
     shapes = [("", body, top | _names(Provenance)), ("ledger", body.get("ledger"), _names(Ledger))]
     ledger = body["ledger"] if isinstance(body.get("ledger"), dict) else {}
     shapes += [(name, body.get(name), _names(kind)) for name, kind in _SECTIONS.items()]
     shapes += [(f"ledger.{name}", ledger.get(name), _names(kind)) for name, kind in _LEDGER_SECTIONS.items()]
     shapes.append(("authentication", body.get("authentication"), set(authentication(0, 0))))
+    shapes.append(("randomness", body.get("randomness"), set(ROLES)))
     for where, table, names in shapes:
         if not isinstance(table, dict) or set(table) != names:
             yield f"{where or 'the certificate'} has not the fields of version {VERSION}"
@@ -159,6 +161,12 @@ def _shape_faults(body: Mapping[str, Any]) -> Iterator[str]:
         yield "a digest is not 64 hexadecimal digits"
     if not all(isinstance(sentence, str) and sentence for sentence in ledger["assumes"] or [None]):
         yield "an assumption of the ledger is not a sentence"
+    try:
+        stated = assumptions({role: read_uses(body["randomness"][role], role) for role in ROLES})
+        if not set(stated) <= set(ledger["assumes"]):
+            yield "the ledger does not assume what the randomness is"
+    except (TypeError, ValueError) as error:
+        yield f"the sources of randomness are not stated: {error}"
     if not all(isinstance(body[name], str) and body[name] for name in ("software", "link")):
         yield "software and link are not named"
 

@@ -12,7 +12,7 @@ from importlib.metadata import version
 from typing import Any
 
 from common.config import Config
-from common.errors import AuthenticationError, PeerUnreachable, QkdError
+from common.errors import AuthenticationError, ConfigurationError, PeerUnreachable, QkdError
 from common.keys.inventory import Inventory
 from common.node import alarms, credentials
 from common.node.compute import warm_up
@@ -28,12 +28,17 @@ from common.postprocessing.ldpc_codes import code_table
 from common.protocol.block import BlockFacts
 from common.protocol.session import Identity, LinkSession
 from common.protocol.transitions import Role
+from common.randomness import Randomness, shortfall
 from common.units import ns_from_seconds
 
 log = logging.getLogger("qkd.node")
 STATUS_INTERVAL_S = 1.0
 STOP_TIMEOUT_S = 3.0
 REQUEST_TIMEOUT_S = 5.0
+RANDOMNESS_REMEDY = (
+    "Use a true random source (devices.random_source; for the start secret, make the file from one and state "
+    "channel.link_secret_class), or accept it: security.randomness = 'computational' at both ends."
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,10 +49,25 @@ class Options:
     on_block: Callable[[BlockFacts], None] | None = None
 
 
-def identity(config: Config, simulated: bool) -> Identity:
-    """What this end says in the handshake, and the key that it signs certificates with."""
+def identity(config: Config, simulated: bool, drawn: Mapping[str, Randomness]) -> Identity:
+    """What this end says in the handshake, and the key that it signs certificates with.
+
+    Parameters
+    ----------
+    drawn : use -> source of the random numbers that this end draws; the start secret's comes from the configuration.
+
+    Raises
+    ------
+    ConfigurationError
+        With real devices, a source is of a weaker class than `security.randomness`.
+    """
+    channel, least = config.channel, config.security.randomness
+    uses = {**drawn, "start": Randomness(channel.link_secret_class, channel.link_secret_origin)}
+    weak = None if simulated else shortfall(uses, least)
+    if weak is not None:
+        raise ConfigurationError(f"security.randomness is {least!r}, but {weak}", remedy=RANDOMNESS_REMEDY)
     signer = credentials.read_certificate_key(config.path(config.keys.certificate_key_file))
-    return Identity(Role(config.role), f"qkd-node {version('qkd-node')}", agreed(config), simulated, signer)
+    return Identity(Role(config.role), f"qkd-node {version('qkd-node')}", agreed(config), simulated, signer, uses)
 
 
 def agreed(config: Config) -> dict[str, Any]:
@@ -108,6 +128,11 @@ class Node:
         """A worker thread ended with a fault: the node ends with it."""
         self._loop.call_soon_threadsafe(self.shell.fail, error)
 
+    def alarm_from_thread(self, name: str, text: str | None) -> None:
+        """Raise (text) or clear (None) an alarm, told by any thread."""
+        with contextlib.suppress(RuntimeError):  # the loop may be gone already
+            self._loop.call_soon_threadsafe(self.board.alarm, name, text)
+
     def finish(self) -> None:
         """End in good order."""
         self._stop.set()
@@ -121,8 +146,7 @@ class Node:
     def _recording_ended(self, reason: str) -> None:
         """The flight recorder gave up (told by any thread); the run goes on."""
         log.error("flight recorder: %s", reason)
-        with contextlib.suppress(RuntimeError):  # the loop may be gone already
-            self._loop.call_soon_threadsafe(self.board.alarm, "recording", reason)
+        self.alarm_from_thread("recording", reason)
 
     # -- life ---------------------------------------------------------------------------------------------------------
 

@@ -35,6 +35,7 @@ from common.node.flight import SUFFIX, FlightWriter, Record, read_key_file
 from common.protocol.effects import Effect, Run, Send
 from common.protocol.messages import Message
 from common.protocol.session import Identity
+from common.randomness import documents
 
 log = logging.getLogger("qkd.node")
 Part = TypeVar("Part")
@@ -180,7 +181,11 @@ class FlightRecorder(Recorder):
             python=platform.python_version(),
             packages={name: version(name) for name in PACKAGES},
             config=self._config.model_dump(mode="json", exclude={"base_dir"}),
-            identity={"software": who.software, "simulated": who.simulated},
+            identity={
+                "software": who.software,
+                "simulated": who.simulated,
+                "randomness": documents(who.randomness),
+            },
             instance=instance,
             devices=[asdict(info) for info in devices],
         )

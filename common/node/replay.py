@@ -24,6 +24,7 @@ from common.protocol.effects import BlockDone, Effect, Run, Send
 from common.protocol.messages import Message, decode
 from common.protocol.session import Identity
 from common.protocol.transitions import Role
+from common.randomness import read_uses
 
 EVENTS = ("opened", "message", "detections", "void filling", "void", "request", "stop", "job")
 JOB_FAILED = "job failed"
@@ -96,7 +97,12 @@ class Replay:
     def identity(self, agreed: Mapping[str, Any]) -> Identity:
         """As recorded, with what this software would agree to."""
         said = self.begin["identity"]
-        return Identity(Role(self.config.role), said["software"], agreed, bool(said["simulated"]))
+        role = self.config.role
+        try:
+            uses = read_uses(said.get("randomness"), role)
+        except ValueError as error:
+            raise InputError(f"the recording's beginning: {error}") from None
+        return Identity(Role(role), said["software"], agreed, bool(said["simulated"]), randomness=uses)
 
     # -- what the session asks for ------------------------------------------------------------------------------------
 

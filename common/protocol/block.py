@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import weakref
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, replace
 from typing import Any
 
@@ -28,6 +28,7 @@ from common.protocol.frames import FrameExchange
 from common.protocol.messages import BlockMessage, Commit, Committed, Fixed, Fixing, Prepared, Refuse
 from common.protocol.schedule import Schedule
 from common.protocol.transitions import Role, State
+from common.randomness import Uses, assumptions, documents
 from common.security.finite_key import Ledger
 from common.security.tallies import Tallies
 from common.units import seconds_from_ns
@@ -81,6 +82,7 @@ class Block:
     say, guard : see :class:`FrameExchange`, of this block.
     now_ns : when it was opened.
     schedule : see :class:`FrameExchange`.
+    randomness : role -> sources of its random numbers, as the handshake told.
     """
 
     def __init__(
@@ -93,12 +95,14 @@ class Block:
         guard: Callable[[Any, Run], Run],
         now_ns: int,
         schedule: Schedule | None = None,
+        randomness: Mapping[str, Uses] | None = None,
     ) -> None:
         self.block_id = block_id
         self.role = role
         self.state = State.FILLING
         self.config = config
         self._tracker = tracker
+        self._randomness = dict(randomness or {})
         self._opened_ns = now_ns
         self._filled_ns = 0
         weak = weakref.ref(self)
@@ -212,7 +216,9 @@ class Block:
 
     def estimate(self) -> Ledger:
         """Key length of this block by its own tallies."""
-        self.ledger = estimate(self.config, self.tallies(), self.frames.leak_ec_bits)
+        self.ledger = estimate(
+            self.config, self.tallies(), self.frames.leak_ec_bits, assumptions(self._randomness)
+        )
         return self.ledger
 
     def amplify(self, seed: NDArray[np.uint8], secret_bytes: int, simulated: bool) -> SecretKey:
@@ -238,6 +244,7 @@ class Block:
             self.amplification,
             BITS_PER_BYTE * self.refill_bytes,
             Transcript(*(digest.hex() for digest in self.digests())),
+            {role: documents(uses) for role, uses in self._randomness.items()},
             signer,
         )
 

@@ -32,6 +32,7 @@ from common.protocol.messages import (
 )
 from common.protocol.schedule import Schedule
 from common.protocol.transitions import Role, State, may_refuse, next_state
+from common.randomness import Randomness, Uses, documents, read_uses, shortfall
 
 MAX_REASON_BYTES = 500
 
@@ -104,6 +105,8 @@ class Identity:
     simulated: bool
     signer: Ed25519PrivateKey | None = field(default=None, repr=False)
     """Signs this end's key certificates; no part of the handshake."""
+    randomness: Mapping[str, Randomness] = field(default_factory=dict)
+    """Use -> source of this end's random numbers: the uses of its role, all of them."""
 
 
 class BlockRecord(Protocol):
@@ -150,6 +153,8 @@ class LinkSession(ABC):
         self.store = store
         self.ready = False
         self.simulated = identity.simulated
+        self.randomness: dict[str, Uses] = {}
+        """Role -> its sources; of both ends once the handshake is done."""
         self.now_ns = 0
         self.schedule = Schedule(reconciliation, lambda: self.now_ns)
         self._accept_request = accept_request
@@ -280,6 +285,7 @@ class LinkSession(ABC):
             "role": self.role.value,
             "software": self.identity.software,
             "simulated": self.identity.simulated,
+            "randomness": documents(self.identity.randomness),
             "agreed": dict(self.identity.agreed),
             "pending": [number for number, state in unresolved if state == "pending"],
             "decided": [number for number, state in unresolved if state == "decided"],
@@ -297,6 +303,11 @@ class LinkSession(ABC):
             return []
         self.ready = True
         self.simulated = self.identity.simulated or bool(self._peer_hello["simulated"])
+        peer = self.role.peer.value
+        self.randomness = {
+            self.role.value: self.identity.randomness,
+            peer: read_uses(self._peer_hello["randomness"], peer),
+        }
         return [Ready(), *self.resolve(self._unresolved, self._peer_hello)]
 
     def _answer(self, message: Request) -> Run:
@@ -411,6 +422,7 @@ def check_hello(payload: bytes, identity: Identity) -> dict[str, Any]:
         agreed = dict(hello["agreed"])
         blocks = [int(number) for number in [*hello["pending"], *hello["decided"]]]
         version, role, simulated = hello["protocol_version"], hello["role"], hello["simulated"]
+        said = hello["randomness"]
     except (ValueError, KeyError, TypeError) as error:
         raise RemoteProtocolError(f"HELLO cannot be read ({type(error).__name__})") from None
     if version != PROTOCOL_VERSION:
@@ -422,4 +434,12 @@ def check_hello(payload: bytes, identity: Identity) -> dict[str, Any]:
     for name in sorted(set(agreed) | set(identity.agreed)):
         if agreed.get(name) != identity.agreed.get(name):
             raise HandshakeMismatch(name, identity.agreed.get(name), agreed.get(name))
+    try:
+        uses = read_uses(said, role)
+    except ValueError as error:
+        raise RemoteProtocolError(f"HELLO: {error}") from None
+    least = identity.agreed.get("security.randomness", "computational")
+    weak = None if simulated or identity.simulated else shortfall(uses, least)
+    if weak is not None:
+        raise HandshakeMismatch("security.randomness", least, weak)
     return dict(hello)

@@ -1,4 +1,4 @@
-"""`quantis`: ID Quantique Quantis PCIe and USB through the vendor's libQuantis (ctypes), with continuous health tests.
+"""`quantis`: ID Quantique Quantis PCIe and USB through the vendor's libQuantis (ctypes).
 
 Not tried on a real instrument; tried against a stand-in for the library. The interface (`QuantisCount`, `QuantisRead`;
 device type 1 = PCI(e), 2 = USB; at most 16 MiB a read; a negative result is an error) is recalled from the vendor's API
@@ -17,7 +17,6 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from common.config import Config
 from common.errors import DeviceError
-from hardware.drivers.random_device import WINDOW_BYTES, HealthTests
 from hardware.drivers.sdk import load_library
 from hardware.interfaces import DeviceInfo
 from hardware.registry import parse_parameters
@@ -46,12 +45,12 @@ class Quantis:
         self._library = load_library(
             given.library, NAME, "Install ID Quantique's Quantis software and name its libQuantis.so in `library`."
         )
-        self._given, self._health, self._closed = given, HealthTests(), False
+        self._given, self._closed = given, False
         count = int(self._library.QuantisCount(DEVICE_TYPES[given.connection]))
         if given.number >= count:
             raise self._fault(f"{count} are connected")
-        self.info = DeviceInfo("random source", f"ID Quantique Quantis ({given.connection})", str(given.number))
-        self.read(4 * WINDOW_BYTES)  # the start-up test; these bytes are not used
+        model = f"ID Quantique Quantis ({given.connection})"
+        self.info = DeviceInfo("random source", model, str(given.number), randomness="quantum")
 
     def _fault(self, text: str) -> DeviceError:
         return DeviceError(
@@ -60,7 +59,7 @@ class Quantis:
         )
 
     def read(self, n_bytes: int) -> NDArray[np.uint8]:
-        """*(n_bytes,) uint8* fresh bytes that passed the health tests."""
+        """*(n_bytes,) uint8* fresh bytes."""
         if self._closed:
             raise DeviceError(f"driver {NAME!r} is closed", remedy="Open the device again.")
         out = np.zeros(n_bytes, np.uint8)
@@ -71,7 +70,6 @@ class Quantis:
             got = int(self._library.QuantisRead(*device, pointer, ctypes.c_size_t(piece.size)))
             if got != piece.size:
                 raise self._fault(f"gave {got} for {piece.size} bytes")
-        self._health.check(out)
         return out
 
     def close(self) -> None:

@@ -17,6 +17,7 @@ from pydantic import BaseModel, ConfigDict, Field
 from common.config import Config, DeviceSection
 from common.errors import ConfigurationError, DeviceError
 from hardware.interfaces import DeviceInfo
+from hardware.randomness import TestedRandom, drawn_bytes_per_s
 from hardware.registry import open_device, parse_parameters
 
 KEY_BYTES = 32
@@ -47,11 +48,12 @@ class DrbgExpansion:
         if given.seed.get("driver", "drbg-expansion") == "drbg-expansion":
             raise ConfigurationError("driver 'drbg-expansion': parameter 'seed' must name another driver")
         self._reseed_bytes, self._left, self._closed = given.reseed_bytes, 0, False
-        self._seed = open_device("random_source.seed", DeviceSection.model_validate(given.seed), config)
+        seed_source = open_device("random_source.seed", DeviceSection.model_validate(given.seed), config)
+        self._seed = TestedRandom(seed_source, KEY_BYTES * drawn_bytes_per_s(config) / given.reseed_bytes)
         info: DeviceInfo = self._seed.info
-        self.info = DeviceInfo(
-            "random source", f"computational: AES-256-CTR over {info.model}", info.serial, simulated=info.simulated
-        )
+        seed = info.as_randomness()
+        model = f"AES-256-CTR expansion of {seed.source} ({seed.grade})"
+        self.info = DeviceInfo("random source", model, simulated=info.simulated, randomness="computational")
 
     def read(self, n_bytes: int) -> NDArray[np.uint8]:
         """*(n_bytes,) uint8* fresh bytes."""

@@ -15,21 +15,20 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import Field
 
 from common.config import Config
 from common.errors import DeviceError
-from hardware.drivers.random_device import HealthTests
+from hardware.drivers.random_class import StatedClass
 from hardware.interfaces import DeviceInfo
 from hardware.registry import parse_parameters
 
 HEAD_BYTES = 1 << 16
 
 
-class Parameters(BaseModel):
+class Parameters(StatedClass):
     """Manifest of `random-file`."""
 
-    model_config = ConfigDict(extra="forbid")
     path: Path
     origin: str = Field(min_length=3)
     """Which generator recorded it and when: the operator's statement, shown wherever the source is named."""
@@ -47,7 +46,7 @@ class RandomFile:
         given = parse_parameters(Parameters, parameters, "random-file")
         self._path = config.path(given.path)
         where = given.position_file or given.path.with_name(given.path.name + ".position")
-        self._reserve, self._health = given.reserve_bytes, HealthTests()
+        self._reserve = given.reserve_bytes
         try:
             self._file: int = os.open(self._path, os.O_RDONLY | os.O_CLOEXEC)
             self._position_file = os.open(config.path(where), os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
@@ -59,7 +58,8 @@ class RandomFile:
         except DeviceError:
             self._release()
             raise
-        self.info = DeviceInfo("random source", f"recorded: {given.origin}")
+        model = f"recording: {given.origin}" + (f" ({given.reason})" if given.reason else "")
+        self.info = DeviceInfo("random source", model, randomness=given.randomness or "computational")
 
     def _lock_and_load(self) -> None:
         try:
@@ -92,7 +92,7 @@ class RandomFile:
         self._reserved = used_bytes
 
     def read(self, n_bytes: int) -> NDArray[np.uint8]:
-        """*(n_bytes,) uint8* fresh bytes that passed the health tests."""
+        """*(n_bytes,) uint8* fresh bytes."""
         if not self._open:
             raise DeviceError(f"random file {self._path} is closed", remedy="Open the device again.")
         if self._size - self._at < n_bytes:
@@ -107,7 +107,6 @@ class RandomFile:
         self._at = end
         if out.size != n_bytes:
             raise DeviceError(f"random file {self._path} became shorter", remedy="Never write to a recording.")
-        self._health.check(out)
         return out
 
     def close(self) -> None:

@@ -32,7 +32,7 @@ class SoftwareRandom:
 
     def __init__(self, parameters: dict[str, Any], config: Config) -> None:
         given = parse_parameters(Parameters, parameters, "software-random")
-        self.info = DeviceInfo("random source", "software (AES-256-CTR)", simulated=True)
+        self.info = DeviceInfo("random source", "software (AES-256-CTR)", simulated=True, randomness="computational")
         key = os.urandom(32) if given.seed is None else _key_of(given.seed)
         self._closed = False
         self._stream = Cipher(algorithms.AES(key), modes.CTR(bytes(16))).encryptor()

@@ -27,6 +27,7 @@ from common.protocol.messages import Seed
 from common.protocol.session import Identity
 from common.protocol.transitions import Role
 from common.security.finite_key import key_length
+from tests.identities import identity_of
 from tests.pair import LINK_SECRET, End, Pair
 
 N_SLOTS = 1 << 17
@@ -104,7 +105,7 @@ def make_pair(seed: int = 1, bob_extra: str = "", refill: int = 64, family: str 
         return payload[::-1]
 
     def identity(settings: Config) -> Identity:
-        return Identity(Role(settings.role), "test", settings.agreed(), True, SIGNER)
+        return identity_of(settings, SIGNER)
 
     def random_bytes(n: int) -> Any:
         return rng.integers(0, 256, n, dtype=np.uint8)

@@ -20,7 +20,7 @@ from common.node.replay import Replay, ReplayStore, ReplaySymbols
 from common.preamble import PREAMBLE_SLOTS
 from common.protocol.messages import Seed, decode
 from common.protocol.session import Identity
-from common.protocol.transitions import Role
+from tests.identities import identity_of
 from tests.pair import End, Pair
 from tests.property.test_protocol import (  # noqa: F401
     SIGNER,
@@ -51,7 +51,7 @@ class Recorded:
         self.writers.append(writer)
         self.paths[settings.role].append(path)
         recorder = FlightRecorder(settings, writer, path)
-        who = Identity(Role(settings.role), "test", settings.agreed(), True, SIGNER)
+        who = identity_of(settings, SIGNER)
         recorder.begin(who, instance)
         return recorder, who
 

@@ -8,10 +8,11 @@ from typing import Any
 import numpy as np
 import pytest
 
-from common.config import Config
+from common.config import Config, parse_config
 from common.errors import ConfigurationError, DeviceError
 from hardware.drivers.random_drbg import DrbgExpansion
 from hardware.drivers.random_file import RandomFile
+from hardware.randomness import open_random_source
 
 CONFIG = Config(role="alice")
 
@@ -72,10 +73,10 @@ def test_a_foreign_position_file_is_refused(recording: Path, text: str) -> None:
 
 def test_a_stuck_recording_raises_the_health_alarm(tmp_path: Path) -> None:
     (tmp_path / "zeros").write_bytes(bytes(4096))
-    source = opened(tmp_path / "zeros")
+    section = f'driver = "random-file"\npath = "{tmp_path}/zeros"\norigin = "test"\n'
+    text = f'role = "alice"\n[devices.random_source]\n{section}'
     with pytest.raises(DeviceError, match="equal bytes"):
-        source.read(1000)
-    source.close()
+        open_random_source(parse_config(text, Path()), lambda _: None)
 
 
 def test_expansion_must_be_accepted_and_says_what_it_is() -> None:
@@ -83,7 +84,10 @@ def test_expansion_must_be_accepted_and_says_what_it_is() -> None:
     with pytest.raises(ConfigurationError, match="computational"):
         DrbgExpansion({"seed": seed}, CONFIG)
     source = DrbgExpansion({"seed": seed, "accept_computational": True}, CONFIG)
-    assert "computational" in source.info.model
+    said = source.info.as_randomness()
+    assert said.grade == "computational"
+    assert "AES-256-CTR expansion of software" in said.source
+    assert "(computational)" in said.source  # the seed's class
     assert source.info.simulated
     source.close()
 
@@ -97,3 +101,13 @@ def test_expansion_gives_the_same_stream_in_any_pieces_and_reseeds() -> None:
     pieces = source()
     assert np.array_equal(np.concatenate([pieces.read(n) for n in (1, 1023, 2000, 1976)]), whole)
     assert not np.array_equal(whole[:1024], whole[1024:2048])
+
+
+def test_the_seed_of_an_expansion_is_watched_as_any_other_source(tmp_path: Path, rng: np.random.Generator) -> None:
+    (tmp_path / "seed").write_bytes(rng.bytes(4 * 32) + bytes(64))
+    seed = {"driver": "random-file", "path": str(tmp_path / "seed"), "origin": "test", "reserve_bytes": 1}
+    source = DrbgExpansion({"seed": seed, "accept_computational": True, "reseed_bytes": 1024}, CONFIG)
+    source.read(4 * 1024)
+    with pytest.raises(DeviceError, match="equal bytes"):
+        source.read(1024)
+    source.close()

@@ -25,14 +25,16 @@ from common.keys.certificate import (
 from common.keys.certificate_check import counting_bound_bits, faults
 from common.node import credentials
 from common.protocol.messages import Commit, Committed, Fixed, Prepared, Propose, Seed
+from common.randomness import assumptions
 from common.security.finite_key import EpsilonBudget, Ledger, key_length
 from common.security.tallies import ProtocolSettings, ReceiverBounds, SourceBounds, Tallies
 from tests.golden.cases import GOOD, RECEIVER, SINGLE
+from tests.identities import both_sources, sources
 
 KEY = Ed25519PrivateKey.from_private_bytes(bytes(range(32)))
 PROTOCOLS = sorted(GOOD)
 Body = dict[str, Any]
-ASSUMES = ("the stars stand still",)
+ASSUMES = (*assumptions({role: sources(role) for role in ("alice", "bob")}), "the stars stand still")
 
 
 def ledger_of(protocol: str) -> Ledger:
@@ -50,7 +52,7 @@ def made(protocol: str = "bb84", block_id: int = 7, role: str = "alice") -> Body
     transcript = Transcript(f"{block_id + 1:064x}", f"{block_id + 2:064x}")
     provenance = Provenance("qkd-node 1.2", "field", role, block_id, True)
     counts = Reconciliation(ledger.tallies.z_detections + ledger.tallies.x_detections, 70, 1, n // 50)
-    return dict(json.loads(certificate(provenance, ledger, counts, seed, 8192, transcript, KEY)))
+    return dict(json.loads(certificate(provenance, ledger, counts, seed, 8192, transcript, both_sources(), KEY)))
 
 
 def signed(body: Body) -> Body:
@@ -188,6 +190,9 @@ def test_a_signer_who_lies_about_a_number_is_found_by_the_arithmetic(protocol: s
         (("amplification", "family"), lambda v: "crc", "hash family"),
         (("amplification", "seed_bits"), lambda v: v - 1, "seed"),
         (("amplification", "input_bits"), lambda v: v + 1, "input"),
+        (("randomness", "bob"), lambda v: {**v, "more": v["start"]}, "not stated"),
+        (("randomness", "alice", "symbols", "class"), lambda v: "quantum", "does not assume"),
+        (("randomness", "bob", "coins", "source"), lambda v: "a fair coin", "does not assume"),
         (("authentication", "bits_spent"), lambda v: 0, "sums"),
         (("authentication", "net_key_bits"), lambda v: v + 1, "sums"),
         (("authentication", "bits_earned"), lambda v: 10**9, "sums"),
@@ -224,6 +229,7 @@ def test_signatures() -> None:
             Amplification("toeplitz", 1, 1, 1, ""),
             0,
             Transcript("", ""),
+            both_sources(),
             None,
         )
     )
