@@ -44,6 +44,7 @@ def light(found: Examination) -> None:
         agreements = survey.find_preamble(straight, half_gate)
         _skew(found, folded, measured, agreements)
         _darks(found, straight, half_gate)
+        _recovery(found, straight, half_gate)
         _preamble(found, straight, agreements, half_gate)
         if found.prepared is not None:
             _prepared(found, straight, found.prepared, half_gate)
@@ -99,7 +100,7 @@ def _no_comb(found: Examination, tags: TimeTags, nominal_hz: float) -> None:
         found.to_fix("comb", "light", f"{text}: no light", remedy)
         why = "there is no light"
         _judge_darks(found, "all clicks", _rates(tags))
-    for step in ("skew", "basis contrast"):
+    for step in ("skew", "recovery", "basis contrast"):
         found.not_looked_at(step, "detectors", why)
 
 
@@ -185,6 +186,36 @@ def _behind_the_shutter(found: Examination, tags: TimeTags) -> None:
         found.to_fix("dark counts", "shutter", "light passes the closed shutter", remedy)
     else:
         _judge_darks(found, "shutter closed", _rates(tags))
+
+
+# -- recovery ---------------------------------------------------------------------------------------------------------
+
+
+def _recovery(found: Examination, straight: Folded, half_gate: float) -> None:
+    """For how long a detector remembers its click, beside the configured dead time."""
+    slot_ps, configured = PS_PER_S / straight.rate_hz, found.config.receiver.dead_time_ps
+    seen = [one.gap_slots for one in survey.memories(straight, half_gate)]
+    known = {name: gap for name, gap in zip(DETECTORS, seen, strict=True) if gap is not None}
+    unknown = [name for name in DETECTORS if name not in known]
+    if not known:
+        why = "too few pairs of clicks, or a recovery beyond 0.1 ms: brighter light, or --seconds longer"
+        found.not_looked_at("recovery", "detectors", why)
+        return
+    longest = max(known.values())
+    needed_ps = 1000 * math.ceil((longest - 0.5) * slot_ps / 1000.0) if longest > 1 else 0
+    found.measured |= {"recovery_slots": [None if gap is None else gap - 1 for gap in seen], "dead_time_ps": needed_ps}
+    text = ", ".join(f"{name} {(gap - 1) * slot_ps / 1000.0:.0f} ns" for name, gap in known.items())
+    text += f"; too few pairs of clicks in {', '.join(unknown)}" if unknown else ""
+    remedy = f"Write into Bob's configuration: [receiver] dead_time_ps = {needed_ps}"
+    if configured is None and not found.simulated:
+        text += "; no dead time is configured, and real detectors need one"
+        found.to_fix("recovery", "detectors", text, remedy)
+        return
+    text += f"; the dead time is {(configured or 0) / 1000.0:.0f} ns"
+    if (longest - 1) * slot_ps > (configured or 0) + 0.5 * slot_ps:
+        found.to_fix("recovery", "detectors", text, remedy)
+    else:
+        found.good("recovery", "detectors", text)
 
 
 # -- which detector is which, and how well --------------------------------------------------------------------------

@@ -25,6 +25,7 @@ from bob.synchronisation import (
     find_comb,
 )
 from common.datatypes import Bytes8, TimeTags
+from common.kernels.coincidences import count_coincidences
 from common.preamble import EPOCH_SLOTS, PREAMBLE_SLOTS, preamble
 from common.units import PS_PER_S
 
@@ -35,6 +36,13 @@ BRIGHT_CPS = 20_000.0
 BRIGHT_STEP_PS, DIM_STEP_PS = 20_000_000_000, 100_000_000_000
 FAR_SLOTS = 0.4
 """Clicks at least so far from the light are darks and background."""
+MEMORY_REACH = 1 << 14
+"""Slots over which clicks are compared; the last half of them must be regular."""
+MEMORY_PAIRS = 1e8
+MEMORY_SIGMA = 6.0
+MEMORY_SHARE = 0.02
+"""What a detector may click more or less often than by chance: what afterpulses of no importance do."""
+FEWEST_PAIRS = 30.0
 MAX_LAG = 8
 LAG_SIGMA = 4.5
 
@@ -82,6 +90,20 @@ class Delay:
     def known(self) -> bool:
         """Whether there is a comb at all."""
         return self.power >= PEAK_POWER
+
+
+@dataclass(frozen=True, slots=True)
+class Memory:
+    """For how long a detector remembers its last click; None: too few clicks to tell.
+
+    Parameters
+    ----------
+    gap_slots : the first gap from which on it clicks as often as any other detector does; 1: it recovers within a slot.
+    blind : whether it clicks more rarely before (recovery), not more often (afterpulses).
+    """
+
+    gap_slots: int | None
+    blind: bool = True
 
 
 @dataclass(frozen=True, slots=True)
@@ -173,6 +195,50 @@ def delays(folded: Folded) -> list[Delay]:
         sigma = 1.0 / (2.0 * math.pi * math.sqrt(2.0 * max(power, 1.0)))
         made.append(Delay(float(np.angle(total)) / (2.0 * math.pi), sigma, power))
     return made
+
+
+def memories(folded: Folded, half_gate: float) -> list[Memory]:
+    """Each detector's memory, from the intervals between its own clicks beside those to the others' clicks.
+
+    Light that blinks or fades brings clicks together in all detectors alike; a detector that recovers, or that clicks
+    by itself, only in one.
+
+    Parameters
+    ----------
+    folded : with the delays taken off.
+    """
+    inside = np.abs(folded.offsets) <= half_gate
+    slots, channels = folded.slots[inside], folded.channels[inside]
+    if not slots.size:
+        return [Memory(None)] * N_DETECTORS
+    per_click = max(2.0 * MEMORY_REACH * slots.size / (int(slots[-1]) - int(slots[0]) + 1), 1.0)
+    slots, channels = slots[: int(MEMORY_PAIRS / per_click)], channels[: int(MEMORY_PAIRS / per_click)]
+    growing = 32.0 * 2.0 ** (np.arange(1, 33) / 4.0)
+    edges = np.array([*range(1, 33), *growing.astype(np.int64)])
+    own = [channels == channel for channel in range(N_DETECTORS)]
+    return [_memory(np.unique(slots[mine]), np.unique(slots[~mine]), edges) for mine in own]
+
+
+def _memory(mine: NDArray[np.int64], others: NDArray[np.int64], edges: NDArray[np.int64]) -> Memory:
+    same, cross = np.zeros((2, 2 * MEMORY_REACH + 1), np.int64)
+    count_coincidences(mine, mine, same)
+    count_coincidences(mine, others, cross)
+    later = slice(MEMORY_REACH, None)
+    n_same, n_cross = (np.add.reduceat(counts[later], edges).astype(float) for counts in (same, cross))
+    far_same, far_cross = (float(counts[later][MEMORY_REACH // 2 :].sum()) for counts in (same, cross))
+    if min(far_same, far_cross) < FEWEST_PAIRS:
+        return Memory(None)
+    expected = n_cross * far_same / far_cross
+    enough = np.maximum(expected, n_same) >= FEWEST_PAIRS
+    if not enough[0]:
+        return Memory(None)
+    spread = 1.0 / np.maximum(n_cross, 1.0) + 1.0 / far_same + 1.0 / far_cross
+    limit = np.maximum(MEMORY_SIGMA * np.sqrt(expected + expected**2 * spread), MEMORY_SHARE * expected)
+    beyond = np.flatnonzero(enough & (np.abs(n_same - expected) > limit))
+    if not beyond.size:
+        return Memory(1)
+    last = int(beyond[-1])
+    return Memory(int(edges[last + 1]) if last + 1 < edges.size else None, bool(n_same[0] < expected[0]))
 
 
 def find_preamble(folded: Folded, half_gate: float) -> list[Agreement] | None:

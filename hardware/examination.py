@@ -155,7 +155,7 @@ def _random(found: Examination, role: str, source: RandomSource) -> None:
 
 def _tags(found: Examination, role: str, opened: dict[str, Any]) -> None:
     tagger = opened[role]
-    found.tags = record(tagger, found.seconds)
+    found.tags, found.simulated = record(tagger, found.seconds), tagger.info.simulated
     locked = getattr(tagger, "reference_locked", None)
     if locked is None:
         found.not_looked_at("clock lock", role, "no reference in use, or this driver cannot tell; none is needed")

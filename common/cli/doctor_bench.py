@@ -56,6 +56,8 @@ class Examination:
     rows: list[Row] = field(default_factory=list)
     tags: TimeTags | None = None
     """Of one uninterrupted stretch of time, with whatever light there is."""
+    simulated: bool = False
+    """Whether the tags come from a simulated tagger."""
     dark_tags: TimeTags | None = None
     """The same behind the closed shutter."""
     measured: dict[str, Any] = field(default_factory=dict)

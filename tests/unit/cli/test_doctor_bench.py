@@ -21,6 +21,7 @@ from common.cli.doctor import command
 from common.datatypes import TimeTags
 from common.errors import DeviceError
 from hardware.interfaces import DeviceInfo
+from hardware.twin.clicks import record
 from hardware.twin.instruments import AttenuatorTwin
 from hardware.twin.wire.scpi import ScpiDialogue, attenuator
 from hardware.twin.wire.server import WireServer
@@ -126,6 +127,22 @@ def with_darks(tags: TimeTags, channel: int, cps: float) -> TimeTags:
     return replace(tags, times_ps=times[order], channels=channels[order])
 
 
+def slow(tags: TimeTags, recovery_ps: int) -> TimeTags:
+    """Each detector is blind for so long after its own click."""
+    times, channels = np.empty(len(tags), np.int64), np.empty(len(tags), np.uint8)
+    n = record(tags.times_ps, tags.channels, recovery_ps, np.full(4, -(10**12)), 0, 1.0, times, channels)
+    return replace(tags, times_ps=times[:n], channels=channels[:n])
+
+
+def pulsing(tags: TimeTags, channel: int, share: float) -> TimeTags:
+    """A share of the clicks of one detector comes twice, four slots later."""
+    mine = np.flatnonzero(tags.channels == channel)[:: round(1.0 / share)]
+    times = np.concatenate([tags.times_ps, tags.times_ps[mine] + round(4e12 / RATE_HZ)])
+    channels = np.concatenate([tags.channels, tags.channels[mine]])
+    order = np.argsort(times, kind="stable")
+    return replace(tags, times_ps=times[order], channels=channels[order])
+
+
 def test_a_healthy_bench_is_all_good(tags: TimeTags, tmp_path: Path) -> None:
     code, document = looked(Bench(tags), tmp_path)
     assert code == 0
@@ -133,7 +150,7 @@ def test_a_healthy_bench_is_all_good(tags: TimeTags, tmp_path: Path) -> None:
     assert faults(document) == {}
     steps = {row["step"]: row["verdict"] for row in document["rows"] if row["verdict"] == "good"}
     wanted = ["identity", "reading", "clock lock", "time tags", "count rates", "comb", "skew", "dark counts"]
-    assert [step for step in [*wanted, "channels", "basis contrast"] if step not in steps] == []
+    assert [step for step in [*wanted, "recovery", "channels", "basis contrast"] if step not in steps] == []
     assert document["measured"]["clock_offset_ppm"] == pytest.approx(-7.0, abs=0.05)
     assert document["measured"]["error_z"] == pytest.approx(LINK.qber, abs=0.02)
 
@@ -175,6 +192,17 @@ PLANTED: dict[str, tuple[Fault, str, str]] = {
         lambda tags: Bench(tags, receiver={"channel_skew_ps": [0, 0, 0, 700]}),
         "skew",
         r"L -\d+ ps.*channel_skew_ps = \[0, -?\d, -?\d+, -?\d+\]",
+    ),
+    "slow recovery": (
+        lambda tags: Bench(slow(tags, 40_000)),
+        "recovery",
+        r"H 39 ns, V 39 ns; too few pairs of clicks in R, L; the dead time is 0 ns.*dead_time_ps = 46000$",
+    ),
+    "afterpulses": (lambda tags: Bench(pulsing(tags, 1, 0.02)), "recovery", r"H 0 ns, V 53 ns.*dead_time_ps = 60000$"),
+    "real detectors, no dead time": (
+        lambda tags: Bench(tags, devices={"time_tagger": {"simulated": False}}),
+        "recovery",
+        r"no dead time is configured, and real detectors need one.*\[receiver\] dead_time_ps = 0$",
     ),
     "H and V swapped": (lambda tags: Bench(with_channels(tags, [1, 0, 2, 3])), "channels", r"order of.* V, H, R, L"),
     "H and R swapped": (lambda tags: Bench(with_channels(tags, [2, 1, 0, 3])), "channels", r"order of.* R, V, H, L"),
