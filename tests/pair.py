@@ -5,6 +5,7 @@ Nothing here sleeps or starts a thread. Jobs run when their virtual time comes; 
 
 from __future__ import annotations
 
+import contextlib
 import heapq
 import json
 from collections.abc import Callable
@@ -29,6 +30,10 @@ IDLE_NS = 100_000_000
 JOB_NS = {"alice": 2_000_000, "bob": 5_000_000}
 
 
+class PowerCut(Exception):
+    """A kill in the middle of a job: raised by a store in place of a write."""
+
+
 @dataclass
 class DictStore:
     """The durable memory of a node as a dictionary; survives `End.crash`."""
@@ -39,10 +44,14 @@ class DictStore:
     certificates: dict[int, str] = field(default_factory=dict)
     authenticated: set[int] = field(default_factory=set)
 
+    def write(self) -> None:
+        """Called before everything that is made durable."""
+
     def store_pending(
         self, block_id: int, key: KeyBits, certificate: str, simulated: bool, *, authenticated: bool
     ) -> None:
         assert block_id not in self.blocks, "a block was stored twice"
+        self.write()
         self.certificates[block_id] = certificate
         if authenticated:
             self.authenticated.add(block_id)
@@ -50,20 +59,24 @@ class DictStore:
 
     def decide(self, block_id: int) -> None:
         assert self.blocks[block_id][0] == "pending"
+        self.write()
         self.authenticated.add(block_id)
         self._move(block_id, "decided")
 
     def commit(self, block_id: int) -> None:
         assert block_id in self.authenticated, "a key that is not authenticated was committed"
+        self.write()
         self._move(block_id, "committed")
 
     def destroy(self, block_id: int, state: str = "pending") -> None:
         assert state != "committed"
+        self.write()
         if self.state_of(block_id) == state:
             del self.blocks[block_id]
             self.authenticated.discard(block_id)
 
     def destroy_unauthenticated(self) -> list[int]:
+        self.write()
         numbers = sorted(set(self.blocks) - self.authenticated)
         for number in numbers:
             del self.blocks[number]
@@ -87,12 +100,14 @@ class DictStore:
         return self.certificates[block_id]
 
     def put_setting(self, name: str, value: bytes) -> None:
+        self.write()
         self.settings[name] = value
 
     def get_setting(self, name: str) -> bytes | None:
         return self.settings.get(name)
 
     def delete_setting(self, name: str) -> None:
+        self.write()
         self.settings.pop(name, None)
 
     def committed(self) -> dict[int, bytes]:
@@ -118,10 +133,15 @@ class End:
     """One end: session, channel, pool and durable store; restarts on demand."""
 
     def __init__(
-        self, name: str, make_session: SessionFactory, secret: bytes = LINK_SECRET, pool_target_bits: int = 0
+        self,
+        name: str,
+        make_session: SessionFactory,
+        secret: bytes = LINK_SECRET,
+        pool_target_bits: int = 0,
+        store: DictStore | None = None,
     ) -> None:
         self.name, self.alice, self.pool_target_bits = name, name == "alice", pool_target_bits
-        self.store = DictStore()
+        self.store = store or DictStore()
         self.instance = 0
         self._make_session = make_session
         self._secret = secret
@@ -152,7 +172,8 @@ class End:
         """The process ends, killed or by a fault; as the node, it locks the link after a failed authentication."""
         self.running = False
         if isinstance(error, AuthenticationError):
-            alarms.latch(self.store, str(error), "")
+            with contextlib.suppress(PowerCut):
+                alarms.latch(self.store, str(error), "")
 
     def carry(self, effects: list[Effect], now_ns: int) -> None:
         """Carry out effects; a job's work happens now, its result arrives later."""
