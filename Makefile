@@ -10,7 +10,7 @@ demo: $(READY)
 	$(BIN)/qkd demo
 
 test: $(READY)
-	$(BIN)/pytest -n auto --dist loadfile -m "not schedules" $(PYTEST_ARGS)
+	$(BIN)/pytest -n auto --dist loadfile $(PYTEST_ARGS)
 
 # Static checks: style, types, and the direction of every import.
 check: $(READY)
