@@ -1,6 +1,6 @@
 """Wegman-Carter authentication of each direction's transcript: Poly1305 as the universal hash, one-time pads on top.
 
-Poly1305 with key r||s is h_r(M) + s mod 2^128. We keep r (one per direction) and take a fresh s for every tag, so
+Poly1305 with key r||s is h_r(M) + s mod 2^128. We keep r for some tags (`keypool`) and take a fresh s for every tag, so
 a tag over a transcript of L bytes is forged with probability at most 8 ceil(L/16) / 2^106.
 Source: RFC 8439; Wegman and Carter 1981; Portmann, arXiv:1202.1229 (recycling r with one-time pads).
 """
@@ -12,37 +12,45 @@ import math
 
 from cryptography.hazmat.primitives.poly1305 import Poly1305
 
+from common.errors import LocalProtocolError
+
 TAG_BYTES = 16
 HASH_KEY_BYTES = 16
 PAD_BYTES = 16
+LONGEST_TRANSCRIPT_BYTES = 1 << 40
+"""A block of 1e8 detections has less than 1e9; beyond this the link ends rather than let eps_tag grow."""
+TAGS_PER_BLOCK_AT_MOST = 8
+"""Of both directions: what `security.eps_auth` must cover."""
 
 
 class TranscriptHash:
-    """h_r of everything since the last tag, streaming.
+    """h_r of one transcript, streaming.
 
     Parameters
     ----------
-    hash_key : the secret r of this direction, 16 bytes.
+    hash_key : the secret r under which this transcript is hashed, 16 bytes.
     """
 
     def __init__(self, hash_key: bytes) -> None:
-        self._key = hash_key + bytes(PAD_BYTES)
-        self.restart()
-
-    def restart(self) -> None:
-        """Begin a new transcript."""
-        self._hash = Poly1305(self._key)
+        self._hash = Poly1305(hash_key + bytes(PAD_BYTES))
         self.n_bytes = 0
 
     def update(self, data: bytes) -> None:
-        """Append to the transcript."""
-        self._hash.update(data)
+        """Append to the transcript.
+
+        Raises
+        ------
+        LocalProtocolError
+            It would be longer than what every bound in this project allows for.
+        """
         self.n_bytes += len(data)
+        if self.n_bytes > LONGEST_TRANSCRIPT_BYTES:
+            raise LocalProtocolError(f"a transcript of more than {LONGEST_TRANSCRIPT_BYTES} bytes was to be sealed")
+        self._hash.update(data)
 
     def finish(self, pad: bytes) -> bytes:
-        """The tag h_r(M) + pad mod 2^128, and a new transcript. ``pad`` is used for this one tag only."""
+        """The tag h_r(M) + pad mod 2^128. ``pad`` is used for this one tag only."""
         value = int.from_bytes(self._hash.finalize(), "little") + int.from_bytes(pad, "little")
-        self.restart()
         return (value % (1 << 128)).to_bytes(TAG_BYTES, "little")
 
     def __repr__(self) -> str:
@@ -57,3 +65,7 @@ def equal_tags(ours: bytes, theirs: bytes) -> bool:
 def eps_tag(transcript_bytes: int) -> float:
     """Forgery probability of one tag over a transcript of this length."""
     return 8.0 * math.ceil(transcript_bytes / 16) / 2.0**106
+
+
+EPS_TAGS_OF_A_BLOCK = TAGS_PER_BLOCK_AT_MOST * eps_tag(LONGEST_TRANSCRIPT_BYTES)
+"""5.5e-20: no block's tags can be forged with more, whatever is in it; `security.eps_auth` must not be less."""

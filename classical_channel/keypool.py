@@ -1,8 +1,11 @@
-"""The pool of one-time pads: segments of secret bytes, each used front to back, each pad once.
+"""The pool of authentication key: segments of secret bytes, each used front to back, each pad once.
 
-A segment is the pre-shared link secret (segment 0) or the part of a produced block that refills the pool (segment =
-block number). Both ends hold the same segments; half of each serves one direction. Tags name segment and offset, so
-the order in which the two ends add segments does not matter.
+A segment is the pre-shared link secret or the part of a produced block that refills the pool (segment = block number).
+Both ends hold the same segments; half of each serves one direction. Tags name segment and offset, so the order in which
+the two ends add segments does not matter.
+
+A direction's half of a segment is made of *rows* of 65 units of 16 bytes: a hash key r, then 64 pads. A pad's row says
+which r goes with it, so that r is renewed with the pads and each r serves 64 tags at most.
 
 A direction goes through its segments by number and never back, so that one position, a segment and an offset, tells
 which of its pads are left: those at it and after it. An end keeps three. The *reserved* one is made durable *before*
@@ -11,6 +14,9 @@ reserved position on; the pads in between are lost, never used twice. Below it i
 one follows the tags of the peer, each of which burns all pads before its own; it is written along with the reserved
 one, at the latest when it has moved on by as much as is reserved at a time, or into another segment. After a crash it
 lags by what came since, until the peer's first tag; it is never ahead of what the peer has named.
+
+The peer tells its receiving position in every packet (its *claim*). An end that lags behind it has lost its record, and
+skips what is burnt there before its first tag. A claim is not authentic: it never takes the last `FLOOR_PADS`.
 
 A produced key costs two tags at either end, and whatever else is sealed may come from one end alone, while a segment
 serves both alike: the direction that has less rules the refilling, and the one that gathers more than it can ever use
@@ -23,32 +29,59 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 
 from classical_channel.authentication import HASH_KEY_BYTES, PAD_BYTES
+from classical_channel.framing import Position
 from common.errors import AuthenticationError, AuthenticationPoolEmpty, ConfigurationError
 
+PADS_PER_HASH_KEY = 64
+"""An r that became known would let Eve forge until its row ends: about 30 blocks; it costs a 64th more key."""
+ROW_BYTES = HASH_KEY_BYTES + PADS_PER_HASH_KEY * PAD_BYTES
 RESERVE_BYTES = 16 * PAD_BYTES
-MIN_LINK_SECRET_BYTES = 2 * HASH_KEY_BYTES + 64 * PAD_BYTES
-Position = tuple[int, int]
-"""(segment, offset in bytes): the pads of a direction before it are used, burnt or lost."""
+MIN_LINK_SECRET_BYTES = 2 * ROW_BYTES
+FLOOR_PADS = 32
+"""What a claim leaves: enough for some starts and for the blocks that refill the pool."""
 Pointers = dict[str, Position]
 """What is durable: `send`, up to which pads may be used, and `receive`, up to which the peer's are burnt."""
 NOTHING_USED: Pointers = {"send": (0, 0), "receive": (0, 0)}
 
 
+@dataclass(frozen=True, slots=True)
+class Pad:
+    """One pad, where it stands, and the hash key of its row."""
+
+    segment: int
+    offset: int
+    secret: bytes = field(repr=False)
+    hash_key: bytes = field(repr=False)
+
+
 @dataclass(slots=True)
 class _Segment:
-    """Pads of both directions."""
+    """Key of both directions."""
 
     send: bytes = field(repr=False)
     receive: bytes = field(repr=False)
     sendable: bool
 
 
-def _start(position: Position, number: int, pads: bytes) -> int:
-    """Offset of the first pad of segment ``number`` that a position leaves; the length of ``pads`` if it is past it."""
+def _start(position: Position, number: int, half: bytes) -> int:
+    """Offset of the first pad of segment ``number`` that a position leaves; the length of ``half`` if none is left."""
     segment, offset = position
-    if number == segment:
-        return min(offset, len(pads))
-    return 0 if number > segment else len(pads)
+    if number != segment:
+        offset = 0 if number > segment else len(half)
+    if offset % ROW_BYTES == 0:
+        offset += HASH_KEY_BYTES
+    return min(offset, len(half))
+
+
+def _count(half: bytes, start: int) -> int:
+    """Pads from ``start`` on."""
+    rows_begun = -(-len(half) // ROW_BYTES) - -(-start // ROW_BYTES)
+    return (len(half) - start) // PAD_BYTES - rows_begun
+
+
+def _pad(number: int, half: bytes, offset: int) -> Pad:
+    row = offset - offset % ROW_BYTES
+    return Pad(number, offset, half[offset : offset + PAD_BYTES], half[row : row + HASH_KEY_BYTES])
 
 
 class KeyPool:
@@ -56,7 +89,7 @@ class KeyPool:
 
     Parameters
     ----------
-    link_secret : the pre-shared secret; r of both directions, then pads.
+    link_secret : the pre-shared secret: the first segment.
     alice : True at Alice (she sends in the first direction).
     pointers : what was last made durable.
     target_bits : each direction is to have so many; equal at both ends.
@@ -75,19 +108,17 @@ class KeyPool:
                 f"the link secret has {len(link_secret)} bytes, at least {MIN_LINK_SECRET_BYTES} are needed",
                 remedy="Make a new one with `qkd init` and install it at both ends.",
             )
-        first, second = link_secret[:HASH_KEY_BYTES], link_secret[HASH_KEY_BYTES : 2 * HASH_KEY_BYTES]
-        self.hash_key_send, self.hash_key_receive = (first, second) if alice else (second, first)
         self._alice = alice
         self._durable = pointers or NOTHING_USED
         self._next_send = self._reserved = self._durable["send"]
         self._next_receive = self._durable["receive"]
         self._segments: dict[int, _Segment] = {}
-        self.add_segment(0, link_secret[2 * HASH_KEY_BYTES :])
+        self.add_segment(0, link_secret)
         self._target_bits = target_bits
         self._plenty_bits = 2 * max(target_bits, 8 * len(self._segments[0].send))
 
     def add_segment(self, segment_id: int, secret: bytes, *, sendable: bool = True) -> None:
-        """Add pads; ``sendable`` False until it is certain that the peer holds them too. Adding twice is harmless."""
+        """Add key; ``sendable`` False until it is certain that the peer holds them too. Adding twice is harmless."""
         if segment_id in self._segments:
             self._segments[segment_id].sendable |= sendable
             return
@@ -136,17 +167,34 @@ class KeyPool:
             raise AuthenticationPoolEmpty("the authentication pool of this direction is empty")
         return False
 
-    def next_pad(self) -> tuple[int, int, bytes]:
-        """(segment, offset, pad) of the next tag to send."""
-        for number, pads, start, end in self._at_hand():
-            # Of plenty, the last one that is reserved: those before it are burnt, here and there.
-            offset = end - PAD_BYTES if self.bits_left > self._plenty_bits else start
+    def follow(self, claim: Position) -> bool:
+        """Skip what the peer says it has burnt, before the first tag of this process; False if it may not be followed.
+
+        A claim is ahead of this end only if this end's record was set back, or if somebody lies: then pads are lost,
+        and `FLOOR_PADS` stay. Where that would leave fewer no tag must be sent: the pads before the claim may be used.
+        """
+        if claim <= self._next_send:
+            return True
+        left = sum(_count(s.send, _start(claim, n, s.send)) for n, s in self._segments.items() if s.sendable)
+        if claim[1] % PAD_BYTES or left < FLOOR_PADS:
+            return False
+        self._next_send = claim
+        self._reserved = max(self._reserved, claim)
+        return True
+
+    def next_pad(self) -> Pad:
+        """The pad of the next tag to send."""
+        for number, half, start, end in self._at_hand():
+            offset = start
+            if self.bits_left > self._plenty_bits:
+                # Of plenty, the last one that is reserved: those before it are burnt, here and there.
+                offset = end - PAD_BYTES - (HASH_KEY_BYTES if (end - PAD_BYTES) % ROW_BYTES == 0 else 0)
             self._next_send = number, offset + PAD_BYTES
-            return number, offset, pads[offset : offset + PAD_BYTES]
+            return _pad(number, half, offset)
         raise AuthenticationPoolEmpty("no reserved authentication key is at hand")
 
-    def pad_for(self, segment_id: int, offset: int) -> bytes:
-        """The pad of a received tag; it and every pad before it is burnt, whatever the verdict.
+    def pad_for(self, segment_id: int, offset: int) -> Pad:
+        """The pad that a tag of the peer names; it stays usable until :meth:`burn`.
 
         Raises
         ------
@@ -154,24 +202,34 @@ class KeyPool:
             Unknown segment, misaligned or already used offset.
         """
         segment = self._segments.get(segment_id)
-        pads = segment.receive if segment else b""
-        if offset % PAD_BYTES or not _start(self._next_receive, segment_id, pads) <= offset < len(pads):
+        half = segment.receive if segment else b""
+        pad_is_there = offset % PAD_BYTES == 0 and offset % ROW_BYTES != 0
+        if not pad_is_there or not _start(self._next_receive, segment_id, half) <= offset < len(half):
             raise AuthenticationError(f"a tag names authentication key that is not usable (segment {segment_id})")
-        self._next_receive = segment_id, offset + PAD_BYTES
-        return pads[offset : offset + PAD_BYTES]
+        return _pad(segment_id, half, offset)
+
+    def burn(self, pad: Pad) -> None:
+        """Neither this pad of the peer's nor any before it will be accepted again."""
+        self._next_receive = pad.segment, pad.offset + PAD_BYTES
+
+    @property
+    def claim(self) -> Position:
+        """What the peer is told: its pads before this position are burnt here."""
+        return self._next_receive
 
     @property
     def bits_left(self) -> int:
         """Bits of pad left for sending (reserved or not)."""
         held = self._segments.items()
-        return 8 * sum(len(s.send) - _start(self._next_send, number, s.send) for number, s in held if s.sendable)
+        pads = sum(_count(s.send, _start(self._next_send, number, s.send)) for number, s in held if s.sendable)
+        return 8 * PAD_BYTES * pads
 
     @property
     def missing_bits(self) -> int:
         """Bits that a direction has too few, sending or receiving: the larger number."""
         held = self._segments.items()
-        to_receive = 8 * sum(len(s.receive) - _start(self._next_receive, number, s.receive) for number, s in held)
-        return max(self._target_bits - min(self.bits_left, to_receive), 0)
+        pads = sum(_count(s.receive, _start(self._next_receive, number, s.receive)) for number, s in held)
+        return max(self._target_bits - min(self.bits_left, 8 * PAD_BYTES * pads), 0)
 
     @property
     def exhausted_segments(self) -> list[int]:

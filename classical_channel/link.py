@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import json
+import secrets
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
 
+from classical_channel.authentication import EPS_TAGS_OF_A_BLOCK
 from classical_channel.channel import Channel
 from classical_channel.keypool import NOTHING_USED, KeyPool, Pointers
 from classical_channel.stream import ReliableStream
@@ -65,10 +67,7 @@ def next_instance(settings: Settings) -> int:
 
 def read_pointers(raw: bytes | None) -> Pointers:
     """The pool's pointers as they were made durable (`POINTERS`); without any, nothing has been used."""
-    stored = json.loads(raw or b"{}")
-    if "send" not in stored:  # of older software: for each segment, up to which offset pads were reserved
-        reserved = [(int(segment), int(offset)) for segment, offset in stored.items()]
-        return {**NOTHING_USED, "send": max(reserved, default=(0, 0))}
+    stored = json.loads(raw) if raw is not None else NOTHING_USED
     return {name: (int(segment), int(offset)) for name, (segment, offset) in stored.items()}
 
 
@@ -82,11 +81,18 @@ def open_pool(config: Config, settings: Settings) -> KeyPool:
 
 def open_link(config: Config, settings: Settings, refused: Callable[[str], None]) -> LinkEnd:
     """Everything between the session and the wire; ``refused`` hears of failed CURVE handshakes."""
+    if config.security.eps_auth < EPS_TAGS_OF_A_BLOCK:
+        raise ConfigurationError(
+            f"security.eps_auth = {config.security.eps_auth} is less than the tags of a block may spend"
+            f" ({EPS_TAGS_OF_A_BLOCK:.1e})",
+            remedy="State a larger security.eps_auth at both ends.",
+        )
     alice = config.role == "alice"
     pool = open_pool(config, settings)
     secret = read_secret(config.path(config.channel.curve_secret_file), "channel.curve_secret_file").strip()
     peer = read_secret(config.path(config.channel.peer_curve_public_file), "channel.peer_curve_public_file").strip()
     transport = ZmqTransport(config.channel.endpoint, bind=alice, secret=secret, peer_public=peer, refused=refused)
     instance = next_instance(settings)
-    stream = ReliableStream(instance, ns_from_seconds(config.channel.heartbeat_s))
+    process = instance << 32 | secrets.randbits(32)  # a store that was set back counts the same number again
+    stream = ReliableStream(process, ns_from_seconds(config.channel.heartbeat_s))
     return LinkEnd(Channel(stream, pool, alice=alice), transport, pool, instance)

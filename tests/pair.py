@@ -14,7 +14,8 @@ from functools import partial
 from typing import Any
 
 from classical_channel.channel import Channel, Received
-from classical_channel.keypool import KeyPool, Position
+from classical_channel.framing import Position
+from classical_channel.keypool import KeyPool, Pad
 from classical_channel.link import POINTERS, read_pointers
 from classical_channel.memory_transport import MemoryPipe
 from classical_channel.stream import ReliableStream
@@ -119,11 +120,12 @@ class WatchedPool(KeyPool):
 
     named: list[Position]
 
-    def next_pad(self) -> tuple[int, int, bytes]:
-        number, offset, pad = super().next_pad()
-        assert not self.named or self.named[-1] < (number, offset), "a pad was used twice, or an earlier one later"
-        self.named.append((number, offset))
-        return number, offset, pad
+    def next_pad(self) -> Pad:
+        pad = super().next_pad()
+        at = pad.segment, pad.offset
+        assert not self.named or self.named[-1] < at, "a pad was used twice, or an earlier one later"
+        self.named.append(at)
+        return pad
 
 
 SessionFactory = Callable[["End", int], LinkSession]

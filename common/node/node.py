@@ -312,6 +312,7 @@ class Node:
             if heard is not None:
                 self.board.peer = "down" if silent else "up"
                 self.board.alarm("peer", "silent: the classical channel or the peer is down" if silent else None)
+            self.board.alarm("strangers", self._channel.notice(now_ns()))
             await asyncio.to_thread(write_document, self._status(), self._status_path)
             await asyncio.sleep(STATUS_INTERVAL_S)
 

@@ -87,6 +87,10 @@ class ChannelPort(Protocol):
         """Everything is acknowledged."""
         ...
 
+    def notice(self, now_ns: int) -> str | None:
+        """What an operator should know of packets that were not believed."""
+        ...
+
     def send(self, message: bytes, *, seal: bool = False) -> None:
         """Queue a message."""
         ...

@@ -11,10 +11,10 @@ from classical_channel.stream import ReliableStream
 from common.errors import RemoteProtocolError
 from common.protocol.messages import decode
 
-SECRET = bytes(range(256)) * 8
+SECRET = bytes(range(256)) * 9
 
 
-@given(st.lists(st.one_of(st.binary(max_size=200), st.binary(max_size=80).map(lambda b: b"QKD1\x02" + b)), max_size=20))
+@given(st.lists(st.one_of(st.binary(max_size=200), st.binary(max_size=80).map(lambda b: b"QKD2\x02" + b)), max_size=20))
 def test_any_bytes(packets: list[bytes]) -> None:
     channel = Channel(ReliableStream(7), KeyPool(SECRET, alice=True), alice=True)
     for raw in packets:

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+from typing import Any
+
 import pytest
 
-from classical_channel.framing import Kind, Packet
+from classical_channel.framing import FRAME, PLAIN, SEAL, Kind, Packet
 from common.errors import RemoteProtocolError
 from common.protocol import messages as m
 
@@ -70,23 +73,63 @@ def test_malformed_messages_are_named(raw: bytes, fault: str) -> None:
         m.decode(raw)
 
 
-def test_packet_bytes() -> None:
-    packet = Packet(Kind.DATA, 3, 2, 7, 6, b"\x00\x11")
-    raw = "514b44310203000000000000000200000000000000070000000000000006000000000000000011"
-    assert packet.encode().hex() == raw
+PACKETS = {
+    "syn": (
+        Packet(Kind.SYN, 3, 0, claim=(5, 48)),
+        "514b4432 01 0300000000000000 0000000000000000 0000000000000000 0000000000000000 0500000000000000 30000000",
+    ),
+    "syn with a seal": (
+        Packet(Kind.SYN, 3, 0, claim=(5, 48), body=SEAL.pack(9, 64, b"t" * 16)),
+        "514b4432 01 0300000000000000 0000000000000000 0000000000000000 0000000000000000 0500000000000000 30000000"
+        "0900000000000000 40000000" + "74" * 16,
+    ),
+    "data": (
+        Packet(Kind.DATA, 3, 2, 7, 6, (5, 48), FRAME.pack(PLAIN, 4) + b"\x11"),
+        "514b4432 02 0300000000000000 0200000000000000 0700000000000000 0600000000000000 0500000000000000 30000000"
+        "00 0400000000000000 11",
+    ),
+    "ack": (
+        Packet(Kind.ACK, 3, 2, 0, 6, (5, 48)),
+        "514b4432 03 0300000000000000 0200000000000000 0000000000000000 0600000000000000 0500000000000000 30000000",
+    ),
+}
+
+
+@pytest.mark.parametrize("name", PACKETS)
+def test_packet_bytes(name: str) -> None:
+    packet, raw = PACKETS[name]
+    assert packet.encode() == bytes.fromhex(raw)
     assert Packet.decode(bytes.fromhex(raw)) == packet
+
+
+def test_the_codec_of_the_description_is_this_one() -> None:
+    text = (Path(__file__).parents[2] / "classical_channel" / "PROTOCOL.md").read_text(encoding="utf-8")
+    names: dict[str, Any] = {}
+    exec(text.split("```python\n")[1].split("```")[0], names)
+    for packet, _ in PACKETS.values():
+        fields = (packet.kind, packet.sender, packet.receiver, packet.sequence, packet.acknowledged, packet.claim)
+        assert names["encode"](*fields, packet.body) == packet.encode()
+        assert names["decode"](packet.encode()) == (*fields, packet.body)
+
+
+SYN = Packet(Kind.SYN, 1, 0).encode()
 
 
 @pytest.mark.parametrize(
     ("raw", "fault"),
     [
-        (b"QKD1", "shorter than its header"),
-        (Packet(Kind.SYN, 1, 0).encode().replace(b"QKD1", b"HTTP"), "magic"),
+        (b"QKD2", "shorter than its header"),
+        (SYN.replace(b"QKD2", b"HTTP"), "magic"),
+        (SYN.replace(b"QKD2", b"QKD1"), "another program or version"),
         (Packet(Kind.SYN, 0, 0).encode(), "without a sender"),
         (Packet(Kind.SYN, 1, 0, 5).encode(), "sequence 5"),
+        (SYN + bytes(27), "SYN packet with sequence 0 and 27 body bytes"),
         (Packet(Kind.DATA, 1, 1, 0).encode(), "sequence 0"),
-        (Packet(Kind.ACK, 1, 1, 0, 0, b"x").encode(), "body"),
-        (b"QKD1\x09" + bytes(32), "unknown packet kind 9"),
+        (Packet(Kind.DATA, 1, 1, 1, body=bytes(8)).encode(), "shorter than its fixed part"),
+        (Packet(Kind.DATA, 1, 1, 1, body=b"\2" + bytes(8)).encode(), "neither the plain nor the sealed flag"),
+        (Packet(Kind.DATA, 1, 1, 1, body=b"\1" + bytes(35)).encode(), "no room for its tag"),
+        (Packet(Kind.ACK, 1, 1, body=b"x").encode(), "body"),
+        (b"QKD2\x09" + bytes(44), "unknown packet kind 9"),
     ],
 )
 def test_malformed_packets_are_named(raw: bytes, fault: str) -> None:

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from classical_channel.framing import Kind, Packet
+from classical_channel.framing import FRAME, SEAL, Frame, Kind, Packet
 from common.errors import AuthenticationError, LinkLocked, RemoteProtocolError
 from common.node import alarms
 from common.protocol.messages import Commit, Message, Prepared, Seed, Verify, decode
@@ -28,14 +28,14 @@ FIRST = 1 << 32 | 1
 def message_of(raw: bytes) -> Message | None:
     """The message in a packet."""
     packet = Packet.decode(raw)
-    return decode(packet.body[1 : -28 if packet.body[0] else None]) if packet.kind is Kind.DATA else None
+    return decode(Frame.decode(packet.body).message) if packet.kind is Kind.DATA else None
 
 
 def altered(raw: bytes, message: Message) -> bytes:
     """The packet with another message in it, and the tag that it had."""
     packet = Packet.decode(raw)
-    seal = packet.body[-28:] if packet.body[0] else b""
-    return replace(packet, body=packet.body[:1] + message.encode() + seal).encode()
+    seal = packet.body[-SEAL.size :] if packet.body[0] else b""
+    return replace(packet, body=packet.body[: FRAME.size] + message.encode() + seal).encode()
 
 
 class Eve:
