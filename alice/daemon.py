@@ -8,6 +8,7 @@ from functools import partial
 from alice.session import AliceSession
 from alice.transmitter import SymbolRing, Transmitter
 from classical_channel.link import open_link
+from common import statements
 from common.config import Config
 from common.node.node import Node, Options, identity
 from hardware.interfaces import Modulator, RandomSource
@@ -75,6 +76,8 @@ async def run(config: Config, options: Options) -> None:
         node.defer(source.close)
         modulator = open_device("modulator", config.devices["modulator"], config)
         node.defer(modulator.close)
+        statements.require(config, modulator.info.simulated)
+        statements.require_phase(config, modulator.info.simulated, getattr(modulator, "applies_phase", False))
         slow = SlowControl.open(config)
         node.defer(slow.close)
         recorder = node.recorder

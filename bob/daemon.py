@@ -13,6 +13,7 @@ from bob.receiver import Receiver, ReceiverEvent
 from bob.session import BobSession
 from bob.steering import Counts, Steering
 from classical_channel.link import open_link
+from common import statements
 from common.config import Config
 from common.datatypes import Detections
 from common.errors import ConfigurationError
@@ -193,15 +194,6 @@ class Clicks(threading.Thread):
             self._room.set()
 
 
-def require_dead_time(config: Config, simulated: bool) -> None:
-    """Refuse real detectors of which nobody has said for how long they are blind."""
-    if config.receiver.dead_time_ps is None and not simulated:
-        raise ConfigurationError(
-            "receiver.dead_time_ps is not given, and the time tagger is real",
-            remedy="Measure it: `qkd doctor --hardware` with this configuration prints the line to write.",
-        )
-
-
 def make_steering(
     config: Config, node: Node, controller: PolarisationController | None, moved: Callable[[], None]
 ) -> Steering | None:
@@ -225,7 +217,7 @@ async def run(config: Config, options: Options) -> None:
         node.defer(link.transport.close, on_loop=True)
         tagger = open_device("time_tagger", config.devices["time_tagger"], config)
         node.defer(tagger.close)
-        require_dead_time(config, tagger.info.simulated)
+        statements.require(config, tagger.info.simulated)
         slow = SlowControl.open(config)
         node.defer(slow.close)
         source = open_random_source(config, partial(node.alarm_from_thread, "random source"))

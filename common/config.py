@@ -18,6 +18,9 @@ from common.randomness import RandomnessClass
 ProtocolName = Literal["three-state", "bb84", "decoy-bb84"]
 SelectionRule = Literal["off", "transmittance"]
 PZ_DENOMINATOR = 1 << 16
+LEAST_DECOY_PHASES = 16
+"""With decoy states: the phase is one of so many at least; what that leaves is said in the ledger
+(`common.statements.phase_distance`)."""
 
 
 class Section(BaseModel):
@@ -70,6 +73,9 @@ class Source(Section):
     """Probability that one of the bounds is wrong; 0 where they are taken as given."""
     phase_bits: int = Field(4, ge=0, le=16)
     """Bits of the random phase word of each slot."""
+    phase_by: Literal["modulator", "source"] = "modulator"
+    """What gives every pulse its random phase: the modulator, by the phase word, or the source itself (a gain-switched
+    laser, an emitter without coherence to its pump)."""
 
 
 class Detectors(Section):
@@ -315,6 +321,11 @@ class Config(Section):
             raise ValueError("channel.link_secret_origin must be printable")
         if self.link.protocol == "decoy-bb84":
             self.link.check_intensities()
+            if self.source.phase_by == "modulator" and 1 << self.source.phase_bits < LEAST_DECOY_PHASES:
+                raise ValueError(
+                    f"source.phase_bits: decoy states need at least {LEAST_DECOY_PHASES} phases;"
+                    " with fewer, the photon numbers of a pulse keep a coherence that the proof neglects"
+                )
             if self.receiver.selection != "off":
                 raise ValueError("receiver.selection is made for single photons, not for decoy-bb84")
         elif self.link.intensities or self.link.p_intensities:

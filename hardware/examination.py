@@ -13,6 +13,7 @@ from typing import Any
 
 import numpy as np
 
+from common import statements
 from common.cli.doctor_bench import DETECTORS, Examination
 from common.datatypes import TimeTags
 from common.errors import AnotherDeviceError, DeviceError, QkdError
@@ -47,6 +48,7 @@ def devices(found: Examination) -> None:
             device = _open(found, role)
             if device is not None:
                 opened[role] = device
+        _statements(found, opened)
         for role, device in opened.items():
             if device.info.kind != "time tagger":
                 _guarded(found, "reading", role, partial(_read, found, role, device))
@@ -58,6 +60,16 @@ def devices(found: Examination) -> None:
     finally:
         for role, device in reversed(list(opened.items())):
             _guarded(found, "safe state", role, device.close)
+
+
+def _statements(found: Examination, opened: dict[str, Any]) -> None:
+    """What the configuration must state about the device that answered, if that is real."""
+    config = found.config
+    device = opened.get(statements.DEVICE_OF[config.role])
+    if device is None or device.info.simulated:
+        return
+    for field, fault, remedy in statements.faults(config):
+        found.to_fix("statements", field, fault, remedy)
 
 
 def _guarded(found: Examination, step: str, what: str, look: Callable[[], object]) -> None:

@@ -84,6 +84,9 @@ class Modulator(Device, Protocol):
     bursts, each played once: when nothing follows it goes dark, never into repetition. Between two bursts any time may
     pass, so a burst is whole epochs (Bob finds its slots from the preambles) and at least two of them. Light that
     repeats a pattern serves adjustment, never keys: such a device says ``simulated``.
+
+    A driver that puts the phase word of every slot onto the light says ``applies_phase = True``; any other serves only
+    a source whose pulses have a random phase of their own.
     """
 
     @property

@@ -71,6 +71,8 @@ def _records(path: Path, key_file: Path | None, config: Config) -> Any:
 class ReplayTimeTagger:
     """A time tagger that plays a recording; faults of the file mark their batch as lost, which voids its block."""
 
+    always_simulated = True
+
     def __init__(self, parameters: dict[str, Any], config: Config) -> None:
         given = parse_parameters(TaggerParameters, parameters, "replay-time-tagger")
         path = config.path(given.path)
@@ -178,6 +180,8 @@ class ReplayRandomSource:
 
 class ReplayModulator:
     """Takes symbols at the configured slot rate; the light is in the recording that Bob replays."""
+
+    always_simulated = True
 
     unsent_from_slot = NONE_HELD
 

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import shutil
+from importlib.metadata import entry_points
 
-from common.config import Config
+from common import statements
+from common.config import Config, DeviceSection
 from common.errors import QkdError
 from common.node.alarms import alarms_of
 from common.node.keystore import KeyStore
@@ -21,6 +23,25 @@ def check_key_store(config: Config) -> tuple[str, bool, str]:
             return ("key store", True, f"{store.available_bits()} bits for applications")
     except QkdError as error:
         return ("key store", False, str(error))
+
+
+def surely_simulated(section: DeviceSection) -> bool:
+    """Whether a device is simulated by what its manifest says; what answers at an address is known once it is open."""
+    points = {point.name: point for point in entry_points(group="qkd_node.devices")}
+    try:
+        always = section.driver in points and getattr(points[section.driver].load(), "always_simulated", False)
+    except ImportError:
+        always = False
+    return bool(always) or (section.model_extra or {}).get("simulated") is True
+
+
+def check_statements(config: Config) -> list[tuple[str, bool, str]]:
+    """What the configuration must state about a real device and does not."""
+    section = config.devices.get(statements.DEVICE_OF[config.role])
+    if section is None or surely_simulated(section):
+        return []
+    rows = [(field, False, f"{fault}: {remedy}") for field, fault, remedy in statements.faults(config)]
+    return rows or [("statements", True, "all that the proof takes from the device is stated")]
 
 
 def check_alarms(config: Config) -> list[tuple[str, bool, str]]:

@@ -6,6 +6,7 @@ from common.config import PZ_DENOMINATOR, Config
 from common.postprocessing.verification import leak_verify_bits
 from common.security.finite_key import EpsilonBudget, Ledger, key_length
 from common.security.tallies import ProtocolSettings, ReceiverBounds, SourceBounds, Tallies
+from common.statements import assumed
 
 
 def estimate(config: Config, tallies: Tallies, leak_ec_bits: int, assumes: tuple[str, ...] = ()) -> Ledger:
@@ -26,7 +27,7 @@ def estimate(config: Config, tallies: Tallies, leak_ec_bits: int, assumes: tuple
         EpsilonBudget(security.accounting, security.eps_total, security.eps_cor, security.eps_auth, security.tails),
         leak_ec_bits,
         leak_verify_bits,
-        assumes,
+        (*assumes, *assumed(config)),
     )
 
 

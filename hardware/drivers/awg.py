@@ -42,8 +42,6 @@ class Parameters(VisaParameters):
     samples_per_slot: int = Field(2, ge=1, le=64)
     burst_epochs: int = Field(2, ge=2, le=64)
     """Epochs of one burst: Bob finds the clock in the first and makes key from the second on."""
-    laser_phase_random: bool = False
-    """Weak coherent pulses: the laser itself starts every pulse with a fresh phase (gain switching)."""
 
 
 class BurstModulator(ABC):
@@ -61,7 +59,8 @@ class BurstModulator(ABC):
 
     def __init__(self, parameters: dict[str, Any], config: Config) -> None:
         given = parse_parameters(Parameters, parameters, self.name)
-        check_channels(given.channels, given.amplitude_v, given.laser_phase_random, config)
+        check_channels(given.channels, given.amplitude_v, config)
+        self.applies_phase = any(channel.driven_by == "phase" for channel in given.channels)
         self._given, self._order, self._closed = given, SlotOrder(), threading.Event()
         self._burst_slots = given.burst_epochs * EPOCH_SLOTS
         if 3 * self._burst_slots > config.blocks.symbol_buffer_slots:

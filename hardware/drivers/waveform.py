@@ -28,12 +28,12 @@ class Channel(BaseModel):
     """Calibrated levels in V: of H, V, R, L; of each intensity; of each phase word; of the gate. 0 V between bursts."""
 
 
-def check_channels(channels: tuple[Channel, ...], amplitude_v: float, laser_phase: bool, config: Config) -> None:
+def check_channels(channels: tuple[Channel, ...], amplitude_v: float, config: Config) -> None:
     """Refuse levels that are missing, too many, or beyond the generator's amplitude.
 
     Parameters
     ----------
-    amplitude_v : peak to peak, of every output. laser_phase : the laser itself has a fresh random phase in every pulse.
+    amplitude_v : peak to peak, of every output.
     """
     link = config.link
     wanted = {"state": N_STATES, "intensity": len(link.intensities), "phase": 1 << config.source.phase_bits, "gate": 1}
@@ -55,10 +55,10 @@ def check_channels(channels: tuple[Channel, ...], amplitude_v: float, laser_phas
         raise ConfigurationError("devices.modulator: no output is driven by the state")
     if link.intensities and "intensity" not in driven:
         raise ConfigurationError("devices.modulator: link.intensities are set, but no output is driven by them")
-    if link.intensities and "phase" not in driven and not laser_phase:
+    if link.intensities and "phase" not in driven and config.source.phase_by == "modulator":
         raise ConfigurationError(
             "devices.modulator: weak coherent pulses need a random phase, but no output is driven by it",
-            remedy="Give a channel with driven_by = 'phase'; or, for a gain-switched laser, laser_phase_random = true.",
+            remedy="Give a channel with driven_by = 'phase'; or, with a gain-switched laser, state source.phase_by.",
         )
 
 

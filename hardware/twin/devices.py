@@ -112,6 +112,8 @@ class TwinModulator:
     parameters : ``fibre``, the address that Bob's twin connects to.
     """
 
+    always_simulated = True
+
     unsent_from_slot = NONE_HELD
 
     def __init__(self, parameters: dict[str, Any], config: Config) -> None:
@@ -148,6 +150,8 @@ class TwinTimeTagger:
     ----------
     parameters : see :class:`TaggerParameters`. config : gives slot rate, splitting ratio and intensities.
     """
+
+    always_simulated = True
 
     can_wait: bool
     """Whether the light stops for a reader that is behind."""

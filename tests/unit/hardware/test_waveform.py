@@ -72,10 +72,10 @@ INTENSITY = Channel(output=2, driven_by="intensity", levels_v=(0.2, 0.1, 0.0))
 
 def test_a_complete_set_of_channels_is_taken(tmp_path: Path) -> None:
     gate = Channel(output=3, driven_by="gate", levels_v=(0.25,))
-    check_channels((STATE, gate), AMPLITUDE_V, False, config(tmp_path, ""))
+    check_channels((STATE, gate), AMPLITUDE_V, config(tmp_path, ""))
     phase = Channel(output=4, driven_by="phase", levels_v=tuple(0.01 * k for k in range(16)))
-    check_channels((STATE, INTENSITY, phase), AMPLITUDE_V, False, config(tmp_path, DECOY))
-    check_channels((STATE, INTENSITY), AMPLITUDE_V, True, config(tmp_path, DECOY))
+    check_channels((STATE, INTENSITY, phase), AMPLITUDE_V, config(tmp_path, DECOY))
+    check_channels((STATE, INTENSITY), AMPLITUDE_V, config(tmp_path, DECOY + '[source]\nphase_by = "source"\n'))
 
 
 @pytest.mark.parametrize(
@@ -95,7 +95,7 @@ def test_channels_that_cannot_be_right_are_refused(
     channels: tuple[Channel, ...], text: str, fault: str, tmp_path: Path
 ) -> None:
     with pytest.raises(ConfigurationError, match=fault):
-        check_channels(channels, AMPLITUDE_V, False, config(tmp_path, text))
+        check_channels(channels, AMPLITUDE_V, config(tmp_path, text))
 
 
 def test_three_bursts_must_fit_alices_memory_of_symbols(tmp_path: Path) -> None:
