@@ -223,7 +223,7 @@ class AliceSession(LinkSession):
             return self.give_up(block, result)
         heard, reply, sifted = result
         block.detections += int(heard.slots.size)
-        block.count(sifted, int(heard.cross_slots.size), heard.double_clicks)
+        block.count(sifted, int(heard.slots.size), int(heard.cross_slots.size), heard.double_clicks)
         effects: list[Effect] = [self.say(block, Sift(block.block_id, chunk, reply))]
         effects += block.frames.add(sifted.bits)
         return [*effects, *self._maybe_close(block)]

@@ -328,10 +328,12 @@ class BobSession(LinkSession):
     def _sifted(self, block: BobBlock, result: tuple[SiftedChunk, int, Detections]) -> list[Effect]:
         sifted, ones, announced = result
         self._check_counts.append((announced.from_slot, *check_outcomes(sifted.x_counts)))
-        block.count(sifted, int(announced.cross_slots.size), int(announced.double_slots.size))
+        block.count(sifted, len(announced), int(announced.cross_slots.size), int(announced.double_slots.size))
         block.z_ones += ones
         if hopeless(*check_outcomes(block.x_counts)):
-            return self.give_up(block, "the check basis shows too many errors for any key")
+            block.z_ones_steps = share_steps(block.z_ones, int(block.n_z.sum()))
+            why = block.judge_devices() or "the polarisation is off, or somebody listens"
+            return self.give_up(block, f"the check basis shows too many errors for any key: {why}")
         effects = block.frames.add(sifted.bits)
         if block.state is not State.FILLING and block.chunks_sifted == block.chunks:
             effects += block.frames.close()

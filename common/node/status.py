@@ -11,10 +11,11 @@ from typing import Any
 
 from common.files import write_file
 from common.node.runtime import now_ns
-from common.protocol.block import BlockFacts
+from common.protocol.block import WATCHED, BlockFacts
 from common.units import seconds_from_ns
 
 RATE_BLOCKS = 20
+DEVICE_REMEDY = "look at bias, temperature, fibre and cable (`qkd doctor --hardware`); else somebody tampers with it"
 
 
 class StatusBoard:
@@ -62,8 +63,11 @@ class StatusBoard:
             self.blocks_committed += 1
             self.secret_bits += facts.secret_bits
             self._recent.append((now_ns(), facts.secret_bits))
+            self.alarm("detectors", None)
         else:
             self.blocks_refused += 1
+        if facts.device_fault:
+            self.alarm("detectors", f"{facts.device_fault}; {DEVICE_REMEDY}")
 
     def alarm(self, name: str, text: str | None) -> None:
         """Raise (text) or clear (None) an alarm."""
@@ -93,6 +97,7 @@ class StatusBoard:
         """The status as the command line prints it."""
         rate = self._rate_bps()
         qber = next((facts.qber for facts in reversed(self.blocks) if facts.qber), 0.0)
+        sifted = next((facts for facts in reversed(self.blocks) if facts.x_share), None)
         elapsed_s = max(seconds_from_ns(now_ns() - self._started_ns), 1e-3)
         return {
             "role": self._role,
@@ -110,6 +115,7 @@ class StatusBoard:
             "auth_pool_bits": self.auth_pool_bits,
             "simulated": self.simulated,
             "alarms": [f"{name}: {text}" for name, text in sorted(self.alarms.items())],
+            "watched": {name: getattr(sifted, name) for name in WATCHED} if sifted is not None else {},
             "details": self.details,
             "load": self.load,
             "blocks": [asdict(facts) for facts in list(self.blocks)[-50:]],

@@ -96,6 +96,7 @@ class Reporter:
         out += self._alarm_changes(status["alarms"])
         groups = {group: _pick(status, names) for group, names in GROUPS.items()}
         groups["light"] = _pick(status["details"], DETAILS)
+        groups["devices"] = dict(status["watched"])
         for group, values in groups.items():
             if values:
                 out.append(Publication(f"{self.prefix}/tele/{group}", self._stamped(values)))

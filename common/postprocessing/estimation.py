@@ -5,6 +5,7 @@ from __future__ import annotations
 from common.config import PZ_DENOMINATOR, Config
 from common.postprocessing.verification import leak_verify_bits
 from common.security.finite_key import EpsilonBudget, Ledger, key_length
+from common.security.monitors import monitors
 from common.security.tallies import ProtocolSettings, ReceiverBounds, SourceBounds, Tallies
 from common.statements import assumed
 
@@ -16,18 +17,29 @@ def estimate(config: Config, tallies: Tallies, leak_ec_bits: int, assumes: tuple
     ----------
     assumes : what the length rests on beyond the configuration and the counts, as sentences.
     """
-    link, source, security = config.link, config.source, config.security
+    source, security = config.source, config.security
     return key_length(
         tallies,
-        ProtocolSettings(
-            link.protocol, link.p_z_numerator / PZ_DENOMINATOR, link.p_z_bob, link.intensities, link.p_intensities
-        ),
+        protocol_settings(config),
         SourceBounds(source.mean_photon_number_upper, source.g2_upper, source.eps_source),
         receiver_bounds(config),
         EpsilonBudget(security.accounting, security.eps_total, security.eps_cor, security.eps_auth, security.tails),
         leak_ec_bits,
         leak_verify_bits,
         (*assumes, *assumed(config)),
+    )
+
+
+def device_fault(config: Config, tallies: Tallies) -> str | None:
+    """Which device is out of tolerance by these counts, as :func:`estimate` judges it; counts of a part will do."""
+    return monitors(tallies, protocol_settings(config), receiver_bounds(config))[1]
+
+
+def protocol_settings(config: Config) -> ProtocolSettings:
+    """The probabilities that both ends have agreed on."""
+    link = config.link
+    return ProtocolSettings(
+        link.protocol, link.p_z_numerator / PZ_DENOMINATOR, link.p_z_bob, link.intensities, link.p_intensities
     )
 
 

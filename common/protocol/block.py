@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
-from numpy.typing import NDArray
+from numpy.typing import ArrayLike, NDArray
 
 from common.config import Config
 from common.datatypes import ReconciledKey, SecretKey, VerifiedKey
@@ -19,7 +19,7 @@ from common.errors import AuthenticationError
 from common.keybits import KeyBits
 from common.keys.certificate import Amplification, Provenance, Reconciliation, Transcript, certificate
 from common.postprocessing.amplification import amplify, seed_bits
-from common.postprocessing.estimation import estimate
+from common.postprocessing.estimation import device_fault, estimate
 from common.postprocessing.reconciliation import QberTracker
 from common.postprocessing.sifting import SiftedChunk
 from common.preamble import key_slots
@@ -30,7 +30,7 @@ from common.protocol.schedule import Schedule
 from common.protocol.transitions import Role, State
 from common.randomness import Uses, assumptions, documents
 from common.security.finite_key import Ledger
-from common.security.tallies import Tallies
+from common.security.tallies import ONES_STEPS, H, Tallies, V
 from common.units import seconds_from_ns
 
 BITS_PER_BYTE = 8
@@ -46,6 +46,10 @@ class BlockFacts:
 
     ``seconds`` runs from the block's opening, ``seconds_after_last_detection`` from its last detections' arrival in the
     session (Bob) or from the news of its end (Alice); both end with the block.
+
+    What is watched of the devices, of the detections sifted so far: ``x_share`` measured in X; ``z_sent_share`` sent in
+    Z, Alice's realised p_z; ``v_share`` of V among the sifted bits, and ``l_share`` of L among the X outcomes of Z
+    pulses, both 1/2 with equal detectors; ``device_fault`` says which of them refused the block.
     """
 
     block_id: int
@@ -67,6 +71,17 @@ class BlockFacts:
     rounds_max: int
     auth_bits_earned: int
     simulated: bool
+    x_share: float
+    z_sent_share: float
+    v_share: float
+    l_share: float
+    cross_clicks: int
+    double_clicks: int
+    device_fault: str
+
+
+WATCHED = ("x_share", "z_sent_share", "v_share", "l_share", "cross_clicks", "double_clicks")
+"""Of :class:`BlockFacts`: what operators see of the devices, block by block."""
 
 
 class Block:
@@ -129,8 +144,9 @@ class Block:
         levels = 4 if config.link.intensities else 1
         self.x_counts: NDArray[np.int64] = np.zeros((levels, 4, 2), dtype=np.int64)
         self.n_z: NDArray[np.int64] = np.zeros(levels, dtype=np.int64)
-        self.cross_clicks = self.double_clicks = 0
+        self.cross_clicks = self.double_clicks = self.detections_sifted = 0
         self.z_ones_steps: int | None = None
+        self.device_fault: str | None = None
         self.verifying = False
         self.reconciled_key: ReconciledKey | None = None
         self.verified: VerifiedKey | None = None
@@ -164,9 +180,10 @@ class Block:
         self.to_slot = to_slot
         self.chunks += 1
 
-    def count(self, sifted: SiftedChunk, cross_clicks: int, double_clicks: int) -> None:
+    def count(self, sifted: SiftedChunk, detections: int, cross_clicks: int, double_clicks: int) -> None:
         """One more chunk is sifted: its public counts."""
         self.chunks_sifted += 1
+        self.detections_sifted += detections
         self.x_counts += sifted.x_counts
         self.n_z += sifted.n_z
         self.cross_clicks += cross_clicks
@@ -189,14 +206,14 @@ class Block:
         return ReconciledKey(self.block_id, KeyBits(packed, n_bits), leak, kept, failed, errors)
 
     def tallies(self) -> Tallies:
-        """The block's public counts, once all its chunks are sifted; every X outcome is in ``x_counts``."""
+        """The public counts of what is sifted; every X outcome is in ``x_counts``."""
         x_detections = int(self.x_counts.sum())
         return Tallies(
             slots_sent=self.slots_sent,
             n_z=tuple(int(count) for count in self.n_z),
             n_z_kept=self.frames.kept_bits,
             x_counts=tuple(tuple((int(a), int(b)) for a, b in level) for level in self.x_counts),
-            z_detections=self.detections - x_detections,
+            z_detections=self.detections_sifted - x_detections,
             x_detections=x_detections,
             cross_clicks=self.cross_clicks,
             double_clicks=self.double_clicks,
@@ -214,8 +231,14 @@ class Block:
         """Both ends' integers, canonical: compared before any length is accepted."""
         return json.dumps({**asdict(self.tallies()), "leak_ec_bits": self.frames.leak_ec_bits}, sort_keys=True)
 
+    def judge_devices(self) -> str | None:
+        """Which device the counts so far accuse, or None."""
+        self.device_fault = device_fault(self.config, self.tallies())
+        return self.device_fault
+
     def estimate(self) -> Ledger:
         """Key length of this block by its own tallies."""
+        self.judge_devices()
         self.ledger = estimate(
             self.config, self.tallies(), self.frames.leak_ec_bits, assumptions(self._randomness)
         )
@@ -283,6 +306,10 @@ class Block:
             rounds_max=frames.rounds_max,
             auth_bits_earned=BITS_PER_BYTE * self.refill_bytes if committed else 0,
             simulated=self.simulated,
+            **_watched(self.detections_sifted, int(self.n_z.sum()), self.x_counts, self.z_ones_steps or 0),
+            cross_clicks=self.cross_clicks,
+            double_clicks=self.double_clicks,
+            device_fault=self.device_fault or "",
         )
 
 
@@ -334,7 +361,23 @@ def settled_facts(certificate_json: str) -> BlockFacts:
         rounds_max=0,
         auth_bits_earned=int(body["authentication"]["bits_earned"]),
         simulated=bool(body["simulated"]),
+        **_watched(int(met["detections"]), sum(tallies["n_z"]), tallies["x_counts"], int(tallies["z_ones_steps"])),
+        cross_clicks=int(tallies["cross_clicks"]),
+        double_clicks=int(tallies["double_clicks"]),
+        device_fault="",
     )
+
+
+def _watched(detections: int, n_z: int, x_counts: ArrayLike, z_ones_steps: int) -> dict[str, float]:
+    """The shares of :class:`BlockFacts`; 0 of nothing."""
+    of_symbol = np.sum(np.asarray(x_counts, dtype=np.int64), axis=0)
+    of_z_pulses = of_symbol[H] + of_symbol[V]
+    return {
+        "x_share": int(of_symbol.sum()) / max(detections, 1),
+        "z_sent_share": (n_z + int(of_z_pulses.sum())) / max(detections, 1),
+        "v_share": z_ones_steps / ONES_STEPS,
+        "l_share": int(of_z_pulses[1]) / max(int(of_z_pulses.sum()), 1),
+    }
 
 
 def efficiency(leak_bits: int, n_bits: int, qber: float) -> float:

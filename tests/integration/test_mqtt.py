@@ -43,7 +43,7 @@ from pathlib import Path
 from common.config import parse_config
 from common.node.mqtt import Broker
 config = parse_config(sys.argv[1], Path("."))
-status = lambda: {"state": "locked", "alarms": [], "details": {}}
+status = lambda: {"state": "locked", "alarms": [], "details": {}, "watched": {}}
 asyncio.run(Broker(config, 1, {}, status, dict, {}).run())
 """
 
@@ -122,7 +122,8 @@ class Node:
         self.asked: list[dict[str, Any]] = []
 
     def status(self) -> dict[str, Any]:
-        return {"state": "locked", "peer": "up", "qber": 0.025, "alarms": self.alarms, "details": {"slips": 0}}
+        seen = {"details": {"slips": 0}, "watched": {"x_share": 0.1}}
+        return {"state": "locked", "peer": "up", "qber": 0.025, "alarms": self.alarms, **seen}
 
     def set(self, request: Any) -> dict[str, Any]:
         self.asked.append(dict(request))

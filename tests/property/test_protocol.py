@@ -22,7 +22,7 @@ from common.errors import HandshakeMismatch, RemoteProtocolError
 from common.keys.certificate_check import faults, faults_between, parse
 from common.postprocessing.amplification import FAMILIES
 from common.preamble import PREAMBLE_SLOTS
-from common.protocol.block import Block
+from common.protocol.block import Block, settled_facts
 from common.protocol.messages import Seed
 from common.protocol.session import Identity
 from common.protocol.transitions import Role
@@ -159,6 +159,25 @@ def finish(pair: Pair, blocks: int) -> None:
     pair.on_step = lambda now_ns: None
     pair.settle()
     agree(pair)
+
+
+def test_both_ends_tell_the_same_of_the_devices_and_so_does_the_certificate() -> None:
+    pair, sky = make_pair()
+    Feeder(pair, sky)
+    finish(pair, 1)
+    number = min(pair.bob.store.certificates)
+    ours, theirs = (next(f for f in end.done if f.block_id == number) for end in (pair.bob, pair.alice))
+    settled = settled_facts(pair.bob.store.certificates[number])
+    n = ours.detections
+    slots = np.arange(PREAMBLE_SLOTS, PREAMBLE_SLOTS + n) % N_SLOTS
+    in_x, sent_x, bits = sky.measured[slots] == 1, sky.bases[slots] == 1, sky.outcomes[slots]
+    for facts in (ours, theirs, settled):
+        assert facts.x_share == in_x.mean()
+        assert facts.z_sent_share == (~sent_x).mean()
+        assert facts.v_share == pytest.approx(bits[~in_x & ~sent_x].mean(), abs=2.0**-17)
+        assert facts.l_share == bits[in_x & ~sent_x].mean()
+        assert facts.cross_clicks == (sky.several[slots] == 1).sum()
+        assert facts.double_clicks == (sky.several[slots] == 2).sum()
 
 
 @pytest.mark.parametrize("only_bob", [False, True])

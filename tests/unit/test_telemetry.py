@@ -23,7 +23,15 @@ PREFIX = "qkd/v1/link/bob"
 
 def status(**changes: Any) -> dict[str, Any]:
     fields = {name: 0 for names in (STATE, *GROUPS.values()) for name in names}
-    return {**fields, "state": "locked", "peer": "up", "alarms": [], "details": {}, "blocks": [], **changes}
+    empty = {"alarms": [], "details": {}, "watched": {}, "blocks": []}
+    return {**fields, "state": "locked", "peer": "up", **empty, **changes}
+
+
+def test_what_is_watched_of_the_devices_is_told_once_there_is_a_block() -> None:
+    ours, seen = reporter(), {"x_share": 0.1, "v_share": 0.5}
+    assert "tele/devices" not in by_topic(ours.update(status(), {}, 0))
+    told = json.loads(by_topic(ours.update(status(watched=seen), {}, 1))["tele/devices"].payload)
+    assert {name: told[name] for name in seen} == seen
 
 
 def by_topic(publications: list[Publication]) -> dict[str, Publication]:
