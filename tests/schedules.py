@@ -16,7 +16,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import Any
 
-from classical_channel.framing import Kind, Packet
+from classical_channel.framing import FRAME, SEAL, Frame, Kind, Packet
 from common.errors import LinkLocked, QkdError, RemoteProtocolError
 from common.node import alarms
 from common.protocol.block import certified_digests
@@ -24,7 +24,6 @@ from common.protocol.messages import Hello, Message, decode, message_types
 from common.protocol.session import pads_name
 from tests.pair import DictStore, End, Pair, PowerCut
 
-SEAL_BYTES = 28
 MS = 1_000_000
 PATIENCE_NS = 60_000 * MS
 FIELDS = {kind.__name__.upper(): kind for kind in message_types().values()}
@@ -95,7 +94,7 @@ class WatchedStore(DictStore):
 def _name(packet: Packet) -> str:
     if packet.kind is not Kind.DATA:
         return packet.kind.name
-    return message_types()[packet.body[1]].__name__.upper()
+    return decode(Frame.decode(packet.body).message).name
 
 
 class World:
@@ -182,8 +181,8 @@ class World:
                 if act.what == "reflect" or draw.random() < 0.5:
                     return [(delay, old), (delay + MS, raw)]
                 return [(delay, replace(packet, body=body).encode())] if body else [(delay, old), (delay + MS, raw)]
-            case "seal" if packet.kind is Kind.DATA and packet.body[0] == 1:
-                at = len(packet.body) - 1 - draw.randrange(SEAL_BYTES)
+            case "seal" if is_sealed(packet):
+                at = len(packet.body) - 1 - draw.randrange(SEAL.size)
                 return [(delay, replace(packet, body=flipped(packet.body, at, draw)).encode())]
             case "header":
                 return [(delay, self._header(packet, draw)), *([(delay + MS, raw)] if draw.random() < 0.5 else [])]
@@ -195,8 +194,10 @@ class World:
         return [(delay, raw)]
 
     def _header(self, packet: Packet, draw: random.Random) -> bytes:
-        name = draw.choice(("sender", "receiver", "sequence", "acknowledged"))
+        name = draw.choice(("sender", "receiver", "sequence", "acknowledged", "claim"))
         value = getattr(packet, name)
+        if name == "claim":
+            return replace(packet, claim=draw.choice(((0, 0), (value[0], value[1] + 16), (1 << 63, 0)))).encode()
         changed = draw.choice((value + 1, max(value - 1, 0), 0, 1 << 63, draw.getrandbits(8)))
         return replace(packet, **{name: changed}).encode()
 
@@ -233,6 +234,7 @@ class World:
                 self._later.append((self.pair.now_ns + self._draw.randrange(3000) * MS, lambda: self._clear(end)))
 
     def _clear(self, end: End) -> None:
+        end.store.fuse = None
         alarms.clear(end.store)
         self._restart(end)
 
@@ -295,6 +297,11 @@ class World:
         assert pads[0] == pads[1], "the pads differ"
 
 
+def is_sealed(packet: Packet) -> bool:
+    """Whether the packet's body ends with a seal."""
+    return bool(packet.body) and (packet.kind is Kind.SYN or packet.body[0] == 1)
+
+
 def flipped(raw: bytes, at: int, draw: random.Random) -> bytes:
     """One byte changed."""
     return raw[:at] + bytes([raw[at] ^ draw.randrange(1, 256)]) + raw[at + 1 :]
@@ -302,16 +309,15 @@ def flipped(raw: bytes, at: int, draw: random.Random) -> bytes:
 
 def alter(packet: Packet, draw: random.Random) -> Packet:
     """One field of the message changed, its tag (if any) kept."""
-    sealed = packet.body[0] == 1
-    seal = packet.body[-SEAL_BYTES:] if sealed else b""
-    message = decode(packet.body[1 : len(packet.body) - len(seal)])
+    seal = packet.body[-SEAL.size :] if is_sealed(packet) else b""
+    message = decode(Frame.decode(packet.body).message)
     for _ in range(10):
         try:
             raw = other(message, draw).encode()
             decode(raw)
         except (struct.error, RemoteProtocolError):
             continue
-        return replace(packet, body=packet.body[:1] + raw + seal)
+        return replace(packet, body=packet.body[: FRAME.size] + raw + seal)
     return packet
 
 

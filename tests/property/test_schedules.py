@@ -22,12 +22,13 @@ import pytest
 from alice.session import AliceSession
 from bob.session import BobSession
 from classical_channel.channel import Channel, Received
+from classical_channel.framing import Frame
 from common.config import Config
 from common.protocol.block import Block
 from common.protocol.messages import Fixed
 from common.protocol.session import Identity
-from common.protocol.transitions import Role
 from common.security.finite_key import key_length
+from tests.identities import identity_of
 from tests.pair import End, Pair
 from tests.property.test_protocol import SIGNER, Sky, config
 from tests.schedules import DEEDS, FIELDS, Schedule, WatchedStore, World
@@ -44,7 +45,7 @@ def tiny(role: str) -> tuple[Config, Identity]:
     whole = config(role)
     blocks = whole.blocks.model_copy(update={"block_size_detections": DETECTIONS, "chunk_detections": CHUNK})
     settings = whole.model_copy(update={"blocks": blocks})
-    return settings, Identity(Role(role), "test", settings.agreed(), True, SIGNER)
+    return settings, identity_of(settings, SIGNER)
 
 
 @pytest.fixture(autouse=True)
@@ -54,7 +55,7 @@ def cheap_lengths(monkeypatch: pytest.MonkeyPatch) -> None:
 
     def length(tallies: Any, *args: Any, **kwargs: Any) -> Any:
         if not made:
-            made.append(replace(key_length(tallies, *args, **kwargs), ell_bits=512, refusal=None))
+            made.append(replace(key_length(tallies, *args, **kwargs), ell_bits=768, refusal=None))
         return replace(made[0], tallies=tallies)
 
     monkeypatch.setattr("common.postprocessing.estimation.key_length", length)
@@ -70,7 +71,7 @@ def make_world(
         return random.integers(0, 256, n, dtype=np.uint8)
 
     def make_alice(end: End, instance: int) -> Any:
-        return alice(*tiny("alice"), end.store, SKY, random_bytes, lambda: 32, bytes)
+        return alice(*tiny("alice"), end.store, SKY, random_bytes, lambda: 64, bytes)
 
     def make_bob(end: End, instance: int) -> Any:
         return bob(*tiny("bob"), end.store, instance, random_bytes, bytes)
@@ -128,7 +129,7 @@ def test_the_property_can_fail(monkeypatch: pytest.MonkeyPatch) -> None:
 
     def careless(channel: Channel, sequence: int, body: bytes) -> Received:
         with monkeypatch.context() as patch:
-            if body[:2] == bytes([1, Fixed.TYPE]):
+            if Frame.decode(body).message[:1] == bytes([Fixed.TYPE]):
                 patch.setattr("classical_channel.channel.equal_tags", lambda ours, theirs: True)
             return honest(channel, sequence, body)
 
