@@ -69,7 +69,7 @@ class Light(threading.Thread):
 async def run(config: Config, options: Options) -> None:
     """Run Alice until stopped; the fault that ends the link is raised."""
     async with Node.open(config, options) as node:
-        link = open_link(config, node.store, node.channel_refused)
+        link = open_link(config, node.store)
         node.defer(link.transport.close, on_loop=True)
         watched = open_random_source(config, partial(node.alarm_from_thread, "random source"))
         source: RandomSource = watched

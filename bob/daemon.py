@@ -213,7 +213,7 @@ def make_steering(
 async def run(config: Config, options: Options) -> None:
     """Run Bob until stopped; the fault that ends the link is raised."""
     async with Node.open(config, options) as node:
-        link = open_link(config, node.store, node.channel_refused)
+        link = open_link(config, node.store)
         node.defer(link.transport.close, on_loop=True)
         tagger = open_device("time_tagger", config.devices["time_tagger"], config)
         node.defer(tagger.close)

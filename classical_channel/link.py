@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import secrets
-from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
@@ -79,8 +78,8 @@ def open_pool(config: Config, settings: Settings) -> KeyPool:
     return KeyPool(secret, alice=config.role == "alice", pointers=pointers, target_bits=target_bits)
 
 
-def open_link(config: Config, settings: Settings, refused: Callable[[str], None]) -> LinkEnd:
-    """Everything between the session and the wire; ``refused`` hears of failed CURVE handshakes."""
+def open_link(config: Config, settings: Settings) -> LinkEnd:
+    """Everything between the session and the wire."""
     if config.security.eps_auth < EPS_TAGS_OF_A_BLOCK:
         raise ConfigurationError(
             f"security.eps_auth = {config.security.eps_auth} is less than the tags of a block may spend"
@@ -91,7 +90,7 @@ def open_link(config: Config, settings: Settings, refused: Callable[[str], None]
     pool = open_pool(config, settings)
     secret = read_secret(config.path(config.channel.curve_secret_file), "channel.curve_secret_file").strip()
     peer = read_secret(config.path(config.channel.peer_curve_public_file), "channel.peer_curve_public_file").strip()
-    transport = ZmqTransport(config.channel.endpoint, bind=alice, secret=secret, peer_public=peer, refused=refused)
+    transport = ZmqTransport(config.channel.endpoint, bind=alice, secret=secret, peer_public=peer)
     instance = next_instance(settings)
     process = instance << 32 | secrets.randbits(32)  # a store that was set back counts the same number again
     stream = ReliableStream(process, ns_from_seconds(config.channel.heartbeat_s))

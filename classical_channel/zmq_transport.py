@@ -1,44 +1,61 @@
-"""The transport on ZeroMQ: one DEALER at each end, CURVE outside. The only file that imports zmq for the channel.
+"""The transport on ZeroMQ: one DEALER at each end, CURVE outside, in a process of its own that may die at any moment.
 
 CURVE keeps strangers and junk out and hides the traffic; it carries no part of the information-theoretic claim.
-Packets may be lost when a connection breaks: the stream above repairs that.
+Packets may be lost when a connection breaks, or when the process of the sockets (`zmq_process.py`) is replaced by a
+new one: the stream above repeats them. No pad is lost with that process, and the session goes on.
 """
 
 from __future__ import annotations
 
 import asyncio
+import contextlib
+import json
 import logging
-from collections.abc import Callable
+import os
+import signal
+import socket
+import subprocess
+import sys
+import time
+from collections import deque
+from dataclasses import dataclass, replace
 from typing import Any
 
-import zmq
-import zmq.asyncio
-import zmq.utils.z85
-from zmq.auth.asyncio import AsyncioAuthenticator
-from zmq.utils.monitor import parse_monitor_message
-
+from classical_channel.pipe import Kind, Pipe
 from common.errors import ConfigurationError, PeerUnreachable
 
 log = logging.getLogger("qkd.channel")
-_FAILURES = zmq.EVENT_HANDSHAKE_FAILED_AUTH | zmq.EVENT_HANDSHAKE_FAILED_PROTOCOL | zmq.EVENT_HANDSHAKE_FAILED_NO_DETAIL
+START_S = 30.0
+"""Until the sockets' process has imported what it needs, on a machine that is busy."""
+TICK_S = 0.5
+QUIET_TICKS = 12
+"""Ticks of this event loop without a sign of life from the sockets' process: it hangs, and is replaced."""
+FIRST_DELAY_S, LAST_DELAY_S = 0.05, 0.8
+"""Before a new process: doubled from death to death, forgotten after a life of LONG_LIFE_S."""
+LONG_LIFE_S = 10.0
+OUT_BYTES = 16 << 20
+"""Twice the stream's window may wait for the sockets' process; more is dropped, and repeated by the stream."""
+IN_BYTES = 16 << 20
+_SUSPICIOUS = ("unknown_keys", "handshakes_failed")
 _REMEDY = (
     "the CURVE keys do not fit: compare peer_curve_public_file with the other end's curve key (`qkd init` makes both)"
 )
+OFTEN, OFTEN_S = 3, 60.0
+"""So many deaths within so many seconds are worth an alarm even while a process lives."""
 
 
-class _OnlyThePeer:
-    """Credentials provider: exactly one client key is let in."""
+@dataclass(frozen=True, slots=True)
+class Wire:
+    """What the transport counted since the node's start.
 
-    def __init__(self, peer_public: bytes, refused: Callable[[str], None]) -> None:
-        self._peer_public = peer_public
-        self._refused = refused
+    At Alice a failed handshake is a stranger's, or the peer's with other keys; at Bob it is one with the address that
+    his configuration names. ``unknown_keys`` counts those that knew Alice's public key and did not show Bob's.
+    """
 
-    def callback(self, domain: str, key: bytes) -> bool:
-        """Whether this client key (Z85) is the peer's."""
-        if key == self._peer_public:
-            return True
-        self._refused(f"a client with an unknown CURVE key was turned away; if it is your peer, {_REMEDY}")
-        return False
+    handshakes: int = 0
+    handshakes_failed: int = 0
+    unknown_keys: int = 0
+    socket_restarts: int = 0
 
 
 class ZmqTransport:
@@ -49,101 +66,278 @@ class ZmqTransport:
     endpoint : ZeroMQ endpoint, `tcp://host:port` or `ipc://path`.
     bind : Alice binds, Bob connects.
     secret, peer_public : Z85 CURVE keys (40 characters): own secret, the peer's public.
-    refused : told, in words, when a CURVE handshake fails.
+
+    Attributes
+    ----------
+    wire : counters.
 
     Raises
     ------
     ConfigurationError
-        Malformed key or endpoint.
-    PeerUnreachable
-        The endpoint is taken.
+        Malformed key.
     """
 
-    def __init__(
-        self, endpoint: str, *, bind: bool, secret: bytes, peer_public: bytes, refused: Callable[[str], None]
-    ) -> None:
-        self._refused = refused
-        self._context = zmq.asyncio.Context()
-        self._socket = self._context.socket(zmq.DEALER)
-        # The same socket without futures: an asynchronous send would keep a packet that cannot go now. ZeroMQ's file
-        # descriptor tells of news once; whatever call comes next takes it, so a send must wake the receiver as well.
-        self._plain: zmq.Socket[bytes] = zmq.Socket.shadow(self._socket.underlying)
+    def __init__(self, endpoint: str, *, bind: bool, secret: bytes, peer_public: bytes) -> None:
+        if not (is_curve_key(secret) and is_curve_key(peer_public)):
+            raise ConfigurationError("a CURVE key file does not hold 40 Z85 characters")
+        keys = {"secret": secret.decode(), "peer_public": peer_public.decode()}
+        self._settings = json.dumps({"endpoint": endpoint, "bind": bind, **keys}).encode()
+        self._endpoint, self._bind = endpoint, bind
+        self._process: subprocess.Popen[bytes] | None = None
+        self._pipe: Pipe | None = None
+        self._inbox: deque[bytes] = deque()
+        self._inbox_bytes = 0
+        self._reading = False
         self._news = asyncio.Event()
-        self._auth: AsyncioAuthenticator | None = None
-        try:
-            self._socket.curve_secretkey = secret
-            self._socket.curve_publickey = zmq.curve_public(secret)
-            if not bind:
-                self._socket.curve_serverkey = peer_public
-        except (zmq.ZMQError, ValueError):
-            raise ConfigurationError("a CURVE key file does not hold 40 Z85 characters") from None
-        self._socket.linger = 200
-        self._socket.setsockopt(zmq.HANDSHAKE_IVL, 5_000)
-        self._socket.setsockopt(zmq.RECONNECT_IVL, 100)
-        self._socket.setsockopt(zmq.RECONNECT_IVL_MAX, 2_000)
-        self._socket.setsockopt(zmq.HEARTBEAT_IVL, 1_000)
-        self._socket.setsockopt(zmq.HEARTBEAT_TIMEOUT, 5_000)
-        self._monitor = self._socket.get_monitor_socket(_FAILURES)
-        self._endpoint, self._bind, self._peer_public = endpoint, bind, peer_public
+        self._dead = asyncio.Event()
+        self._quiet = 0
+        self._before = Wire()
+        self._deaths: deque[float] = deque(maxlen=OFTEN)
+        self._last_death = "just now"
+        self.wire = self._heard = Wire()
+        self._last_unknown = ""
+
+    # -- life of the sockets' process ---------------------------------------------------------------------------------
 
     def start(self) -> None:
-        """Bind or connect; needs the running event loop."""
-        if self._bind:
-            self._auth = AsyncioAuthenticator(self._context)
-            self._auth.start()
-            self._auth.configure_curve_callback("*", _OnlyThePeer(self._peer_public, self._refused))
-            self._socket.curve_server = True
-        asyncio.get_running_loop().add_reader(self._plain.FD, self._on_news)
+        """Bind or connect; needs the running event loop.
+
+        Raises
+        ------
+        ConfigurationError
+            Malformed endpoint.
+        PeerUnreachable
+            The endpoint is taken, or the process of the sockets does not start.
+        """
+        pipe = self._spawn()
+        pipe.end.settimeout(START_S)
         try:
-            (self._socket.bind if self._bind else self._socket.connect)(self._endpoint)
-        except zmq.ZMQError as error:
-            if error.errno == zmq.EADDRINUSE:
+            words = pipe.take()
+            while not words:
+                words = pipe.take()
+        except (EOFError, OSError) as error:
+            self._end()
+            raise PeerUnreachable(
+                f"the process of the ZeroMQ sockets does not start: {error}", remedy="Run `qkd doctor`."
+            ) from None
+        first = json.loads(words[0][1])
+        if "error" in first:
+            self._end()
+            if first["in_use"]:
                 raise PeerUnreachable(
                     f"{self._endpoint} is in use", remedy="Stop the other program or choose another channel.endpoint."
-                ) from None
-            raise ConfigurationError(f"channel.endpoint {self._endpoint!r}: {error.strerror}") from None
+                )
+            raise ConfigurationError(f"channel.endpoint {self._endpoint!r}: {first['error']}")
+        pipe.end.setblocking(False)
+        self._listen()
+        for word in words:
+            self._take(*word)
+
+    def _spawn(self) -> Pipe:
+        """Start the process. It runs this node's code; its settings come over the pipe, none over its arguments."""
+        ours, theirs = socket.socketpair()
+        module = f"{__package__}.zmq_process"
+        command = [sys.executable, "-P", "-m", module, str(theirs.fileno())]
+        paths = os.pathsep.join(os.path.abspath(path) for path in sys.path)  # an empty one is the working directory
+        # It must outlive Ctrl-C and a service manager's SIGTERM, which reach it too, until the node has said goodbye:
+        # signals that are blocked here stay blocked there. It ends with the pipe.
+        before = signal.pthread_sigmask(signal.SIG_BLOCK, (signal.SIGINT, signal.SIGTERM, signal.SIGHUP))
+        try:
+            self._process = subprocess.Popen(
+                command,
+                stdin=subprocess.DEVNULL,
+                stdout=subprocess.DEVNULL,
+                pass_fds=(theirs.fileno(),),
+                env={**os.environ, "PYTHONPATH": paths},
+                start_new_session=True,
+            )
+        except OSError:
+            ours.close()
+            raise
+        finally:
+            signal.pthread_sigmask(signal.SIG_SETMASK, before)
+            theirs.close()
+        self._pipe = pipe = Pipe(ours)
+        self._born_s = time.monotonic()
+        self._quiet = 0
+        self._before = self.wire
+        pipe.put(Kind.SETTINGS, self._settings)
+        pipe.flush()
+        return pipe
+
+    def _listen(self) -> None:
+        assert self._pipe is not None
+        self._dead.clear()
+        self._reading = True
+        asyncio.get_running_loop().add_reader(self._pipe.end, self._on_readable)
+
+    async def watch(self) -> None:
+        """Replace the process of the sockets whenever it dies or hangs, for ever."""
+        delay = FIRST_DELAY_S
+        while True:
+            await self._death()
+            lived_s = time.monotonic() - self._born_s
+            delay = FIRST_DELAY_S if lived_s > LONG_LIFE_S else min(2 * delay, LAST_DELAY_S)
+            code = await asyncio.to_thread(self._end)
+            self._deaths.append(time.monotonic())
+            self.wire = replace(self.wire, socket_restarts=self.wire.socket_restarts + 1)
+            self._last_death = f"signal {-code}" if code < 0 else f"code {code}"
+            log.error("channel: the process of the ZeroMQ sockets ended (%s); another is started", self._last_death)
+            await asyncio.sleep(delay)
+            try:
+                self._spawn()
+            except OSError as error:
+                log.error("channel: no process for the ZeroMQ sockets: %s", error)
+                self._dead.set()
+            else:
+                self._listen()
+
+    async def _death(self) -> None:
+        """Wait until the process has closed its pipe, or gives no sign of life.
+
+        Ticks of this loop are counted, not seconds: a node that was frozen itself must not blame its child.
+        """
+        while not self._dead.is_set():
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(TICK_S):
+                    await self._dead.wait()
+            self._quiet += self._reading
+            if self._quiet > QUIET_TICKS:
+                self._lose()
+
+    def _end(self) -> int:
+        """Close the pipe and reap the process; its exit code. May wait for as long as the system needs to kill."""
+        assert self._process is not None
+        if self._pipe is not None:
+            self._pipe.end.close()
+            self._pipe = None
+        self._process.kill()
+        return self._process.wait()
+
+    def close(self) -> None:
+        """Let what was sent leave, and end the process; on the event loop that :meth:`start` ran on."""
+        self._stop_watching()
+        if self._pipe is not None:
+            with contextlib.suppress(OSError):
+                self._pipe.end.settimeout(0.5)
+                self._pipe.flush()
+                self._pipe.end.shutdown(socket.SHUT_WR)
+            with contextlib.suppress(subprocess.TimeoutExpired):
+                assert self._process is not None
+                self._process.wait(1.0)
+        if self._process is not None:
+            self._end()
+
+    def _stop_watching(self) -> None:
+        loop = asyncio.get_running_loop()
+        if self._pipe is not None:
+            loop.remove_reader(self._pipe.end)
+            loop.remove_writer(self._pipe.end)
+        self._reading = False
+
+    # -- packets ------------------------------------------------------------------------------------------------------
 
     def send(self, packet: bytes) -> None:
-        """Send without waiting; without a connection the packet is lost (the stream repeats it)."""
+        """Send without waiting; without a connection or room the packet is lost (the stream repeats it)."""
+        if self._pipe is None or self._dead.is_set() or self._pipe.waiting_bytes > OUT_BYTES:
+            return
+        waited = self._pipe.waiting_bytes > 0
+        self._pipe.put(Kind.PACKET, packet)
+        if not waited:
+            self._write()
+
+    def _write(self) -> None:
+        assert self._pipe is not None
+        loop = asyncio.get_running_loop()
         try:
-            self._plain.send(packet, zmq.NOBLOCK)  # copying 1 MB is cheaper than telling Python of its release
-        except zmq.Again:
-            log.debug("no connection: packet dropped")
-        self._news.set()
+            done = self._pipe.flush()
+        except OSError:
+            self._lose()
+            return
+        if done:
+            loop.remove_writer(self._pipe.end)
+        else:
+            loop.add_writer(self._pipe.end, self._write)
 
     async def receive(self) -> bytes:
         """The next packet."""
-        while True:
-            try:
-                return self._plain.recv(zmq.NOBLOCK)
-            except zmq.Again:
-                self._news.clear()
+        while not self._inbox:
+            self._news.clear()
             await self._news.wait()
+        packet = self._inbox.popleft()
+        self._inbox_bytes -= len(packet)
+        if not self._reading and self._pipe is not None and self._inbox_bytes < IN_BYTES // 2:
+            self._reading = True
+            asyncio.get_running_loop().add_reader(self._pipe.end, self._on_readable)
+        return packet
 
-    def _on_news(self) -> None:
-        self._news.set()
+    def _on_readable(self) -> None:
+        assert self._pipe is not None
+        try:
+            words = self._pipe.take()
+        except (EOFError, OSError):
+            self._lose()
+            return
+        self._quiet = 0
+        for word in words:
+            self._take(*word)
+        if self._inbox_bytes > IN_BYTES:
+            self._reading = False
+            asyncio.get_running_loop().remove_reader(self._pipe.end)
 
-    async def watch(self) -> None:
-        """Report failed CURVE handshakes, for ever."""
-        while True:
-            event = parse_monitor_message(await self._monitor.recv_multipart())
-            value: Any = event["value"]
-            self._refused(f"CURVE handshake failed (event {int(event['event'])}, {int(value)}): {_REMEDY}")
+    def _take(self, kind: int, body: bytes) -> None:
+        if kind == Kind.PACKET:
+            self._inbox.append(body)
+            self._inbox_bytes += len(body)
+            self._heard = self.wire
+            self._news.set()
+        elif kind == Kind.NEWS:
+            self._hear(json.loads(body))
 
-    def close(self) -> None:
-        """Release the sockets; on the event loop that :meth:`start` ran on."""
-        asyncio.get_running_loop().remove_reader(self._plain.FD)
-        self._socket.disable_monitor()
-        self._monitor.close(linger=0)
-        if self._auth is not None:
-            self._auth.stop()
-        self._socket.close()
-        self._context.term()
+    def _hear(self, news: dict[str, Any]) -> None:
+        if "error" in news:
+            log.error("channel: %s: %s", self._endpoint, news["error"])
+            return
+        counted = ("handshakes", "handshakes_failed", "unknown_keys")
+        self.wire = replace(self.wire, **{name: getattr(self._before, name) + news[name] for name in counted})
+        self._last_unknown = news["last_unknown"] or self._last_unknown
+
+    def _lose(self) -> None:
+        """The process is gone; :meth:`watch` replaces it."""
+        self._stop_watching()
+        self._dead.set()
+
+    # -- what an operator sees ----------------------------------------------------------------------------------------
+
+    def fault(self, *, silent: bool) -> str | None:
+        """What keeps packets from flowing; None while nothing does.
+
+        Strangers are counted, never told here: anybody can knock. Failed handshakes are worth a word only if the peer
+        is not heard, and only those with the address that Bob's configuration names or, at Alice, those of clients
+        that hold her public key.
+
+        Parameters
+        ----------
+        silent : nothing is heard from the peer.
+        """
+        often = len(self._deaths) == OFTEN and time.monotonic() - self._deaths[0] < OFTEN_S
+        if often or self._dead.is_set():
+            return f"the process of the ZeroMQ sockets died ({self._last_death}); a new one takes its place"
+        unknown, failed = (getattr(self.wire, name) - getattr(self._heard, name) for name in _SUSPICIOUS)
+        if not silent or not (unknown if self._bind else failed):
+            return None
+        who = f"a client at {self._last_unknown}" if self._bind else f"the handshake with {self._endpoint}"
+        what = "has another CURVE key than the peer's" if self._bind else f"failed ({failed} times)"
+        return f"{who} {what}, and nothing is heard from the peer: if that lasts, {_REMEDY}"
+
+
+_Z85 = b"0123456789abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ.-:+=^!/*?&<>()[]{}@%$#"
 
 
 def is_curve_key(raw: bytes) -> bool:
-    """Whether this is a CURVE key: 40 Z85 characters."""
-    try:
-        return len(raw) == 40 and len(zmq.utils.z85.decode(raw)) == 32
-    except (ValueError, KeyError):
+    """Whether this is a CURVE key: 40 Z85 characters (ZeroMQ RFC 32) of 32 bytes."""
+    if len(raw) != 40 or not set(raw) <= set(_Z85):
         return False
+    digits = [_Z85.index(letter) for letter in raw]
+    words = [sum(digits[at + i] * 85 ** (4 - i) for i in range(5)) for at in range(0, 40, 5)]
+    return max(words) < 1 << 32

@@ -7,7 +7,7 @@ import contextlib
 import gc
 import logging
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from importlib.metadata import version
 from typing import Any
 
@@ -137,12 +137,6 @@ class Node:
         """End in good order."""
         self._stop.set()
 
-    def channel_refused(self, reason: str) -> None:
-        """A CURVE handshake failed."""
-        if self.board.alarms.get("channel") != reason:
-            log.error("channel: %s", reason)
-        self.board.alarm("channel", reason)
-
     def _recording_ended(self, reason: str) -> None:
         """The flight recorder gave up (told by any thread); the run goes on."""
         log.error("flight recorder: %s", reason)
@@ -259,7 +253,6 @@ class Node:
 
     def _on_ready(self) -> None:
         log.info("handshake agreed")
-        self.board.alarm("channel", None)
         self.board.simulated = self._session.simulated
         if self.board.state == "starting":  # Bob's receiver says more than this
             self.board.state = "running"
@@ -313,8 +306,16 @@ class Node:
                 self.board.peer = "down" if silent else "up"
                 self.board.alarm("peer", "silent: the classical channel or the peer is down" if silent else None)
             self.board.alarm("strangers", self._channel.notice(now_ns()))
-            await asyncio.to_thread(write_document, self._status(), self._status_path)
+            self._raise_or_clear("channel", self._transport.fault(silent=silent or heard is None))
+            status = self._status()
+            self._raise_or_clear("status file", await asyncio.to_thread(self._publish, status))
             await asyncio.sleep(STATUS_INTERVAL_S)
+
+    def _raise_or_clear(self, name: str, fault: str | None) -> None:
+        """An alarm that lasts as long as its fault; its beginning is logged."""
+        if fault is not None and name not in self.board.alarms:
+            log.error("%s: %s", name, fault)
+        self.board.alarm(name, fault)
 
     def _status(self) -> dict[str, Any]:
         if self._pool is not None:
@@ -322,12 +323,21 @@ class Node:
             self.board.auth_bits_spent = 128 * self._channel.tags_sent
             self.board.details = self._details() | self.recorder.status()
             self.recorder.note("status", self.board.details)
+            self.board.channel = asdict(self._transport.wire)
             self.board.load = {**self.load.document(), "channel_backlog_bytes": self._channel.backlog_bytes}
         self.board.pool_bits = self.store.available_bits()
         return self.board.document()
 
+    def _publish(self, document: dict[str, Any]) -> str | None:
+        """Write the status file; why it could not be written, which is no reason to end."""
+        try:
+            write_document(document, self._status_path)
+        except (OSError, QkdError) as error:
+            return str(error)
+        return None
+
     def _write_status(self) -> None:
-        write_document(self._status(), self._status_path)
+        self._raise_or_clear("status file", self._publish(self._status()))
 
 
 def _first(group: BaseExceptionGroup[QkdError]) -> BaseException:

@@ -48,6 +48,15 @@ class TransportPort(Protocol):
         """Look after the connection, for ever."""
         ...
 
+    def fault(self, *, silent: bool) -> str | None:
+        """What an operator must know of the connection, in words; ``silent``: nothing is heard from the peer."""
+        ...
+
+    @property
+    def wire(self) -> Any:
+        """A data class of counters: connections, and strangers among them."""
+        ...
+
 
 class PoolPort(Protocol):
     """What the shell needs of the authentication pool."""

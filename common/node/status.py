@@ -39,6 +39,7 @@ class StatusBoard:
         self.auth_pool_bits = 0
         self.auth_bits_spent = 0
         self.pool_bits = 0
+        self.channel: dict[str, int] = {}
         self.details: dict[str, Any] = {}
         self.load: dict[str, Any] = {}
         self._started_ns = now_ns()
@@ -116,6 +117,7 @@ class StatusBoard:
             "simulated": self.simulated,
             "alarms": [f"{name}: {text}" for name, text in sorted(self.alarms.items())],
             "watched": {name: getattr(sifted, name) for name in WATCHED} if sifted is not None else {},
+            "channel": self.channel,
             "details": self.details,
             "load": self.load,
             "blocks": [asdict(facts) for facts in list(self.blocks)[-50:]],

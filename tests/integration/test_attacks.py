@@ -5,6 +5,8 @@ from __future__ import annotations
 import asyncio
 import base64
 import json
+import os
+import signal
 import sqlite3
 import threading
 from collections.abc import Iterator
@@ -12,6 +14,7 @@ from contextlib import closing, contextmanager
 from pathlib import Path
 from typing import Any
 
+import psutil
 import pytest
 
 from classical_channel.framing import Kind, Packet
@@ -29,6 +32,7 @@ from tests.integration.nodes import (
     undelivered_bytes,
     wait_until,
 )
+from tests.integration.wire import Vandal
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(240)]
 LARGE_BYTES = 2000
@@ -47,7 +51,7 @@ def man_in_the_middle(alice: Daemon, bob: Daemon, *, towards_bob: bool) -> Itera
     def as_peer_of(config: Any, endpoint: str, *, bind: bool, disguise: Any) -> ZmqTransport:
         secret = disguise.path(disguise.channel.curve_secret_file).read_bytes().strip()
         public = disguise.path(disguise.channel.peer_curve_public_file).read_bytes().strip()
-        return ZmqTransport(endpoint, bind=bind, secret=secret, peer_public=public, refused=print)
+        return ZmqTransport(endpoint, bind=bind, secret=secret, peer_public=public)
 
     async def forward(source: ZmqTransport, target: ZmqTransport, *, alter: bool) -> None:
         while True:
@@ -100,6 +104,52 @@ def test_one_altered_bit_ends_the_link(tmp_path: Path, towards_bob: bool) -> Non
         other.stop()
         assert other.process.returncode == 0, other.log.read_text()[-1500:]
     assert blocks_in_store(alice) == blocks_in_store(bob) == {}
+
+
+def sockets_of(daemon: Daemon) -> int:
+    """The process that holds the daemon's ZeroMQ sockets."""
+    assert daemon.process is not None
+    ours = psutil.Process(daemon.process.pid).children()
+    children = [child for child in ours if "zmq_process" in str(child.cmdline())]
+    assert len(children) == 1
+    return int(children[0].pid)
+
+
+def test_aborts_of_the_sockets_and_altered_bytes_end_nothing(tmp_path: Path) -> None:
+    """Somebody on the wire without keys: the session goes on, no block is lost to it, no process of ours ends."""
+    alice, bob = pair(tmp_path)
+    (port,) = free_ports(1)
+    replace_in(bob, load_config(alice.config).channel.endpoint, f"tcp://127.0.0.1:{port}")
+    vandal = Vandal(int(load_config(alice.config).channel.endpoint.rpartition(":")[2]), 8, at_frame=30)
+    stop = threading.Event()
+
+    async def serve() -> None:
+        async with vandal.serve(port):
+            await asyncio.to_thread(stop.wait)
+
+    thread = threading.Thread(target=asyncio.run, args=(serve(),))
+    thread.start()
+    try:
+        with running(alice, bob):
+            wait_until(lambda: good_blocks(alice, bob) >= 1 and vandal.altered == 8, alice, bob)
+            for victim in (alice, bob):
+                made = good_blocks(alice, bob)
+                os.kill(sockets_of(victim), signal.SIGABRT)
+                wait_until(lambda made=made: good_blocks(alice, bob) >= made + 1, alice, bob)
+                wait_until(lambda victim=victim: victim.status()["channel"]["socket_restarts"] == 1, alice, bob)
+                assert victim.status()["alarms"] == []
+            bob.stop()
+            alice.stop()
+    finally:
+        stop.set()
+        thread.join()
+    for daemon in (alice, bob):
+        log = daemon.log.read_text()
+        assert daemon.process is not None
+        assert daemon.process.returncode == 0, log[-1500:]
+        assert log.count("session with peer instance") == 1, "the session did not survive"
+        assert "Traceback" not in log
+    assert set(blocks_in_store(alice)) == set(blocks_in_store(bob))
 
 
 def undecided(daemon: Daemon) -> list[str]:
