@@ -94,16 +94,15 @@ class Delay:
 
 @dataclass(frozen=True, slots=True)
 class Memory:
-    """For how long a detector remembers its last click; None: too few clicks to tell.
+    """For how long a detector remembers its last click, by recovery or by afterpulses.
 
     Parameters
     ----------
-    gap_slots : the first gap from which on it clicks as often as any other detector does; 1: it recovers within a slot.
-    blind : whether it clicks more rarely before (recovery), not more often (afterpulses).
+    gap_slots : the first gap from which on it clicks as if it had not; 1: it recovers within a slot; None: too few
+        clicks to tell, or it remembers for longer than is looked at.
     """
 
     gap_slots: int | None
-    blind: bool = True
 
 
 @dataclass(frozen=True, slots=True)
@@ -228,17 +227,23 @@ def _memory(mine: NDArray[np.int64], others: NDArray[np.int64], edges: NDArray[n
     far_same, far_cross = (float(counts[later][MEMORY_REACH // 2 :].sum()) for counts in (same, cross))
     if min(far_same, far_cross) < FEWEST_PAIRS:
         return Memory(None)
-    expected = n_cross * far_same / far_cross
-    enough = np.maximum(expected, n_same) >= FEWEST_PAIRS
-    if not enough[0]:
+    by_others = n_cross * far_same / far_cross
+    by_far = np.diff([*edges, MEMORY_REACH + 1]) * far_same / (MEMORY_REACH - MEMORY_REACH // 2 + 1)
+    if max(by_others[0], n_same[0]) < FEWEST_PAIRS:
         return Memory(None)
-    spread = 1.0 / np.maximum(n_cross, 1.0) + 1.0 / far_same + 1.0 / far_cross
-    limit = np.maximum(MEMORY_SIGMA * np.sqrt(expected + expected**2 * spread), MEMORY_SHARE * expected)
-    beyond = np.flatnonzero(enough & (np.abs(n_same - expected) > limit))
+    # Both references must be missed on the same side: others' clicks lack gaps where a detector is late by whole slots,
+    # and distant clicks are rarer where the light blinks or fades.
+    by_others_spread = by_others**2 * (1.0 / np.maximum(n_cross, 1.0) + 1.0 / far_cross)
+    misses = []
+    for expected, spread in ((by_others, by_others_spread), (by_far, 0.0)):
+        sigma = np.sqrt(np.maximum(expected, 1.0) + spread + expected**2 / far_same)
+        limit = np.maximum(MEMORY_SIGMA * sigma, MEMORY_SHARE * expected)
+        misses.append(np.where(np.maximum(expected, n_same) >= FEWEST_PAIRS, (n_same - expected) / limit, 0.0))
+    beyond = np.flatnonzero((np.minimum(*misses) > 1.0) | (np.maximum(*misses) < -1.0))
     if not beyond.size:
         return Memory(1)
     last = int(beyond[-1])
-    return Memory(int(edges[last + 1]) if last + 1 < edges.size else None, bool(n_same[0] < expected[0]))
+    return Memory(int(edges[last + 1]) if last + 1 < edges.size else None)
 
 
 def find_preamble(folded: Folded, half_gate: float) -> list[Agreement] | None:

@@ -3,18 +3,14 @@
 from __future__ import annotations
 
 from dataclasses import replace
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 
-from bob.daemon import require_dead_time
 from bob.intervals import FEWEST, SIGMAS, WINDOW_SLOTS, Finding, IntervalWatch
 from bob.receiver import Receiver
-from common.config import parse_config
 from common.datatypes import TimeTags
-from common.errors import ConfigurationError
 from common.kernels import tags
 from common.preamble import EPOCH_SLOTS
 from hardware.twin.clicks import record
@@ -161,12 +157,3 @@ def test_the_receiver_tells_of_a_dead_time_that_is_too_short(
         assert events[1].from_slot <= emitted[0].slots[0]
         assert events[1].to_slot > emitted[-1].to_slot
         assert events[1].gap_slots in (1, 2)
-
-
-def test_real_detectors_are_refused_until_somebody_has_said_for_how_long_they_are_blind() -> None:
-    nothing, said = (parse_config("role = 'bob'\n[receiver]\n" + text, Path()) for text in ("", "dead_time_ps = 0"))
-    require_dead_time(nothing, simulated=True)
-    require_dead_time(said, simulated=False)
-    with pytest.raises(ConfigurationError, match="dead_time_ps is not given") as refused:
-        require_dead_time(nothing, simulated=False)
-    assert "qkd doctor --hardware" in refused.value.remedy
