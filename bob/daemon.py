@@ -29,8 +29,8 @@ log = logging.getLogger("qkd.bob")
 READ_TIMEOUT_S = 0.2
 MAX_BACKLOG_BLOCKS = 3
 MAX_BACKLOG_CHUNKS = 24
-MOST_WAITING_BITS = 1 << 21
-"""Of closed blocks, without a frame's result: beyond, a tagger that can wait does so, and their keys come sooner."""
+LEAD, MOST_WAITING_BITS = 0.2, 1 << 21
+"""How far a block may be filled by a tagger that can wait while so many bits of those before have no result."""
 MOST_LATE_BITS = 1 << 22
 """Of blocks that should have been corrected while the last one filled: beyond, a real tagger begins no other."""
 MOST_BATCHES, LOOP_POLL_S = 64, 0.01
@@ -51,10 +51,10 @@ NONCES_AHEAD_BYTES = 1 << 13
 class Clicks(threading.Thread):
     """Reads the tagger, turns tags into detections and hands them to the session.
 
-    When the session falls behind, a tagger that can wait (a twin, a recording) is kept waiting: little more than one
-    closed block is then under correction, and every core works for it. A real one is read on: a block is corrected
-    while the next one fills, which is finished in any case; no other begins before the first is corrected, so whole
-    blocks are shed, at their edges. Only where the announcements themselves pile up is a block given up in the middle.
+    A block is corrected while the next one fills. A tagger that can wait (a twin, a recording) is kept waiting once it
+    is some way into that next block: then every core corrects. A real one is read on: the block that fills is finished
+    in any case, but no other begins before the one before it is corrected, so whole blocks are shed, at their edges.
+    Only where the announcements themselves pile up is a block given up in the middle.
     """
 
     def __init__(
@@ -77,6 +77,7 @@ class Clicks(threading.Thread):
         self._can_wait = bool(getattr(tagger, "can_wait", tagger.info.simulated))
         self._max_backlog = MAX_BACKLOG_CHUNKS * config.blocks.chunk_detections
         self._clock_rate_hz = config.link.clock_rate_hz
+        self._lead = LEAD * config.blocks.block_size_detections
         self._last_slot = 0
         self._shedding = False
         self.blocks_shed = 0
@@ -185,8 +186,13 @@ class Clicks(threading.Thread):
         return (
             session.backlog_blocks > MAX_BACKLOG_BLOCKS
             or session.backlog_detections > self._max_backlog
-            or (session.backlog_bits > MOST_WAITING_BITS if self._can_wait else session.late_bits > MOST_LATE_BITS)
+            or (self._too_far_ahead() if self._can_wait else session.late_bits > MOST_LATE_BITS)
         )
+
+    def _too_far_ahead(self) -> bool:
+        session = self._session
+        waiting = session.backlog_bits if session.filling_detections > self._lead else session.late_bits
+        return waiting > MOST_WAITING_BITS
 
     def look_for_room(self) -> None:
         """Let a tagger that waits go on; called after every step of the session."""

@@ -18,9 +18,9 @@ from common.node.lag import Lag
 LAG_STEP_S = 0.01
 SWITCH_INTERVAL_S = 0.0001
 """How long a thread may keep the interpreter while the event loop waits for it (a fiftieth of Python's default)."""
-NICENESS = {"frames": 10, "block": 5, "sift": 5, "light": 3}
-"""Threads of long jobs, of sifting and of the light give way to the event loop where cores are short, and frames to
-the block whose key is waited for."""
+NICENESS = {"frames": 5, "block": 4, "sift": 4, "light": 3}
+"""Threads of long jobs, of sifting and of the light give way to the event loop where cores are short, and frames a
+little to the block before theirs, whose key is waited for."""
 
 
 class Load:

@@ -39,8 +39,9 @@ MIN_TAIL_BITS = 1024
 """A shorter rest at the end of a block is left out at both ends (nothing about it is ever disclosed)."""
 QBER_STEP = 2.0**-16
 MOST_STEPS = 0xFFFF
-WINDOWS_AHEAD = 4
-"""So many windows wait for their first frames at the same time: each alone would leave most cores without work."""
+WINDOWS_AHEAD = 2
+"""So many windows wait for their first frames at the same time where bits are spent to save time: one alone leaves
+cores without work, and each more is a frame that may be lost when the error rate jumps."""
 SETTLED = 0.012
 """Relative uncertainty of the error rate below which all frames of a window may begin."""
 STATUS = {"more": 0, "decoded": 1, "failed": 2}
@@ -137,7 +138,8 @@ class FrameExchange:
         """First messages of up to ``most`` reference frames: of each window one, then two for each that has told its
         error rate, then all; windows in order, and few at a time."""
         effects: list[Effect] = []
-        for window in list(self._waiting)[:WINDOWS_AHEAD]:
+        ahead = 1 if self._schedule.efficiency(self) == "efficient" else WINDOWS_AHEAD
+        for window in list(self._waiting)[:ahead]:
             frames = self._waiting[window]
             while frames and len(effects) < most and self._may_begin(window):
                 effects.append(self._begin(frames.popleft()))

@@ -157,17 +157,34 @@ async def test_an_event_loop_that_stands_still_does_not_gather_batches(tmp_path:
     assert read == MOST_BATCHES + 1
 
 
-async def test_a_tagger_that_can_wait_loses_nothing_and_is_kept_waiting(tmp_path: Any) -> None:
+@pytest.mark.parametrize(("filled", "backlog"), [(0.19, "late_bits"), (0.21, "backlog_bits")])
+async def test_a_tagger_that_can_wait_loses_nothing_and_is_kept_waiting(
+    filled: float, backlog: str, tmp_path: Any
+) -> None:
+    """Some way into a block for the one that closed last, at once for any before it."""
     session = Session()
     thread = clicks(session, can_wait=True, tmp_path=tmp_path)
-    session.backlog_bits = 1 + MOST_WAITING_BITS
+    session.filling_detections = round(filled * Blocks().block_size_detections)
+    setattr(session, backlog, MOST_WAITING_BITS)
     thread._arrived([detections([PREAMBLE_SLOTS + 1], PREAMBLE_SLOTS + 9)], [])
-    assert len(session.taken) == 1
+    assert thread._room.is_set()
+    thread._room.clear()
+    setattr(session, backlog, MOST_WAITING_BITS + 1)
+    thread._arrived([detections([PREAMBLE_SLOTS + 10], PREAMBLE_SLOTS + 19)], [])
+    assert len(session.taken) == 2
     assert not thread._room.is_set()
-    session.backlog_bits = 0
+    setattr(session, backlog, 0)
     thread.look_for_room()
     assert thread._room.is_set()
     assert thread.blocks_shed == 0
+
+
+async def test_a_tagger_that_can_wait_begins_a_block_while_the_one_before_is_corrected(tmp_path: Any) -> None:
+    session = Session()
+    thread = clicks(session, can_wait=True, tmp_path=tmp_path)
+    session.backlog_bits = 80_000_000
+    thread._arrived([detections([PREAMBLE_SLOTS + 1], PREAMBLE_SLOTS + 9)], [])
+    assert thread._room.is_set()
 
 
 async def test_detections_from_before_a_slip_do_not_outlive_it(tmp_path: Any) -> None:
@@ -182,12 +199,12 @@ async def test_room_is_seen_at_the_step_that_makes_it(tmp_path: Any) -> None:
     thread = clicks(session, can_wait=True, tmp_path=tmp_path)
     shell = Shell(session, None, None, None, None, Lanes(), print, print)  # type: ignore[arg-type]
     shell.after_effects.append(thread.look_for_room)
-    session.backlog_bits = 1 + MOST_WAITING_BITS
+    session.late_bits = 1 + MOST_WAITING_BITS
     shell.act(list)
     assert not thread._room.is_set()
 
     def decoded(_: None) -> list[Any]:
-        session.backlog_bits = 0
+        session.late_bits = 0
         return []
 
     shell.act(lambda: [Run("frames", lambda: None, decoded)])

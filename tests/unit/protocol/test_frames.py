@@ -123,7 +123,7 @@ def test_nothing_is_sent_before_the_block_is_closed(rng: np.random.Generator) ->
     n_bits = 8 * window_bits(1 << 14)
     assert end.add(KeyBits(rng.integers(0, 256, n_bits // 8, dtype=np.uint8), n_bits)) == []
     assert end.open_bits == end.waiting_bits == n_bits
-    assert len(end.close()) == WINDOWS_AHEAD, "of few windows the first frame each, not of all"
+    assert len(end.close()) == WINDOWS_AHEAD, "of two windows the first frame each, not of all"
     end.wipe()
     assert end.begin(64) == []
 
