@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import secrets
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
@@ -24,16 +25,12 @@ POINTERS = "auth/pointers"
 class Settings(Protocol):
     """The part of the key store that the channel needs."""
 
-    def put_setting(self, name: str, value: bytes) -> None:
-        """Keep a named value durably."""
+    def advance(self, values: Mapping[str, bytes]) -> None:
+        """Keep values durably that must never go back."""
         ...
 
     def get_setting(self, name: str) -> bytes | None:
         """Read it."""
-        ...
-
-    def delete_setting(self, name: str) -> None:
-        """Forget it."""
         ...
 
 
@@ -60,7 +57,7 @@ def read_secret(path: Path, what: str) -> bytes:
 def next_instance(settings: Settings) -> int:
     """This process's start counter: durable, larger at every start."""
     instance = int.from_bytes(settings.get_setting(INSTANCE) or b"\x00", "little") + 1
-    settings.put_setting(INSTANCE, instance.to_bytes(8, "little"))
+    settings.advance({INSTANCE: instance.to_bytes(8, "little")})
     return instance
 
 

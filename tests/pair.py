@@ -8,7 +8,7 @@ from __future__ import annotations
 import contextlib
 import heapq
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from functools import partial
 from typing import Any
@@ -19,7 +19,7 @@ from classical_channel.keypool import KeyPool, Pad
 from classical_channel.link import POINTERS, read_pointers
 from classical_channel.memory_transport import MemoryPipe
 from classical_channel.stream import ReliableStream
-from common.errors import AuthenticationError
+from common.errors import AuthenticationError, KeyStoreError
 from common.keybits import KeyBits
 from common.node import alarms
 from common.protocol.effects import AddPads, BlockDone, Effect, Run, Send
@@ -44,6 +44,7 @@ class DictStore:
     history: list[tuple[str, int]] = field(default_factory=list)
     certificates: dict[int, str] = field(default_factory=dict)
     authenticated: set[int] = field(default_factory=set)
+    count: int = 0
 
     def write(self) -> None:
         """Called before everything that is made durable."""
@@ -104,6 +105,11 @@ class DictStore:
         self.write()
         self.settings[name] = value
 
+    def advance(self, values: Mapping[str, bytes]) -> None:
+        self.write()
+        self.settings.update(values)
+        self.count += 1
+
     def get_setting(self, name: str) -> bytes | None:
         return self.settings.get(name)
 
@@ -144,6 +150,7 @@ class End:
     ) -> None:
         self.name, self.alice, self.pool_target_bits = name, name == "alice", pool_target_bits
         self.store = store or DictStore()
+        self.counted = 0  # outside the store, as `common/node/counter.py`
         self.instance = 0
         self._make_session = make_session
         self._secret = secret
@@ -155,6 +162,8 @@ class End:
     def start(self) -> None:
         """A new process on the old store; it refuses to run while an alarm stands."""
         alarms.refuse_if_latched(self.store, self.name)
+        if self.store.count < self.counted:
+            raise KeyStoreError("the key store was set back")
         self.running = True
         self.instance += 1
         pointers = read_pointers(self.store.get_setting(POINTERS))
@@ -196,7 +205,8 @@ class End:
     def packets(self, now_ns: int) -> list[bytes]:
         """Reserve pads durably and delete used ones, then everything due."""
         while (pointers := self.pool.reservation()) is not None:
-            self.store.put_setting(POINTERS, json.dumps(pointers).encode())
+            self.store.advance({POINTERS: json.dumps(pointers).encode()})
+            self.counted = self.store.count
             self.pool.confirm(pointers)
             for used in self.pool.exhausted_segments:
                 self.store.delete_setting(pads_name(used))

@@ -15,7 +15,7 @@ import fcntl
 import os
 import sqlite3
 import threading
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
 from cryptography.exceptions import InvalidTag
@@ -26,6 +26,7 @@ from cryptography.hazmat.primitives.kdf.hkdf import HKDF
 from common.errors import KeyStoreError, LocalProtocolError
 from common.keybits import KeyBits
 from common.keys.inventory import Owners, Slice
+from common.node.counter import Counter
 
 KEY_FILE_BYTES = 32
 PAGE_BYTES = 1 << 14
@@ -33,6 +34,7 @@ NONCE_BYTES = 12
 VERSION = 2
 _ROOM_ROWS = 256
 _PROBE = "probe"
+_COUNT = "count"
 _AVAILABLE = "SELECT simulated, sum(back - front) FROM blocks WHERE back > front AND state != 'pending' GROUP BY 1"
 
 _SCHEMA = """
@@ -68,8 +70,10 @@ CREATE TABLE IF NOT EXISTS keys (
 class KeyStore:
     """Durable memory of one node; made by :meth:`open`. Every method may be called from any thread."""
 
-    def __init__(self, connection: sqlite3.Connection, master: bytes, lock_file: int | None) -> None:
-        self._db, self._master, self._lock_file = connection, master, lock_file
+    def __init__(
+        self, connection: sqlite3.Connection, master: bytes, lock_file: int | None, counter: Counter
+    ) -> None:
+        self._db, self._master, self._lock_file, self._counter = connection, master, lock_file, counter
         self._lock = threading.RLock()
         self._available = {False: 0, True: 0}
 
@@ -86,7 +90,7 @@ class KeyStore:
         Raises
         ------
         KeyStoreError
-            No or wrong key file, store in use, damaged, or of another version.
+            No or wrong key file, store in use, damaged, set back to an earlier state, or of another version.
         """
         master = _read_key_file(key_file)
         lock_file = None
@@ -97,8 +101,12 @@ class KeyStore:
                 os.close(os.open(database, os.O_CREAT | os.O_RDWR | os.O_CLOEXEC, 0o600))
             uri = f"file:{database.absolute()}?mode={'ro' if read_only else 'rw'}"
             connection = sqlite3.connect(uri, uri=True, isolation_level=None, check_same_thread=False, timeout=10)
-            store = cls(connection, master, lock_file)
-            store._prepare(read_only)
+            store = cls(connection, master, lock_file, Counter(database))
+            try:
+                store._prepare(read_only)
+            except BaseException:
+                connection.close()
+                raise
         except (sqlite3.Error, OSError) as error:
             _unlock(lock_file)
             if read_only and not database.exists():
@@ -125,6 +133,7 @@ class KeyStore:
         if not read_only:
             if probe is None:
                 self.put_setting(_PROBE, b"")
+            self._counter.check(self._count())
             with self._transaction():
                 # Our own requests whose answer was lost with the last process: nobody's keys.
                 self._db.execute("DELETE FROM keys WHERE ours")
@@ -241,6 +250,19 @@ class KeyStore:
         sealed = self._seal(f"setting/{name}", value)
         with self._transaction():
             self._db.execute("INSERT OR REPLACE INTO settings VALUES (?, ?)", (name, sealed))
+
+    def advance(self, values: Mapping[str, bytes]) -> None:
+        """Keep values that must never go back, all or none: once it returns, no earlier copy of the store opens."""
+        with self._lock:
+            count = self._count() + 1
+            with self._transaction():
+                for name, value in {**values, _COUNT: b"%d" % count}.items():
+                    sealed = self._seal(f"setting/{name}", value)
+                    self._db.execute("INSERT OR REPLACE INTO settings VALUES (?, ?)", (name, sealed))
+            self._counter.write(count)
+
+    def _count(self) -> int:
+        return int(self.get_setting(_COUNT) or b"0")
 
     def get_setting(self, name: str) -> bytes | None:
         """Read it back."""

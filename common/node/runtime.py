@@ -12,7 +12,7 @@ import json
 import logging
 import signal
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from concurrent.futures import Executor
 from typing import Any, Protocol
 
@@ -55,6 +55,14 @@ class TransportPort(Protocol):
     @property
     def wire(self) -> Any:
         """A data class of counters: connections, and strangers among them."""
+        ...
+
+
+class DurableStore(Store, Protocol):
+    """What the shell needs of the key store."""
+
+    def advance(self, values: Mapping[str, bytes]) -> None:
+        """Keep values that must never go back."""
         ...
 
 
@@ -162,7 +170,7 @@ class Shell:
         channel: ChannelPort,
         transport: TransportPort,
         pool: PoolPort,
-        store: Store,
+        store: DurableStore,
         lanes: Lanes,
         on_block: Callable[[Any], None],
         on_ready: Callable[[], None],
@@ -289,7 +297,7 @@ class Shell:
             self._wake.set()
             return [] if self._failed.done() else [self._forget_pads(number) for number in self.pool.exhausted_segments]
 
-        self._submit(Run("store", lambda: self.store.put_setting(POINTERS, value), done))
+        self._submit(Run("store", lambda: self.store.advance({POINTERS: value}), done))
 
     def _forget_pads(self, segment_id: int) -> Run:
         """Used authentication key is deleted, from the disk and from memory."""

@@ -1,0 +1,67 @@
+"""A number in a small file beside the key store: it tells that the store is not an old copy of itself.
+
+The store counts what must never go back, and writes the count here *after* its own transaction. So a crash may leave
+the file behind the store, never ahead of it; a file that is ahead means that the store was set back, whether from a
+backup or by hand, and that one-time pads would be used a second time. A copy of the whole machine takes the file along:
+against that stands the peer's claim (`classical_channel/PROTOCOL.md`, section 2), and nothing else.
+"""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+from common.errors import KeyStoreError
+
+
+class Counter:
+    """The file `<database>.counter`.
+
+    Parameters
+    ----------
+    database : the key store that is counted.
+    """
+
+    def __init__(self, database: Path) -> None:
+        self.path = database.with_name(database.name + ".counter")
+
+    def check(self, stored: int) -> None:
+        """Refuse a store whose own count is behind the file's.
+
+        Raises
+        ------
+        KeyStoreError
+            The store was set back, or the file is damaged.
+        """
+        try:
+            counted = int(self.path.read_text(encoding="ascii"))
+        except FileNotFoundError:
+            return
+        except (OSError, ValueError) as error:
+            raise KeyStoreError(f"{self.path} cannot be read: {error}", remedy=_REMEDY) from None
+        if counted > stored:
+            raise KeyStoreError(
+                f"the key store was set back: it counts {stored}, {self.path} counts {counted}", remedy=_REMEDY
+            )
+
+    def write(self, count: int) -> None:
+        """Replace the file durably; it is whole at every moment."""
+        temporary = self.path.with_name(self.path.name + ".tmp")
+        handle = os.open(temporary, os.O_CREAT | os.O_WRONLY | os.O_TRUNC | os.O_CLOEXEC, 0o600)
+        try:
+            os.write(handle, b"%d\n" % count)
+            os.fsync(handle)
+        finally:
+            os.close(handle)
+        temporary.replace(self.path)
+        folder = os.open(self.path.parent, os.O_RDONLY | os.O_CLOEXEC)
+        try:
+            os.fsync(folder)
+        finally:
+            os.close(folder)
+
+
+_REMEDY = (
+    "Put the newest store back. If there is none, its authentication key may have been used already: make a new link "
+    "secret for both ends (`qkd init`), then remove this file."
+)
