@@ -9,19 +9,23 @@ import os
 import signal
 import sqlite3
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import closing, contextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import psutil
 import pytest
+from click.testing import CliRunner
 
-from classical_channel.framing import Kind, Packet
+from classical_channel.framing import FRAME, Frame, Kind, Packet
 from classical_channel.zmq_transport import ZmqTransport
 from common.cli import demo_keys
+from common.cli.alarm import clear_command, list_command
 from common.cli.demo import Daemon, free_ports, running
 from common.config import load_config
+from common.protocol.messages import Commit, Message, Seed, decode
 from tests.integration.nodes import (
     blocks_in_store,
     first_failure,
@@ -39,13 +43,16 @@ LARGE_BYTES = 2000
 """Only announcements and their answers are so large: the handshake goes through unharmed."""
 
 
+Act = Callable[[bool, bytes], list[bytes]]
+"""(towards Bob?, packet) -> the packets that go on in its place; in the proxy's thread."""
+
+
 @contextmanager
-def man_in_the_middle(alice: Daemon, bob: Daemon, *, towards_bob: bool) -> Iterator[list[bytes]]:
-    """Holds the CURVE keys of both ends and flips one bit of one message; the list tells what was altered."""
+def man_in_the_middle(alice: Daemon, bob: Daemon, act: Act) -> Iterator[None]:
+    """Holds the CURVE keys of both ends and does with each packet what it likes."""
     ours, theirs = load_config(alice.config), load_config(bob.config)
     (port,) = free_ports(1)
     replace_in(bob, ours.channel.endpoint, f"tcp://127.0.0.1:{port}")
-    altered: list[bytes] = []
     stop = threading.Event()
 
     def as_peer_of(config: Any, endpoint: str, *, bind: bool, disguise: Any) -> ZmqTransport:
@@ -53,14 +60,10 @@ def man_in_the_middle(alice: Daemon, bob: Daemon, *, towards_bob: bool) -> Itera
         public = disguise.path(disguise.channel.peer_curve_public_file).read_bytes().strip()
         return ZmqTransport(endpoint, bind=bind, secret=secret, peer_public=public)
 
-    async def forward(source: ZmqTransport, target: ZmqTransport, *, alter: bool) -> None:
+    async def forward(source: ZmqTransport, target: ZmqTransport, *, towards_bob: bool) -> None:
         while True:
-            raw = await source.receive()
-            packet = Packet.decode(raw)
-            if alter and not altered and packet.kind is Kind.DATA and len(raw) > LARGE_BYTES:
-                altered.append(raw)
-                raw = raw[:-1] + bytes([raw[-1] ^ 1])
-            target.send(raw)
+            for raw in act(towards_bob, await source.receive()):
+                target.send(raw)
 
     async def serve() -> None:
         to_alice = as_peer_of(ours, ours.channel.endpoint, bind=False, disguise=theirs)
@@ -69,8 +72,8 @@ def man_in_the_middle(alice: Daemon, bob: Daemon, *, towards_bob: bool) -> Itera
             to_alice.start()
             to_bob.start()
             jobs = [
-                tasks.create_task(forward(to_bob, to_alice, alter=not towards_bob)),
-                tasks.create_task(forward(to_alice, to_bob, alter=towards_bob)),
+                tasks.create_task(forward(to_bob, to_alice, towards_bob=False)),
+                tasks.create_task(forward(to_alice, to_bob, towards_bob=True)),
                 tasks.create_task(to_alice.watch()),
                 tasks.create_task(to_bob.watch()),
             ]
@@ -83,26 +86,39 @@ def man_in_the_middle(alice: Daemon, bob: Daemon, *, towards_bob: bool) -> Itera
     thread = threading.Thread(target=asyncio.run, args=(serve(),))
     thread.start()
     try:
-        yield altered
+        yield
     finally:
         stop.set()
         thread.join()
 
 
+def is_message(raw: bytes, kind: type[Message]) -> bool:
+    """Whether a packet carries a message of this kind."""
+    packet = Packet.decode(raw)
+    return packet.kind is Kind.DATA and isinstance(decode(Frame.decode(packet.body).message), kind)
+
+
 @pytest.mark.parametrize("towards_bob", [False, True])
 def test_one_altered_bit_ends_the_link(tmp_path: Path, towards_bob: bool) -> None:
-    """Whoever receives it stops with the reason and the remedy; neither end has a key."""
+    """Bob verifies first: his tag fails, or what Alice has received is not what he sent. Neither end has a key."""
     alice, bob = pair(tmp_path)
-    victim, other = (bob, alice) if towards_bob else (alice, bob)
-    with man_in_the_middle(alice, bob, towards_bob=towards_bob) as altered, running(alice, bob):
-        code, text = first_failure(victim)
+    altered: list[bytes] = []
+
+    def act(to_bob: bool, raw: bytes) -> list[bytes]:
+        if to_bob is towards_bob and not altered and Packet.decode(raw).kind is Kind.DATA and len(raw) > LARGE_BYTES:
+            altered.append(raw)
+            return [raw[:-1] + bytes([raw[-1] ^ 1])]
+        return [raw]
+
+    with man_in_the_middle(alice, bob, act), running(alice, bob):
+        code, text = first_failure(bob)
         assert len(altered) == 1
         assert code == 4, text
-        assert "authentication tag did not verify" in text
+        assert ("authentication tag did not verify" if towards_bob else "do not have the same messages") in text
         assert "the channel is under attack" in text
-        assert other.process is not None
-        other.stop()
-        assert other.process.returncode == 0, other.log.read_text()[-1500:]
+        assert alice.process is not None
+        alice.stop()
+        assert alice.process.returncode == 0, alice.log.read_text()[-1500:]
     assert blocks_in_store(alice) == blocks_in_store(bob) == {}
 
 
@@ -152,15 +168,101 @@ def test_aborts_of_the_sockets_and_altered_bytes_end_nothing(tmp_path: Path) -> 
     assert set(blocks_in_store(alice)) == set(blocks_in_store(bob))
 
 
+def alarm(daemon: Daemon, command: Any) -> list[str]:
+    """`qkd alarm list` or `clear`: the reasons that it names."""
+    result = CliRunner().invoke(command, ["--config", str(daemon.config), "--json"], standalone_mode=False)
+    assert result.exception is None
+    document = json.loads(result.stdout)
+    return [found["reason"] for found in document.get("alarms", document.get("cleared"))]
+
+
+def test_a_seed_of_eve_s_is_in_no_key_whoever_restarts(tmp_path: Path) -> None:
+    """Bob ends with an exit code of its own and stays down until a person clears the alarm; then new keys are equal."""
+    alice, bob = pair(tmp_path, 100_000)
+    seeds: list[int] = []
+    acting = threading.Event()
+    acting.set()
+
+    def act(to_bob: bool, raw: bytes) -> list[bytes]:
+        if not (to_bob and acting.is_set() and is_message(raw, Seed)):
+            return [raw]
+        packet = Packet.decode(raw)
+        seed = decode(Frame.decode(packet.body).message)
+        assert isinstance(seed, Seed)
+        seeds.append(seed.block_id)
+        zeros = replace(seed, payload=bytes(len(seed.payload)))
+        return [replace(packet, body=packet.body[: FRAME.size] + zeros.encode()).encode()]
+
+    with man_in_the_middle(alice, bob, act), running(alice, bob):
+        code, text = first_failure(bob)
+        assert code == 4, text
+        acting.clear()
+        for _ in range(2):
+            bob.start()
+            code, text = first_failure(bob)
+            assert code == 4, text
+            assert "the link is locked" in text
+            assert "qkd alarm clear" in text
+        reasons = alarm(bob, list_command)
+        assert reasons == ["an authentication tag did not verify"]
+        assert bob.status()["alarms"] == [f"authentication: {reasons[0]}"]
+        alice.stop()
+        alice.start()
+        assert alarm(bob, clear_command) == reasons
+        assert alarm(bob, list_command) == []
+        bob.start()
+        before = good_blocks(alice, bob)
+        wait_until(lambda: good_blocks(alice, bob) >= before + 1, alice, bob)
+        bob.stop()
+        alice.stop()
+    assert seeds
+    ours, theirs = undelivered_bytes(alice), undelivered_bytes(bob)
+    assert not set(seeds) & (set(ours) | set(theirs))
+    shared = set(ours) & set(theirs)
+    assert shared
+    assert {number: ours[number] for number in shared} == {number: theirs[number] for number in shared}
+
+
+def test_a_commit_that_eve_loses_is_repeated_after_a_restart(tmp_path: Path) -> None:
+    alice, bob = pair(tmp_path, 100_000)
+    losing = threading.Event()
+    losing.set()
+
+    def act(to_bob: bool, raw: bytes) -> list[bytes]:
+        return [] if to_bob and losing.is_set() and is_message(raw, Commit) else [raw]
+
+    with man_in_the_middle(alice, bob, act), running(alice, bob):
+        kill_while(alice, "decided", alice, bob)
+        promised = set(undecided_numbers(alice))
+        assert blocks_in_store(bob) == {}
+        losing.clear()
+        alice.start()
+        wait_until(lambda: promised <= set(blocks_in_store(alice)) & set(blocks_in_store(bob)), alice, bob)
+        bob.stop()
+        alice.stop()
+    ours, theirs = undelivered_bytes(alice), undelivered_bytes(bob)
+    assert promised
+    assert {number: ours[number] for number in promised} == {number: theirs[number] for number in promised}
+
+
+def undecided_numbers(daemon: Daemon) -> list[int]:
+    """Blocks that a stopped end's store has not settled."""
+    return [number for number, state in _unsettled(daemon) if state == "decided"]
+
+
 def undecided(daemon: Daemon) -> list[str]:
     """States of the blocks that this end's store has not settled, as the disk shows them."""
+    return [state for _, state in _unsettled(daemon)]
+
+
+def _unsettled(daemon: Daemon) -> list[tuple[int, str]]:
     config = load_config(daemon.config)
     path = config.path(config.keys.database)
     if not path.exists():
         return []
     try:
         with closing(sqlite3.connect(f"file:{path}?mode=ro", uri=True, timeout=0.5)) as store:
-            return [state for (state,) in store.execute("SELECT state FROM blocks WHERE state != 'committed'")]
+            return store.execute("SELECT block_id, state FROM blocks WHERE state != 'committed'").fetchall()
     except sqlite3.OperationalError:  # it is being made, or is busy
         return []
 

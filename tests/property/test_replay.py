@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import inspect
+import re
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
@@ -15,10 +17,11 @@ from alice.session import AliceSession
 from bob.session import BobSession
 from common.config import Config
 from common.node.flight import FlightWriter, Record, read_flight
-from common.node.recorder import FlightRecorder
-from common.node.replay import Replay, ReplayStore, ReplaySymbols
+from common.node.recorder import FlightRecorder, RecordedSession
+from common.node.replay import EVENTS, Replay, ReplayStore, ReplaySymbols
 from common.preamble import PREAMBLE_SLOTS
-from common.protocol.messages import Seed, decode
+from common.protocol.effects import Send
+from common.protocol.messages import Commit, Refuse, Seed, decode
 from common.protocol.session import Identity
 from tests.identities import identity_of
 from tests.pair import End, Pair
@@ -215,3 +218,50 @@ def test_a_missing_event_is_a_difference(recorded: tuple[Recorded, dict[str, lis
     changed = list(records["bob"])
     del changed[next(i for i, record in enumerate(changed) if record.kind == kind)]
     assert again(changed, run.sky).report.diverged is not None
+
+
+@pytest.mark.parametrize("what", ["void_filling", "void"])
+def test_a_block_that_was_given_up_is_given_up_again(tmp_path: Path, what: str) -> None:
+    """Shed because post-processing was behind, or voided by an overflow: the refusal is an event like others."""
+    run = Recorded(tmp_path, 3)
+    pair, bob = run.pair, run.pair.bob
+    pair.on_step = lambda now_ns: None
+    pair.run(lambda: pair.alice.session.ready and bob.session.ready)
+    session: Any = bob.session
+    session._recorder.produced(1, batch := run.sky.detections(0, 100))
+    bob.carry(session.on_detections(batch, pair.now_ns), pair.now_ns)
+    given_up = (
+        session.void_filling("shed: post-processing is behind", pair.now_ns)
+        if what == "void_filling"
+        else session.void(0, 1 << 40, "overflow", pair.now_ns)
+    )
+    assert any(isinstance(effect, Send) and isinstance(effect.message, Refuse) for effect in given_up)
+    bob.carry(given_up, pair.now_ns)
+    pair.settle(1_000_000_000)
+    run.close()
+    report = again(read_flight(run.paths["bob"][0], KEY), run.sky).report
+    assert report.diverged is None
+    assert [block["state"] for block in report.blocks] == ["refused"]
+
+
+def test_a_commit_is_settled_again_by_a_later_session(tmp_path: Path) -> None:
+    """What the store says of a block of an earlier process (certificate, mark, state) is recorded and answered."""
+    run = Recorded(tmp_path, 3)
+    pair = run.pair
+    pair.run(lambda: any(state == "decided" for state, _ in pair.alice.store.blocks.values()))
+    pair.crash(pair.alice)
+    pair.crash(pair.bob)
+    finish(pair, 2)
+    run.close()
+    for paths in run.paths.values():
+        assert len(paths) == 2
+        for path in paths:
+            assert again(read_flight(path, KEY), run.sky).report.diverged is None
+    sent = [decode(r.raw) for r in read_flight(run.paths["alice"][1], KEY) if r.kind == "sent"]
+    assert any(isinstance(message, Commit) and message.block_id == 1 << 32 | 1 for message in sent)
+
+
+def test_every_event_that_is_recorded_is_replayed() -> None:
+    """The two files name the same events: what the recorder takes down as one, the replay runs."""
+    source = inspect.getsource(RecordedSession)
+    assert set(re.findall(r'_event\("([a-z ]+)"', source)) == set(EVENTS)
