@@ -19,6 +19,7 @@ from common.cli.output import emit, json_option, progress_console, quiet_option,
 from common.config import Config, load_config
 from common.node.alarms import NAME, alarms_of
 from common.node.node import Options
+from common.node.process import keep_secrets_in_memory, make_room_for_files
 
 Check = Callable[[Config], list[tuple[str, bool, str]]]
 
@@ -53,6 +54,8 @@ def role_command(role: str, run: Callable[[Config, Options], Coroutine[Any, Any,
     @quiet_option
     def run_command(config_path: Path, blocks: int, as_json: bool, quiet: bool) -> None:
         config = load_config(config_path, role)
+        keep_secrets_in_memory()
+        make_room_for_files()
         _log_to(progress_console(quiet), quiet)
 
         def on_block(facts: Any) -> None:

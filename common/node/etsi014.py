@@ -8,21 +8,26 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import errno
 import json
 import logging
 import math
 import ssl
 from collections.abc import AsyncIterator, Awaitable, Callable
-from typing import Any
+from typing import Any, NoReturn
 
 from aiohttp import web
 
 from common.config import Config
 from common.errors import ConfigurationError, PeerUnreachable, QkdError
 from common.keys.inventory import Inventory, KeysRefused, Owners
+from common.node.admission import Admission
 
 log = logging.getLogger("qkd.keys")
-MAX_BODY_BYTES = 1 << 20
+MAX_BODY_BYTES, BYTES_A_KEY_ID = 1 << 15, 96
+"""Of a request without and with key IDs; what is longer is refused (413)."""
+BODY_S = 10.0
+"""A body that has not come by then does not come."""
 PATIENCE_S = 1.0
 """No key is cut while a question to the peer has waited longer than this."""
 _QUERY_NUMBERS = ("number", "size")
@@ -55,6 +60,7 @@ class KeyDelivery:
     ) -> None:
         self._config, self._settings = config, config.etsi014
         self._inventory, self._reserve_at_peer, self._peer_is_up = inventory, reserve_at_peer, peer_is_up
+        self._admission: Admission | None = None
         self._cutting = asyncio.Lock()
         self._asked_s: dict[object, float] = {}
 
@@ -69,7 +75,8 @@ class KeyDelivery:
         """
         context = self._tls()
         host, _, port = self._settings.listen.rpartition(":")
-        app = web.Application(middlewares=[_as_json], client_max_size=MAX_BODY_BYTES)
+        longest = MAX_BODY_BYTES + BYTES_A_KEY_ID * self._settings.max_key_per_request
+        app = web.Application(middlewares=[self._bounded, _as_json], client_max_size=longest)
         root = "/api/v1/keys/{sae}"
         app.router.add_get(f"{root}/status", self._status)
         for path, handler in (("enc_keys", self._enc_keys), ("dec_keys", self._dec_keys)):
@@ -78,15 +85,38 @@ class KeyDelivery:
         runner = web.AppRunner(app, access_log=None, auto_decompress=False)
         await runner.setup()
         try:
-            try:
-                await web.TCPSite(runner, host.strip("[]") or None, int(port), ssl_context=context).start()
-            except (OSError, ValueError) as error:
-                raise ConfigurationError(
-                    f"etsi014.listen {self._settings.listen!r}: {error}", remedy="Choose a free host:port."
-                ) from None
-            yield
+            assert runner.server is not None
+            self._admission = Admission(runner.server, context)
+            async with contextlib.AsyncExitStack() as stack:
+                try:
+                    await stack.enter_async_context(self._admission.listen(host.strip("[]") or None, int(port)))
+                except OSError as error:
+                    self._refuse_address(error)
+                except (ValueError, OverflowError) as error:
+                    raise ConfigurationError(f"etsi014.listen {self._settings.listen!r}: {error}") from None
+                yield
         finally:
             await runner.cleanup()
+
+    def _refuse_address(self, error: OSError) -> NoReturn:
+        """Another program's address may become free, and one of this machine may come up: that is no configuration."""
+        message = f"etsi014.listen {self._settings.listen!r}: {error.strerror or error}"
+        if error.errno in (errno.EADDRINUSE, errno.EADDRNOTAVAIL):
+            raise PeerUnreachable(message, remedy="Stop the other program or choose another etsi014.listen.") from None
+        raise ConfigurationError(message, remedy="Choose a free host:port.") from None
+
+    @property
+    def connections(self) -> dict[str, int]:
+        """Open connections of applications, and how many others were turned away."""
+        if self._admission is None:
+            return {}
+        return {"connections": self._admission.connections, "turned_away": self._admission.turned_away}
+
+    @web.middleware
+    async def _bounded(self, request: web.Request, handler: Handler) -> web.StreamResponse:
+        assert self._admission is not None
+        with self._admission.request(request.transport):
+            return await handler(request)
 
     def _tls(self) -> ssl.SSLContext:
         context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
@@ -215,10 +245,14 @@ async def _arguments(request: web.Request) -> dict[str, Any]:
             raise BadRequest(f"parameter {repeated[0]!r} is given twice")
         return {name: _number(value) if name in _QUERY_NUMBERS else value for name, value in request.query.items()}
     try:
-        if not await request.read():
+        async with asyncio.timeout(BODY_S):
+            raw = await request.read()
+        if not raw:
             return {}
         body = await request.json()
         json.dumps(body, ensure_ascii=False).encode()  # half a surrogate pair is text for nobody
+    except TimeoutError:
+        raise web.HTTPRequestTimeout from None
     except (ValueError, LookupError, RecursionError):
         raise BadRequest("the body is not JSON") from None
     if not isinstance(body, dict):

@@ -324,6 +324,7 @@ class Node:
             self.board.details = self._details() | self.recorder.status()
             self.recorder.note("status", self.board.details)
             self.board.channel = asdict(self._transport.wire)
+            self.board.applications = self.delivery.connections
             self.board.load = {**self.load.document(), "channel_backlog_bytes": self._channel.backlog_bytes}
         self.board.pool_bits = self.store.available_bits()
         return self.board.document()

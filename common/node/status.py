@@ -40,6 +40,7 @@ class StatusBoard:
         self.auth_bits_spent = 0
         self.pool_bits = 0
         self.channel: dict[str, int] = {}
+        self.applications: dict[str, int] = {}
         self.details: dict[str, Any] = {}
         self.load: dict[str, Any] = {}
         self._started_ns = now_ns()
@@ -118,6 +119,7 @@ class StatusBoard:
             "alarms": [f"{name}: {text}" for name, text in sorted(self.alarms.items())],
             "watched": {name: getattr(sifted, name) for name in WATCHED} if sifted is not None else {},
             "channel": self.channel,
+            "applications": self.applications,
             "details": self.details,
             "load": self.load,
             "blocks": [asdict(facts) for facts in list(self.blocks)[-50:]],

@@ -23,6 +23,7 @@ from common.cli.init import initialise
 from common.config import Config, load_config
 from common.errors import PeerUnreachable
 from common.keys.inventory import Inventory
+from common.node import etsi014
 from common.node.etsi014 import KeyDelivery
 from common.node.keystore import KeyStore
 from tests.stores import add_block
@@ -270,7 +271,7 @@ async def test_a_head_request_takes_no_key(kmes: Kmes) -> None:
         (b'{"number": ' + b"9" * 5000 + b"}", {}),
         (b'{"key_IDs": [{"key_ID": "\\ud800"}]}', {}),
         (b"no gzip", {"Content-Encoding": "gzip"}),
-        (b"[" * 100_000, {}),
+        (b"[" * 40_000, {}),
         (b"\xff\xfe", {}),
     ],
 )
@@ -289,3 +290,25 @@ async def test_no_certificate_no_answer(kmes: Kmes) -> None:
 
     with pytest.raises((OSError, ssl.SSLError)):
         await asyncio.to_thread(bare)
+
+
+async def test_a_body_that_is_too_long_or_does_not_come(kmes: Kmes, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Neither takes memory or a connection for long."""
+    assert (await asyncio.to_thread(call, kmes, "alice", "sae-bob/enc_keys", b" " * 100_000))[0] == 413
+    monkeypatch.setattr(etsi014, "BODY_S", 0.1)
+    secrets = kmes.secrets("alice")
+    context = ssl.create_default_context(cafile=str(secrets / "ca.crt"))
+    context.load_cert_chain(secrets / "sae-alice.crt", secrets / "sae-alice.key")
+    host, port = kmes.alice.config.etsi014.listen.split(":")
+    reader, writer = await asyncio.open_connection(host, int(port), ssl=context)
+    writer.write(b"POST /api/v1/keys/sae-bob/enc_keys HTTP/1.1\r\nHost: x\r\nContent-Length: 20\r\n\r\n{")
+    assert b" 408 " in await reader.readline()
+    writer.transport.abort()
+
+
+async def test_an_address_in_use_is_the_environments_fault(kmes: Kmes) -> None:
+    """The unit tries again; another configuration would not."""
+    again = KeyDelivery(kmes.alice.config, kmes.alice.inventory, lambda _: asyncio.sleep(0, b""))
+    with pytest.raises(PeerUnreachable, match=r"etsi014\.listen"):
+        async with again.serve():
+            pass

@@ -1,0 +1,85 @@
+"""Strangers at the ports of two running daemons: keys go on, applications are served, nobody is alarmed."""
+
+from __future__ import annotations
+
+import resource
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from common.cli.demo import Daemon, running
+from common.cli.demo_keys import fetch_and_compare
+from common.config import load_config
+from tests.integration.nodes import good_blocks, pair, wait_until
+from tests.integration.wire import closed, idle_connections
+
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(240)]
+IDLE = 1_100
+"""More than a process may open in the shell of most systems; each daemon is held to that here."""
+LIMITED = ("sh", "-c", 'ulimit -n 1024; exec "$@"', "sh")
+
+
+@pytest.fixture
+def many_files() -> Iterator[None]:
+    """This test itself holds that many connections."""
+    before = resource.getrlimit(resource.RLIMIT_NOFILE)
+    if before[1] != resource.RLIM_INFINITY and before[1] < 2 * IDLE:
+        pytest.skip("this system lets nobody open so many connections")
+    resource.setrlimit(resource.RLIMIT_NOFILE, (max(before[0], 2 * IDLE), before[1]))
+    yield
+    resource.setrlimit(resource.RLIMIT_NOFILE, before)
+
+
+def ports(daemon: Daemon) -> dict[str, int]:
+    config = load_config(daemon.config)
+    return {"channel": int(config.channel.endpoint.split(":")[-1]), "keys": int(config.etsi014.listen.split(":")[-1])}
+
+
+@pytest.mark.parametrize("port", ["keys", "channel"])
+def test_a_thousand_idle_connections(port: str, tmp_path: Path, many_files: None) -> None:
+    alice, bob = pair(tmp_path)
+    alice.launcher = bob.launcher = LIMITED
+    with running(alice, bob):
+        wait_until(lambda: good_blocks(alice, bob) >= 1, alice, bob)
+        with idle_connections(ports(alice)[port], IDLE) as strangers:
+            made, written = good_blocks(alice, bob), alice.status()["load"]["clock_s"]
+            assert fetch_and_compare(tmp_path) == (8, True)
+            wait_until(lambda: good_blocks(alice, bob) >= made + 1, alice, bob)
+            wait_until(lambda: alice.status()["load"]["clock_s"] > written, alice, bob)
+            wait_until(lambda: sum(map(closed, strangers)) > IDLE // 2, alice, bob)
+            assert alice.status()["alarms"] == []
+        assert fetch_and_compare(tmp_path) == (8, True)
+        counted = ("applications", "turned_away") if port == "keys" else ("channel", "handshakes_failed")
+        wait_until(lambda: alice.status()[counted[0]][counted[1]] > IDLE // 2, alice, bob)
+        for daemon in (bob, alice):
+            daemon.stop()
+            assert daemon.process is not None
+            assert daemon.process.returncode == 0
+            assert "Traceback" not in daemon.log.read_text()
+
+
+def test_a_status_file_that_cannot_be_written_ends_nothing(tmp_path: Path) -> None:
+    """Its folder is missing for a while: an alarm in the log, keys go on, and the file comes back with its folder."""
+    alice, bob = pair(tmp_path)
+    folder = tmp_path / "elsewhere"
+    alice.config.write_text(f'status_file = "{folder / "status.json"}"\n' + _without_status(alice.config))
+    with running(alice, bob):
+        wait_until(lambda: good_blocks(alice, bob) >= 1, alice, bob)
+        assert "status file:" in " ".join(alice.log.read_text().split())
+        folder.mkdir()
+        wait_until(lambda: (folder / "status.json").exists(), alice, bob)
+        made = good_blocks(alice, bob)
+        for file in folder.iterdir():
+            file.unlink()
+        folder.rmdir()
+        wait_until(lambda: good_blocks(alice, bob) > made, alice, bob)
+        bob.stop()
+        alice.stop()
+        assert alice.process is not None
+        assert alice.process.returncode == 0
+    assert "Traceback" not in alice.log.read_text()
+
+
+def _without_status(path: Path) -> str:
+    return "".join(line for line in path.read_text().splitlines(True) if not line.startswith("status_file"))
