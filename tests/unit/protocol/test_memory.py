@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 import pytest
 
+from classical_channel import stream
 from common.config import Reconciliation
 from common.keybits import KeyBits
 from common.postprocessing import estimation, interleaving
@@ -103,6 +104,7 @@ def test_frames_that_wait_for_the_decoder_keep_their_bits_and_a_bounded_number_o
 
 def test_both_ends_hold_little_more_than_the_sifted_bits_of_an_open_block(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(interleaving, "WINDOW_BITS", 1 << 14)
+    monkeypatch.setattr(stream, "HISTORY_BYTES", 1 << 12)  # of acknowledged packets: bounded, and not the block's
     monkeypatch.setattr(test_protocol, "SETTINGS", test_protocol.SETTINGS.replace("20000", "1000000"))
     joined, sky = test_protocol.make_pair()
     feeder = test_protocol.Feeder(joined, sky)
