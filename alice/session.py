@@ -309,10 +309,10 @@ class AliceSession(LinkSession):
 
     def _keep(self, block: Block, secret: SecretKey) -> list[Effect]:
         raw = secret.bits.take()
-        record = block.certificate(self.identity.software, self.identity.signer)
+        certificate = block.certificate(self.identity.software, self.identity.signer)
 
         def work() -> None:
-            self.keep(block.block_id, raw, block.refill_bytes, record, authenticated=False)
+            self.keep(block, raw, certificate, authenticated=False)
 
         def done(_: None) -> list[Effect]:
             block.stored = True

@@ -423,10 +423,10 @@ class BobSession(LinkSession):
     # -- 12 key store -------------------------------------------------------------------------------------------------
 
     def _keep(self, block: BobBlock, raw: NDArray[np.uint8]) -> list[Effect]:
-        record = block.certificate(self.identity.software, self.identity.signer)
+        certificate = block.certificate(self.identity.software, self.identity.signer)
 
         def work() -> None:
-            self.keep(block.block_id, raw, block.refill_bytes, record, authenticated=True)
+            self.keep(block, raw, certificate, authenticated=True)
 
         def done(_: None) -> list[Effect]:
             return [self.say(block, Prepared(block.block_id, *block.digests()))]

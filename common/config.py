@@ -107,6 +107,8 @@ class Security(Section):
     eps_total: float = Field(1e-10, gt=0.0, lt=1.0)
     eps_cor: float = Field(1e-15, gt=0.0, lt=1.0)
     eps_auth: float = Field(1e-15, gt=0.0, lt=1.0)
+    eps_life_max: float = Field(1e-6, gt=0.0, le=1.0)
+    """An alarm is up while the sum over all blocks and tags since the start secret is more."""
     tails: Literal["chernoff", "exact", "anytime"] = "chernoff"
     """Form of the tail bounds: closed form, the tighter binomial tail, or one that holds wherever a block ends."""
     randomness: RandomnessClass = "physical"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import asdict
 from pathlib import Path
 
 import click
@@ -45,11 +46,13 @@ def command(context: click.Context, config_path: Path | None, as_json: bool) -> 
             }
             for block in store.blocks()
         ]
+        spent = store.life()
         document = {
             "role": config.role,
             "available_bits": store.available_bits(simulated=config.keys.deliver_simulated),
             "simulated_bits": store.available_bits() - store.available_bits(simulated=False),
             "keys_waiting": store.waiting_keys(),
+            "life": asdict(spent),
             "blocks": blocks,
         }
 
@@ -59,6 +62,7 @@ def command(context: click.Context, config_path: Path | None, as_json: bool) -> 
         title = f"{config.role}: newest {len(rows)} of {len(blocks)} blocks"
         console.print(table(title, ("block", "state", "secret bits", "free bits", "simulated"), rows))
         console.print(f"{document['available_bits']} bits for applications, {document['keys_waiting']} keys wait")
+        console.print(f"in the life of the link {spent.blocks} blocks and {spent.tags} tags: eps {spent.eps_life:.2g}")
 
     emit(document, as_json, render)
     return 0

@@ -14,6 +14,7 @@ from typing import Any
 
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
+from common.keys.life import Life
 from common.security.finite_key import Ledger
 
 FORMAT = "qkd-node key certificate"
@@ -83,6 +84,7 @@ def certificate(
     bits_earned: int,
     transcript: Transcript,
     randomness: Mapping[str, Mapping[str, Mapping[str, str]]],
+    life: Life,
     signer: Ed25519PrivateKey | None,
 ) -> str:
     """The signed document; without a signer it says so and is not valid.
@@ -90,6 +92,7 @@ def certificate(
     Parameters
     ----------
     randomness : role -> use -> `class` and `source` of its random numbers, as each end said in the handshake.
+    life : what this end has counted for the link, with this block.
     """
     body: dict[str, Any] = {
         "format": FORMAT,
@@ -101,6 +104,7 @@ def certificate(
         "authentication": authentication(amplification.secret_bits, bits_earned),
         "transcript": asdict(transcript),
         "randomness": randomness,
+        "life": asdict(life),
         "public_key": signer.public_key().public_bytes_raw().hex() if signer is not None else "",
     }
     body["signature"] = signer.sign(signed_bytes(body)).hex() if signer is not None else ""

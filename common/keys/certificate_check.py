@@ -25,6 +25,7 @@ from common.keys.certificate import (
     authentication,
     signed_bytes,
 )
+from common.keys.life import Life
 from common.randomness import assumptions, read_uses
 from common.security.finite_key import LEDGER_VERSION, EpsilonBudget, Ledger, key_length
 from common.security.tallies import ProtocolSettings, ReceiverBounds, SourceBounds, Tallies, Term
@@ -41,6 +42,7 @@ _SECTIONS: dict[str, type] = {
     "reconciliation": Reconciliation,
     "amplification": Amplification,
     "transcript": Transcript,
+    "life": Life,
 }
 _LEDGER_SECTIONS: dict[str, type] = {
     "tallies": Tallies,
@@ -221,6 +223,8 @@ def _claims(body: Mapping[str, Any]) -> Iterator[str]:
         yield "verification by one 128-bit tag does not give eps_cor"
     if reconciled["detections"] != ours.tallies.z_detections + ours.tallies.x_detections or reconciled["frames"] == 0:
         yield "there are fewer detections or frames than were counted"
+    if not ours.eps_spent * (1.0 - TOLERANCE) <= body["life"]["eps_life"] <= 1.0 or body["life"]["blocks"] < 1:
+        yield "the life of the link does not cover this block"
     if amplified["input_bits"] != kept:
         yield "the hash's input is not the kept key"
     if amplified["secret_bits"] > min(ours.ell_bits, claimed["ell_bits"]) or amplified["secret_bits"] % 8:

@@ -25,7 +25,9 @@ from cryptography.hazmat.primitives.kdf.hkdf import HKDF
 
 from common.errors import KeyStoreError, LocalProtocolError
 from common.keybits import KeyBits
+from common.keys import life
 from common.keys.inventory import Owners, Slice
+from common.keys.life import Life, Share
 from common.node.counter import Counter
 
 KEY_FILE_BYTES = 32
@@ -180,17 +182,25 @@ class KeyStore:
             )
             if changed.rowcount != 1:
                 raise LocalProtocolError(f"block {block_id} is not pending and cannot be decided")
+            self._count_block(block_id)
         self._recount()
 
     def commit(self, block_id: int) -> None:
         """The key may be delivered; repeating is harmless."""
         with self._transaction():
+            if self.state_of(block_id) == "pending":
+                self._count_block(block_id)
             changed = self._db.execute(
                 "UPDATE blocks SET state = 'committed' WHERE block_id = ? AND authenticated", (block_id,)
             )
             if changed.rowcount != 1:
                 raise LocalProtocolError(f"block {block_id} is not in the store, or not authenticated: no commit")
         self._recount()
+
+    def _count_block(self, block_id: int) -> None:
+        """A key becomes good, once: its epsilon is part of the link's life, in the transaction that makes it so."""
+        blocks = Share.decode(self.get_setting(life.BLOCKS))
+        self._put(life.BLOCKS, blocks.plus(1, life.eps_of(self.certificate_of(block_id))).encode())
 
     def destroy(self, block_id: int, state: str = "pending") -> None:
         """Forget a key that is still in this state, which is not `committed`; repeating is harmless."""
@@ -247,9 +257,8 @@ class KeyStore:
 
     def put_setting(self, name: str, value: bytes) -> None:
         """Keep a small named value."""
-        sealed = self._seal(f"setting/{name}", value)
         with self._transaction():
-            self._db.execute("INSERT OR REPLACE INTO settings VALUES (?, ?)", (name, sealed))
+            self._put(name, value)
 
     def advance(self, values: Mapping[str, bytes]) -> None:
         """Keep values that must never go back, all or none: once it returns, no earlier copy of the store opens."""
@@ -257,9 +266,13 @@ class KeyStore:
             count = self._count() + 1
             with self._transaction():
                 for name, value in {**values, _COUNT: b"%d" % count}.items():
-                    sealed = self._seal(f"setting/{name}", value)
-                    self._db.execute("INSERT OR REPLACE INTO settings VALUES (?, ?)", (name, sealed))
+                    self._put(name, value)
             self._counter.write(count)
+
+    def _put(self, name: str, value: bytes) -> None:
+        self._db.execute(
+            "INSERT OR REPLACE INTO settings VALUES (?, ?)", (name, self._seal(f"setting/{name}", value))
+        )
 
     def _count(self) -> int:
         return int(self.get_setting(_COUNT) or b"0")
@@ -375,6 +388,11 @@ class KeyStore:
         """Destroy keys; unknown ones are ignored."""
         with self._transaction():
             self._db.executemany("DELETE FROM keys WHERE key_id = ?", [(key_id,) for key_id in key_ids])
+
+    def life(self) -> Life:
+        """What the link has spent of its security, as far as it is recorded."""
+        blocks, tags = (Share.decode(self.get_setting(name)) for name in (life.BLOCKS, life.TAGS))
+        return life.together(blocks, tags)
 
     def waiting_keys(self) -> int:
         """Number of keys that wait for their slave application."""

@@ -13,7 +13,9 @@ from typing import Any
 
 from common.config import Config
 from common.errors import AuthenticationError, ConfigurationError, PeerUnreachable, QkdError
+from common.keys import life
 from common.keys.inventory import Inventory
+from common.keys.life import Share
 from common.node import alarms, credentials
 from common.node.compute import warm_up
 from common.node.etsi014 import KeyDelivery
@@ -321,6 +323,7 @@ class Node:
         if self._pool is not None:
             self.board.auth_pool_bits = self._pool.bits_left
             self.board.auth_bits_spent = 128 * self._channel.tags_sent
+            self._look_at_life()
             self.board.details = self._details() | self.recorder.status()
             self.recorder.note("status", self.board.details)
             self.board.channel = asdict(self._transport.wire)
@@ -336,6 +339,14 @@ class Node:
         except (OSError, QkdError) as error:
             return str(error)
         return None
+
+    def _look_at_life(self) -> None:
+        """An alarm while the link has spent more than it was to spend in its whole life."""
+        blocks = Share.decode(self.store.get_setting(life.BLOCKS))
+        self.board.life = life.together(blocks, self.shell.tags())
+        spent, most = self.board.life.eps_life, self.config.security.eps_life_max
+        text = f"the link has spent {spent:.2g} since its start secret; security.eps_life_max is {most:.2g}"
+        self.board.alarm("eps_life", text if spent > most else None)
 
     def _write_status(self) -> None:
         self._raise_or_clear("status file", self._publish(self._status()))

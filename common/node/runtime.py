@@ -17,6 +17,8 @@ from concurrent.futures import Executor
 from typing import Any, Protocol
 
 from common.errors import AuthenticationError, QkdError
+from common.keys import life
+from common.keys.life import Share
 from common.node import alarms
 from common.node.compute import make_executor
 from common.node.load import Load
@@ -93,6 +95,10 @@ class PoolPort(Protocol):
 
 class ChannelPort(Protocol):
     """What the shell needs of the authenticated channel."""
+
+    tags_sent: int
+    tags_verified: int
+    eps_auth_spent: float
 
     @property
     def last_heard_ns(self) -> int | None:
@@ -182,6 +188,7 @@ class Shell:
         self._wake = asyncio.Event()
         self._failed: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         self._reserving = False
+        self._tags_before = Share.decode(store.get_setting(life.TAGS)).plus(0, life.RESTART_EPS)
         self.after_effects: list[Callable[[], None]] = []
         self.jobs_running = 0
         self.peer_stopped = asyncio.Event()
@@ -289,7 +296,8 @@ class Shell:
         if pointers is None:
             return
         self._reserving = True
-        value = json.dumps(pointers).encode()
+        tags = self.tags()
+        values = {POINTERS: json.dumps(pointers).encode(), life.TAGS: tags.encode()}
 
         def done(_: Any) -> list[Effect]:
             self._reserving = False
@@ -297,7 +305,12 @@ class Shell:
             self._wake.set()
             return [] if self._failed.done() else [self._forget_pads(number) for number in self.pool.exhausted_segments]
 
-        self._submit(Run("store", lambda: self.store.advance({POINTERS: value}), done))
+        self._submit(Run("store", lambda: self.store.advance(values), done))
+
+    def tags(self) -> Share:
+        """All tags of the link's life, of both directions, as far as this end knows of them."""
+        channel = self.channel
+        return self._tags_before.plus(channel.tags_sent + channel.tags_verified, channel.eps_auth_spent)
 
     def _forget_pads(self, segment_id: int) -> Run:
         """Used authentication key is deleted, from the disk and from memory."""

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from common.files import write_file
+from common.keys.life import Life
 from common.node.runtime import now_ns
 from common.protocol.block import WATCHED, BlockFacts
 from common.units import seconds_from_ns
@@ -38,6 +39,7 @@ class StatusBoard:
         self.secret_bits = 0
         self.auth_pool_bits = 0
         self.auth_bits_spent = 0
+        self.life = Life(0, 0, 0.0)
         self.pool_bits = 0
         self.channel: dict[str, int] = {}
         self.applications: dict[str, int] = {}
@@ -115,6 +117,9 @@ class StatusBoard:
             "link_s": self._slots / self._clock_rate_hz,
             "pool_bits": self.pool_bits,
             "auth_pool_bits": self.auth_pool_bits,
+            "eps_life": self.life.eps_life,
+            "life_blocks": self.life.blocks,
+            "life_tags": self.life.tags,
             "simulated": self.simulated,
             "alarms": [f"{name}: {text}" for name, text in sorted(self.alarms.items())],
             "watched": {name: getattr(sifted, name) for name in WATCHED} if sifted is not None else {},

@@ -25,7 +25,9 @@ ROOT = "qkd/v1"
 STATE = ("state", "peer", "simulated", "real_time_factor")
 GROUPS = {
     "rates": ("qber", "secret_key_rate_bps", "net_key_rate_bps", "real_time_factor"),
-    "key": ("pool_bits", "auth_pool_bits", "blocks_committed", "blocks_refused"),
+    "key": (
+        "pool_bits", "auth_pool_bits", "blocks_committed", "blocks_refused", "eps_life", "life_blocks", "life_tags",
+    ),
 }
 #: Of the roles' own details; frequencies and counts, never times of clicks.
 DETAILS = (

@@ -7,6 +7,7 @@ import json
 import weakref
 from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, replace
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -18,6 +19,7 @@ from common.datatypes import ReconciledKey, SecretKey, VerifiedKey
 from common.errors import AuthenticationError
 from common.keybits import KeyBits
 from common.keys.certificate import Amplification, Provenance, Reconciliation, Transcript, certificate
+from common.keys.life import Life
 from common.postprocessing.amplification import amplify, seed_bits
 from common.postprocessing.estimation import device_fault, estimate
 from common.postprocessing.reconciliation import QberTracker
@@ -254,13 +256,14 @@ class Block:
         self.amplification = Amplification(family, n, m, seed_bits(family, n, m), digest)
         return amplify(verified, seed, m, family, simulated)
 
-    def certificate(self, software: str, signer: Ed25519PrivateKey | None) -> str:
-        """The evidence for this block's length, signed; stored beside the key for auditors."""
+    def certificate(self, software: str, signer: Ed25519PrivateKey | None) -> Callable[[Life], str]:
+        """The evidence for this block's length, signed once the life of the link is known; stored beside the key."""
         assert self.ledger is not None
         assert self.amplification is not None
         frames = self.frames
         kept, failed = len(frames.kept()), frames.frames_failed
-        return certificate(
+        return partial(
+            certificate,
             Provenance(software, self.config.link.name, self.role.value, self.block_id, self.simulated),
             self.ledger,
             Reconciliation(self.detections, kept + failed, failed, frames.errors),
@@ -268,7 +271,7 @@ class Block:
             BITS_PER_BYTE * self.refill_bytes,
             Transcript(*(digest.hex() for digest in self.digests())),
             {role: documents(uses) for role, uses in self._randomness.items()},
-            signer,
+            signer=signer,
         )
 
     def wipe(self) -> None:

@@ -18,7 +18,8 @@ from numpy.typing import NDArray
 from common.config import Reconciliation
 from common.errors import AuthenticationError, HandshakeMismatch, LocalProtocolError, RemoteProtocolError
 from common.keybits import KeyBits
-from common.protocol.block import BlockFacts, settled_facts
+from common.keys.life import Life, life_with
+from common.protocol.block import Block, BlockFacts, settled_facts
 from common.protocol.effects import AddPads, BlockDone, Effect, PeerStopped, Ready, Run, Send
 from common.protocol.messages import (
     PROTOCOL_VERSION,
@@ -362,16 +363,23 @@ class LinkSession(ABC):
         return [destroy, *self.schedule.go_on()]
 
     def keep(
-        self, block_id: int, raw: NDArray[np.uint8], refill_bytes: int, record: str, *, authenticated: bool
+        self,
+        block: Block,
+        raw: NDArray[np.uint8],
+        certificate: Callable[[Life], str],
+        *,
+        authenticated: bool,
     ) -> None:
         """Store a new key as pending: its first bytes refill the authentication pool, the rest is for applications.
 
         Runs in the store lane. The pads are written first: a key is never held without its pads.
         """
-        if refill_bytes:
-            self.store.put_setting(pads_name(block_id), raw[:refill_bytes].tobytes())
-        key = KeyBits.from_bytes(raw[refill_bytes:].tobytes())
-        self.store.store_pending(block_id, key, record, self.simulated, authenticated=authenticated)
+        assert block.ledger is not None
+        record = certificate(life_with(block.ledger.eps_spent, self.store.get_setting))
+        pads, key = raw[: block.refill_bytes], KeyBits.from_bytes(raw[block.refill_bytes :].tobytes())
+        if pads.size:
+            self.store.put_setting(pads_name(block.block_id), pads.tobytes())
+        self.store.store_pending(block.block_id, key, record, self.simulated, authenticated=authenticated)
         raw.fill(0)
 
     def commit(self, block_id: int, before: str, *, reported: bool) -> BlockFacts | None:

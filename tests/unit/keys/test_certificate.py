@@ -23,6 +23,7 @@ from common.keys.certificate import (
     signed_bytes,
 )
 from common.keys.certificate_check import counting_bound_bits, faults
+from common.keys.life import Life
 from common.node import credentials
 from common.protocol.messages import Commit, Committed, Fixed, Prepared, Propose, Seed
 from common.randomness import assumptions
@@ -52,7 +53,8 @@ def made(protocol: str = "bb84", block_id: int = 7, role: str = "alice") -> Body
     transcript = Transcript(f"{block_id + 1:064x}", f"{block_id + 2:064x}")
     provenance = Provenance("qkd-node 1.2", "field", role, block_id, True)
     counts = Reconciliation(ledger.tallies.z_detections + ledger.tallies.x_detections, 70, 1, n // 50)
-    return dict(json.loads(certificate(provenance, ledger, counts, seed, 8192, transcript, both_sources(), KEY)))
+    life = Life(block_id, 5 * block_id, block_id * ledger.eps_spent)
+    return dict(json.loads(certificate(provenance, ledger, counts, seed, 8192, transcript, both_sources(), life, KEY)))
 
 
 def signed(body: Body) -> Body:
@@ -150,7 +152,7 @@ CELLS = {
 
 
 def held_by_arithmetic(protocol: str, path: tuple[Any, ...]) -> bool:
-    if path[-1] in FREE or "assumes" in path or path in (("public_key",), ("signature",)):
+    if path[-1] in FREE or path[0] == "life" or "assumes" in path or path in (("public_key",), ("signature",)):
         return False
     if path[:2] == ("ledger", "source"):
         return protocol != "decoy-bb84" or path[-1] == "eps"
@@ -212,6 +214,14 @@ def test_impossible_claims_are_named(path: tuple[Any, ...], change: Callable[[An
     assert any(reason in fault for fault in found), found
 
 
+@pytest.mark.parametrize("life", [{"eps_life": 1e-12}, {"eps_life": 1.5}, {"blocks": 0}])
+def test_a_life_that_does_not_cover_its_block_is_found(life: dict[str, Any]) -> None:
+    """The sum over all blocks and tags is the node's own word, but never less than this block's part."""
+    body = made()
+    body["life"] |= life
+    assert any("does not cover this block" in fault for fault in faults(signed(body)))
+
+
 def test_signatures() -> None:
     body, stranger = made(), Ed25519PrivateKey.from_private_bytes(bytes(32))
     other = stranger.public_key().public_bytes_raw().hex()
@@ -230,6 +240,7 @@ def test_signatures() -> None:
             0,
             Transcript("", ""),
             both_sources(),
+            Life(1, 0, 1e-10),
             None,
         )
     )

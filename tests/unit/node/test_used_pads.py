@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncIterator
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -32,7 +33,8 @@ async def lanes() -> AsyncIterator[Lanes]:
 
 def shell_over(pool: KeyPool, store: Any, lanes: Lanes) -> Shell:
     unused: Any = None
-    return Shell(unused, unused, unused, pool, store, lanes, lambda _: None, lambda: None)
+    channel: Any = SimpleNamespace(tags_sent=0, tags_verified=0, eps_auth_spent=0.0)
+    return Shell(unused, channel, unused, pool, store, lanes, lambda _: None, lambda: None)
 
 
 async def reserve(shell: Shell) -> None:
