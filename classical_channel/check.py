@@ -6,7 +6,7 @@ import stat
 from pathlib import Path
 
 from classical_channel.keypool import KeyPool
-from classical_channel.link import read_secret
+from classical_channel.link import read_link_secret, read_secret
 from classical_channel.zmq_transport import is_curve_key
 from common.config import Config
 from common.errors import QkdError
@@ -41,8 +41,7 @@ def private_file(path: Path) -> Finding:
 
 
 def _link_secret(config: Config) -> str:
-    secret = read_secret(config.path(config.channel.link_secret_file), "channel.link_secret_file")
-    pool = KeyPool(secret, alice=config.role == "alice")
+    pool = KeyPool(read_link_secret(config), alice=config.role == "alice")
     return f"{pool.bits_left // 128} tags in this direction"
 
 

@@ -18,6 +18,8 @@ from common.config import Config
 from common.errors import ConfigurationError
 from common.units import ns_from_seconds
 
+LEAST_BYTE_VALUES = 64
+"""Different bytes in a link secret, or a quarter of its length if that is less: random bytes always have more."""
 INSTANCE = "instance"
 POINTERS = "auth/pointers"
 
@@ -54,6 +56,18 @@ def read_secret(path: Path, what: str) -> bytes:
         ) from None
 
 
+def read_link_secret(config: Config) -> bytes:
+    """The link secret; one that is plainly not random (zeros of a failed copy) is a configuration error."""
+    path = config.path(config.channel.link_secret_file)
+    secret = read_secret(path, "channel.link_secret_file")
+    if len(set(secret)) < min(LEAST_BYTE_VALUES, len(secret) // 4):
+        raise ConfigurationError(
+            f"channel.link_secret_file {path} does not hold random bytes",
+            remedy="Make the link's files with `qkd init`.",
+        )
+    return secret
+
+
 def next_instance(settings: Settings) -> int:
     """This process's start counter: durable, larger at every start."""
     instance = int.from_bytes(settings.get_setting(INSTANCE) or b"\x00", "little") + 1
@@ -70,7 +84,7 @@ def read_pointers(raw: bytes | None) -> Pointers:
 def open_pool(config: Config, settings: Settings) -> KeyPool:
     """The pool of pads with the pointers that were last made durable."""
     pointers = read_pointers(settings.get_setting(POINTERS))
-    secret = read_secret(config.path(config.channel.link_secret_file), "channel.link_secret_file")
+    secret = read_link_secret(config)
     target_bits = config.keys.auth_pool_target_bits
     return KeyPool(secret, alice=config.role == "alice", pointers=pointers, target_bits=target_bits)
 

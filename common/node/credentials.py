@@ -14,6 +14,7 @@ from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec, ed25519, x25519
 from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
 
+from common.config import Config
 from common.errors import ConfigurationError
 
 #: 64 kB: about 2000 tags in each direction before the first produced key must refill the pool.
@@ -44,6 +45,38 @@ def write_secret(path: Path, content: bytes) -> None:
         file.write(content)
         file.flush()
         os.fsync(file.fileno())
+
+
+def private_files(config: Config) -> dict[str, Path]:
+    """The files of a configuration that nobody but their owner may read, by the field that names them."""
+    named = {
+        "channel.link_secret_file": config.channel.link_secret_file,
+        "channel.curve_secret_file": config.channel.curve_secret_file,
+        "keys.key_file": config.keys.key_file,
+        "keys.certificate_key_file": config.keys.certificate_key_file,
+        "etsi014.private_key": config.etsi014.private_key if config.etsi014.enabled else None,
+        "record.key_file": config.record.key_file if config.record.enabled else None,
+        "mqtt.private_key": config.mqtt.private_key if config.mqtt.enabled else None,
+        "mqtt.password_file": config.mqtt.password_file if config.mqtt.enabled else None,
+    }
+    return {field: config.path(path) for field, path in named.items() if path is not None}
+
+
+def refuse_readable(config: Config) -> None:
+    """Refuse secrets that others can read; what is missing is told where it is needed.
+
+    Raises
+    ------
+    ConfigurationError
+        Names every such file.
+    """
+    found = {field: path for field, path in private_files(config).items() if path.exists()}
+    open_ones = [f"{field} {path}" for field, path in found.items() if path.stat().st_mode & 0o077]
+    if open_ones:
+        raise ConfigurationError(
+            f"others can read {', '.join(open_ones)}",
+            remedy="Run `chmod 600` on each; if others may have read it, make new secrets with `qkd init`.",
+        )
 
 
 def link_secret() -> bytes:

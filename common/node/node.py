@@ -102,6 +102,7 @@ class Node:
     @contextlib.asynccontextmanager
     async def open(cls, config: Config, options: Options) -> AsyncIterator[Node]:
         """Open the key store; close everything in reverse order whatever happens."""
+        credentials.refuse_readable(config)
         store = await asyncio.to_thread(
             KeyStore.open, config.path(config.keys.database), config.path(config.keys.key_file)
         )

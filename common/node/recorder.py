@@ -106,8 +106,12 @@ def open_recorder(config: Config, ended_early: Callable[[str], None]) -> Recorde
     folder = config.path(config.record.directory)
     stem = f"{datetime.now(UTC):%Y%m%dT%H%M%SZ}-{config.role}"
     paths = (folder / f"{stem}{more}{SUFFIX}" for more in itertools.chain([""], map("-{}".format, itertools.count(2))))
-    path = next(path for path in paths if not path.exists())
-    writer = FlightWriter(path, key, config.record.max_bytes - recorded_bytes(folder), ended_early)
+    try:
+        path = next(path for path in paths if not path.exists())
+        writer = FlightWriter(path, key, config.record.max_bytes - recorded_bytes(folder), ended_early)
+    except OSError as error:
+        ended_early(f"nothing is recorded: {folder}: {error.strerror}; the run goes on")
+        return Recorder()
     return FlightRecorder(config, writer, path)
 
 

@@ -8,10 +8,11 @@ import subprocess
 import sys
 from pathlib import Path
 
+import psutil
 import pytest
 
-from common.cli.demo import Daemon
-from tests.integration.nodes import pair, wait_until
+from common.cli.demo import Daemon, running
+from tests.integration.nodes import good_blocks, pair, wait_until
 
 pytestmark = pytest.mark.timeout(120)
 AT_IMPORT = """
@@ -82,3 +83,23 @@ def test_a_daemon_asked_to_stop_twice_while_it_starts(number: int, tmp_path: Pat
     while alice.process.poll() is None:
         alice.process.send_signal(number)
     assert (alice.process.returncode, "Traceback" in alice.log.read_text()) == (0, False)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_a_signal_to_all_processes_of_a_node_lets_it_say_goodbye(number: int, tmp_path: Path) -> None:
+    """Ctrl-C in a terminal, and a service manager that signals the whole group."""
+    alice, bob = pair(tmp_path)
+    bob.launcher = ("setsid",)
+    with running(alice, bob):
+        wait_until(lambda: good_blocks(alice, bob) >= 1, alice, bob)
+        assert bob.process is not None
+        children = psutil.Process(bob.process.pid).children()
+        assert children
+        for child in children:
+            child.send_signal(number)
+        os.killpg(bob.process.pid, number)
+        assert bob.process.wait(30) == 0
+        wait_until(lambda: "the peer stopped in good order" in " ".join(alice.log.read_text().split()), alice)
+        assert not any(child.is_running() for child in children)
+    assert "Traceback" not in bob.log.read_text()

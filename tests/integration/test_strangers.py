@@ -2,16 +2,21 @@
 
 from __future__ import annotations
 
+import asyncio
+import contextlib
 import resource
+import threading
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
+from classical_channel.zmq_transport import ZmqTransport
 from common.cli.demo import Daemon, running
 from common.cli.demo_keys import fetch_and_compare
 from common.config import load_config
-from tests.integration.nodes import good_blocks, pair, wait_until
+from common.node.credentials import curve_keys
+from tests.integration.nodes import good_blocks, pair, replace_in, stopped, wait_until
 from tests.integration.wire import closed, idle_connections
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(240)]
@@ -57,6 +62,49 @@ def test_a_thousand_idle_connections(port: str, tmp_path: Path, many_files: None
             assert daemon.process is not None
             assert daemon.process.returncode == 0
             assert "Traceback" not in daemon.log.read_text()
+
+
+def test_alarms_of_the_channel_end_with_their_cause(tmp_path: Path) -> None:
+    """A frozen peer is an alarm that clears; a stranger who knows Alice's public key is a number beside a good link."""
+    alice, bob = pair(tmp_path)
+    for daemon in (alice, bob):
+        replace_in(daemon, "[channel]\n", "[channel]\npeer_timeout_s = 1.0\n")
+    with running(alice, bob):
+        wait_until(lambda: good_blocks(alice, bob) >= 1, alice, bob)
+        assert alice.process is not None
+        with stopped(alice.process.pid):
+            wait_until(lambda: bob.status()["alarms"] != [], bob)
+        wait_until(lambda: bob.status()["alarms"] == alice.status()["alarms"] == [], alice, bob)
+        before = good_blocks(alice, bob)
+        with knocking(alice, bob):
+            wait_until(lambda: alice.status()["channel"]["unknown_keys"] >= 2, alice, bob)
+            wait_until(lambda: good_blocks(alice, bob) > before, alice, bob)
+            assert alice.status()["alarms"] == []
+        bob.stop()
+        alice.stop()
+
+
+@contextlib.contextmanager
+def knocking(alice: Daemon, bob: Daemon) -> Iterator[None]:
+    """A stranger with Alice's public key and a key of his own connects again and again."""
+    config = load_config(bob.config)
+    public = config.path(config.channel.peer_curve_public_file).read_bytes().strip()
+    stop = threading.Event()
+
+    async def knock() -> None:
+        while not stop.is_set():
+            one = ZmqTransport(config.channel.endpoint, bind=False, secret=curve_keys()[1], peer_public=public)
+            one.start()
+            await asyncio.to_thread(stop.wait, 0.5)
+            one.close()
+
+    thread = threading.Thread(target=asyncio.run, args=(knock(),))
+    thread.start()
+    try:
+        yield
+    finally:
+        stop.set()
+        thread.join()
 
 
 def test_a_status_file_that_cannot_be_written_ends_nothing(tmp_path: Path) -> None:

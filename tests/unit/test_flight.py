@@ -11,7 +11,8 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from common.config import Config, parse_config
+from common.cli.init import initialise
+from common.config import Config, load_config, parse_config
 from common.errors import ConfigurationError, InputError
 from common.node import flight
 from common.node.check import check_recorder
@@ -159,6 +160,16 @@ def test_a_disk_that_falls_behind_ends_the_recording(tmp_path: Path, monkeypatch
 
 def configuration(folder: Path, text: str) -> Config:
     return parse_config('role = "bob"\n' + text, folder)
+
+
+def test_a_folder_that_cannot_be_had_ends_the_recording_not_the_run(tmp_path: Path) -> None:
+    """A file stands where the folder should be: told, and the node starts without a recorder."""
+    initialise(tmp_path, {"alice": {"record": {"enabled": True, "directory": "alice.toml"}}})
+    told: list[str] = []
+    recorder = open_recorder(load_config(tmp_path / "alice.toml"), told.append)
+    assert type(recorder) is Recorder
+    assert len(told) == 1
+    assert "the run goes on" in told[0]
 
 
 def test_off_by_default_and_then_nothing_is_touched(tmp_path: Path) -> None:

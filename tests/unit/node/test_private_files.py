@@ -1,0 +1,45 @@
+"""What `run` refuses before anything is opened: secrets that others can read, a link secret that is none."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from classical_channel.check import check_channel
+from classical_channel.link import read_link_secret
+from common.cli.init import initialise
+from common.config import Config, load_config
+from common.errors import ConfigurationError
+from common.node.credentials import private_files, refuse_readable
+
+
+@pytest.fixture
+def config(tmp_path: Path) -> Config:
+    initialise(tmp_path, {"alice": {"record": {"enabled": True}}})
+    return load_config(tmp_path / "alice.toml")
+
+
+def test_a_fresh_link_is_accepted(config: Config) -> None:
+    refuse_readable(config)
+    assert len(set(read_link_secret(config))) == 256
+
+
+@pytest.mark.parametrize("mode", [0o604, 0o640, 0o644, 0o620])
+def test_every_secret_is_looked_at(config: Config, mode: int) -> None:
+    files = {field: path for field, path in private_files(config).items() if path.exists()}
+    assert len(files) >= 5
+    for field, path in files.items():
+        path.chmod(mode)
+        with pytest.raises(ConfigurationError, match=f"others can read {field} ") as caught:
+            refuse_readable(config)
+        assert "chmod 600" in caught.value.remedy
+        path.chmod(0o600)
+
+
+@pytest.mark.parametrize("content", [bytes(1 << 16), b"qkd" * 20_000, bytes(range(8)) * 8000])
+def test_a_link_secret_that_is_not_random(config: Config, content: bytes) -> None:
+    config.path(config.channel.link_secret_file).write_bytes(content)
+    with pytest.raises(ConfigurationError, match="does not hold random bytes"):
+        read_link_secret(config)
+    assert not next(good for name, good, _ in check_channel(config) if name == "link secret")
