@@ -12,6 +12,7 @@ from common import statements
 from common.config import Config
 from common.node.node import Node, Options, identity
 from hardware.interfaces import Modulator, RandomSource
+from hardware.power_watch import power_watch
 from hardware.randomness import LockedRandom, open_random_source
 from hardware.registry import open_device
 from hardware.slow_control import SlowControl, identities
@@ -117,6 +118,7 @@ async def run(config: Config, options: Options) -> None:
                 recorder.requests(node.accept_request),
             )
         )
+        watch = power_watch(config, slow)
         light = Light(transmitter, ring, modulator, random, node)
 
         def details() -> dict[str, object]:
@@ -124,6 +126,7 @@ async def run(config: Config, options: Options) -> None:
                 "slots_sent": light.slots_sent,
                 "slots_dropped": light.slots_dropped,
                 "random_bits_used": transmitter.random_bits_used,
+                "power_w": watch.power_w if watch is not None else None,
                 "random_source": f"{drawn.grade}: {drawn.source}; health tests on its {watched.tested}",
                 "symbols_kept": ring.to_slot - ring.from_slot,
             }
@@ -131,6 +134,10 @@ async def run(config: Config, options: Options) -> None:
         devices = identities({"random_source": source, "modulator": modulator} | slow.devices)
         node.connect_broker(link.instance, devices, slow.readings, slow.verbs())
         node.start(session, link.channel, link.transport, link.pool, details)
+        if watch is not None:
+            node.watch("power", watch.judge)
+            node.before_close(watch.stop)
+            watch.start()
         light.start()
         node.before_close(light.stop)
         await node.run()

@@ -124,6 +124,8 @@ class AliceSession(LinkSession):
             if not isinstance(message, Announce) or message.chunk != 0:
                 return self._late(message)
             block = self._open(message.block_id)
+            if self.held is not None:
+                return self.give_up(block, self.held)
         if not self.step(block, message, ours=False):
             return []
         match message:

@@ -259,7 +259,7 @@ class BobSession(LinkSession):
         return [effect for piece in pieces(detections, MAX_PIECE) for effect in self._on_piece(piece)]
 
     def _on_piece(self, detections: Detections) -> list[Effect]:
-        if not self.ready:
+        if not self.ready or self.held is not None:
             return []
         self._waiting.append(detections)
         block = self._filling or self._open()

@@ -23,6 +23,7 @@ class Calibration(BaseModel):
     mean_photon_number: float | None = Field(None, ge=0.0)
     """Best estimate: for planning, not for the proof."""
     mean_photon_number_lower: float | None = Field(None, ge=0.0)
+    """For planning and comparison: the proof takes the upper bound alone."""
     mean_photon_number_upper: float | None = Field(None, gt=0.0)
     eps_mean_photon_number: float = Field(0.0, ge=0.0, lt=1.0)
     """Probability that one of the two bounds is wrong."""
@@ -52,7 +53,6 @@ class Calibration(BaseModel):
         """The fields of `[source]` or `[detectors]` that this file gives."""
         named = {
             "source": {
-                "mean_photon_number_lower": self.mean_photon_number_lower,
                 "mean_photon_number_upper": self.mean_photon_number_upper,
                 "g2_upper": self.g2_upper,
                 "eps_source": self.eps_mean_photon_number + self.eps_g2,

@@ -66,7 +66,6 @@ class Source(Section):
 
     calibration: Path | None = None
     """File with the bounds (`qkd plan g2`, `qkd plan source`); what it gives must not be given here again."""
-    mean_photon_number_lower: float = Field(0.292, ge=0.0)
     mean_photon_number_upper: float = Field(0.292, ge=0.0)
     g2_upper: float = Field(0.00698, ge=0.0)
     eps_source: float = Field(0.0, ge=0.0, lt=1.0)
@@ -76,6 +75,10 @@ class Source(Section):
     phase_by: Literal["modulator", "source"] = "modulator"
     """What gives every pulse its random phase: the modulator, by the phase word, or the source itself (a gain-switched
     laser, an emitter without coherence to its pump)."""
+    power_lower_w: float | None = Field(None, ge=0.0)
+    power_upper_w: float | None = Field(None, gt=0.0)
+    """Window of the average power at Alice's monitor (`devices.power_meter`): outside it no block gives key. Without
+    it nobody watches the power, and no ledger says so."""
 
 
 class Detectors(Section):
@@ -162,6 +165,7 @@ class Keys(Section):
     certificate_key_file: Path = Path("secrets/certificate.key")
     """Private key (Ed25519, PEM) that signs a certificate for every key; its public half lies beside it as `.pub`."""
     max_stored_bits: int = Field(1 << 33, gt=0)
+    """While so much waits for applications, no block gives key; what a second makes may come on top."""
     deliver_simulated: bool = False
     """Hand out keys that were made with simulated devices. Both ends must say so."""
     auth_pool_target_bits: int = Field(1 << 16, ge=1 << 13)
@@ -306,8 +310,10 @@ class Config(Section):
 
     @model_validator(mode="after")
     def _consistent(self) -> Config:
-        if self.source.mean_photon_number_lower > self.source.mean_photon_number_upper:
-            raise ValueError("source.mean_photon_number_lower is above mean_photon_number_upper")
+        lower_w, upper_w = self.source.power_lower_w, self.source.power_upper_w
+        whole = lower_w is not None and upper_w is not None and lower_w <= upper_w
+        if not whole and (lower_w, upper_w) != (None, None):
+            raise ValueError("source.power_lower_w and power_upper_w are given together, the lower one first")
         bounds = self.detectors.filled(self.link.p_z_bob)
         if not bounds["p_z_lower"] <= self.link.p_z_bob <= bounds["p_z_upper"]:
             raise ValueError("link.p_z_bob is not between detectors.p_z_lower and detectors.p_z_upper")

@@ -105,6 +105,9 @@ def assumed(config: Config) -> tuple[str, ...]:
         sentences.append("the bounds of the receiver are certain (detectors.eps is 0)")
     if link.intensities:
         sentences.append("the intensities are exactly those of link.intensities")
+    if source.power_upper_w is not None:
+        window = f"{source.power_lower_w:.4g} .. {source.power_upper_w:.4g} W"
+        sentences.append(f"the bounds of the source hold while the power at Alice's monitor, watched, is {window}")
     if source.phase_by == "source":
         sentences.append("the source itself gives every pulse a random phase (stated, not watched)")
     else:

@@ -16,7 +16,7 @@ import numpy as np
 from common import statements
 from common.cli.doctor_bench import DETECTORS, Examination
 from common.datatypes import TimeTags
-from common.errors import AnotherDeviceError, DeviceError, QkdError
+from common.errors import AnotherDeviceError, ConfigurationError, DeviceError, QkdError
 from common.units import PS_PER_S
 from hardware.interfaces import RandomSource, TimeTagger
 from hardware.randomness import TestedRandom, drawn_bytes_per_s
@@ -64,12 +64,13 @@ def devices(found: Examination) -> None:
 
 def _statements(found: Examination, opened: dict[str, Any]) -> None:
     """What the configuration must state about the device that answered, if that is real."""
-    config = found.config
-    device = opened.get(statements.DEVICE_OF[config.role])
-    if device is None or device.info.simulated:
+    role = statements.DEVICE_OF[found.config.role]
+    if role not in opened:
         return
-    for field, fault, remedy in statements.faults(config):
-        found.to_fix("statements", field, fault, remedy)
+    try:
+        statements.require(found.config, opened[role].info.simulated)
+    except ConfigurationError as error:
+        found.to_fix("statements", role, str(error), error.remedy)
 
 
 def _guarded(found: Examination, step: str, what: str, look: Callable[[], object]) -> None:

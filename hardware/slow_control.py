@@ -55,9 +55,10 @@ class SlowControl:
 
     def readings(self) -> dict[str, dict[str, Any]]:
         """What each says now; a device that fails says so instead."""
-        return {role: self._reading(role) for role in self.devices}
+        return {role: self.reading(role) for role in self.devices}
 
-    def _reading(self, role: str) -> dict[str, Any]:
+    def reading(self, role: str) -> dict[str, Any]:
+        """What one device says now, or why it does not."""
         device = self.devices[role]
         try:
             with self._lock:

@@ -97,6 +97,8 @@ class Node:
         self._broker: Broker | None = None
         self._status_path = config.path(config.status_file)
         self.recorder = open_recorder(config, self._recording_ended)
+        self._held: str | None = None
+        self._watches: dict[str, Callable[[], str | None]] = {"key store": self._store_is_full}
 
     @classmethod
     @contextlib.asynccontextmanager
@@ -302,8 +304,28 @@ class Node:
         heard = self._channel.last_heard_ns
         return heard is not None and now_ns() - heard > ns_from_seconds(self.config.channel.peer_timeout_s)
 
+    def watch(self, name: str, judge: Callable[[], str | None]) -> None:
+        """Ask ``judge`` once a second why no block may give key now; its answer is an alarm."""
+        self._watches[name] = judge
+
+    def _judge(self) -> None:
+        """Tell the session and the operator what keeps blocks from giving key."""
+        reasons = {name: reason for name, judge in self._watches.items() if (reason := judge()) is not None}
+        for name in self._watches:
+            self.board.alarm(name, f"{reasons[name]}; no block gives key meanwhile" if name in reasons else None)
+        held = "; ".join(reasons.values()) or None
+        if held != self._held:
+            self._held = held
+            self.shell.act(lambda: self._session.hold(held, now_ns()))
+
+    def _store_is_full(self) -> str | None:
+        stored, most = self.store.available_bits(), self.config.keys.max_stored_bits
+        full = stored >= most
+        return f"{stored} bits wait for applications, keys.max_stored_bits is {most}: fetch keys" if full else None
+
     async def _report(self) -> None:
         while True:
+            self._judge()
             heard, silent = self._channel.last_heard_ns, self._peer_is_silent()
             if heard is not None:
                 self.board.peer = "down" if silent else "up"

@@ -312,6 +312,11 @@ class RecordedSession(_Proxy):
         facts = {"now_ns": now_ns, "from_slot": from_slot, "to_slot": to_slot, "reason": reason}
         return self._event("void", b"", facts, lambda: self._part.void(from_slot, to_slot, reason, now_ns))
 
+    def hold(self, reason: str | None, now_ns: int) -> list[Effect]:
+        """See the session."""
+        facts = {"now_ns": now_ns, "reason": reason}
+        return self._event("hold", b"", facts, lambda: self._part.hold(reason, now_ns))
+
     def _event(self, kind: str, raw: bytes, facts: dict[str, Any], call: Callable[[], list[Effect]]) -> list[Effect]:
         self._recorder.put(kind, raw, **facts)
         try:

@@ -26,7 +26,7 @@ from common.protocol.session import Identity
 from common.protocol.transitions import Role
 from common.randomness import read_uses
 
-EVENTS = ("opened", "message", "detections", "void filling", "void", "request", "stop", "job")
+EVENTS = ("opened", "message", "detections", "void filling", "void", "hold", "request", "stop", "job")
 JOB_FAILED = "job failed"
 
 
@@ -200,6 +200,8 @@ class Replay:
                 return list(session.stop())
             case "void filling":
                 return list(session.void_filling(facts["reason"], facts["now_ns"]))
+            case "hold":
+                return list(session.hold(facts["reason"], facts["now_ns"]))
             case "void":
                 return list(session.void(facts["from_slot"], facts["to_slot"], facts["reason"], facts["now_ns"]))
             case "detections":

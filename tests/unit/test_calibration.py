@@ -30,7 +30,7 @@ def test_a_configuration_takes_its_bounds_from_the_file(tmp_path: Path) -> None:
     write(tmp_path / "source.toml")
     (tmp_path / "alice.toml").write_text(CONFIG)
     source = load_config(tmp_path / "alice.toml").source
-    assert (source.mean_photon_number_lower, source.mean_photon_number_upper) == (0.28, 0.30)
+    assert source.mean_photon_number_upper == 0.30
     assert source.g2_upper == 0.009
     assert source.eps_source == pytest.approx(3e-11)
 
@@ -48,7 +48,7 @@ def test_both_measurements_stay_in_one_file(tmp_path: Path) -> None:
 def test_the_handshake_compares_the_values_and_not_the_file(tmp_path: Path) -> None:
     write(tmp_path / "source.toml")
     (tmp_path / "alice.toml").write_text(CONFIG)
-    values = "mean_photon_number_lower = 0.28\nmean_photon_number_upper = 0.3\ng2_upper = 0.009\neps_source = 3e-11\n"
+    values = "mean_photon_number_upper = 0.3\ng2_upper = 0.009\neps_source = 3e-11\n"
     (tmp_path / "bob.toml").write_text(f'role = "bob"\n[source]\n{values}')
     by_file, by_hand = load_config(tmp_path / "alice.toml"), load_config(tmp_path / "bob.toml")
     assert by_file.agreed() == by_hand.agreed()

@@ -35,6 +35,8 @@ def test_unknown_section_names_the_nearest() -> None:
         ("role = 'bob'\n[link]\nprotocol = 'decoy-bb84'", "intensities"),
         ("role = 'bob'\n[link]\nintensities = [0.5, 0.1, 0.0]", "intensities"),
         ("role = 'bob'\n[source]\nmean_photon_number_lower = 0.9", "mean_photon_number_lower"),
+        ("role = 'bob'\n[source]\npower_lower_w = 1e-9", "power_upper_w"),
+        ("role = 'bob'\n[source]\npower_lower_w = 2e-9\npower_upper_w = 1e-9", "lower one first"),
         ("role = 'bob'\n[receiver]\nselection = 'brightness'", "receiver.selection"),
         ("role = 'bob'\n[receiver]\nsegment_s = 0.0", "receiver.segment_s"),
         ("role = 'bob'\n[receiver]\nlight_qber = 0.11", "receiver.light_qber"),

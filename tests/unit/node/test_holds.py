@@ -1,0 +1,79 @@
+"""What keeps blocks from giving key: the session is told, the operator sees an alarm, and both end with the reason."""
+
+from __future__ import annotations
+
+import asyncio
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from common.config import parse_config
+from common.node.node import Node, Options
+
+
+class Store:
+    stored_bits = 0
+
+    def available_bits(self) -> int:
+        return self.stored_bits
+
+
+class Session:
+    def __init__(self) -> None:
+        self.told: list[str | None] = []
+
+    def hold(self, reason: str | None, now_ns: int) -> list[Any]:
+        self.told.append(reason)
+        return []
+
+
+class Shell:
+    def act(self, effects: Any) -> None:
+        effects()
+
+
+@pytest.fixture(autouse=True)
+def signals_stay(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("common.node.node.stop_event", asyncio.Event)
+
+
+def node(tmp_path: Path) -> tuple[Any, Store, Session]:
+    config = parse_config('role = "alice"\n[keys]\nmax_stored_bits = 1000\n', tmp_path)
+    store, session = Store(), Session()
+    made: Any = Node(config, Options(), store)  # type: ignore[arg-type]
+    made._session, made.shell = session, Shell()
+    return made, store, session
+
+
+async def test_a_full_store_holds_and_room_lets_go(tmp_path: Path) -> None:
+    made, store, session = node(tmp_path)
+    made._judge()
+    assert session.told == []
+    store.stored_bits = 1000
+    made._judge()
+    made._judge()
+    assert len(session.told) == 1, "told once"
+    assert "keys.max_stored_bits is 1000" in str(session.told[0])
+    assert "no block gives key" in made.board.alarms["key store"]
+    store.stored_bits = 999
+    made._judge()
+    assert session.told[1:] == [None]
+    assert made.board.alarms == {}
+    made.lanes.close()
+
+
+async def test_every_watch_is_asked_and_named(tmp_path: Path) -> None:
+    made, store, session = node(tmp_path)
+    answers: list[str | None] = ["it is too bright"]
+    made.watch("power", lambda: answers[0])
+    store.stored_bits = 2000
+    made._judge()
+    assert "too bright" in str(session.told[0])
+    assert "max_stored_bits" in str(session.told[0])
+    assert set(made.board.alarms) == {"key store", "power"}
+    answers[0] = None
+    made._judge()
+    assert "too bright" not in str(session.told[1])
+    assert set(made.board.alarms) == {"key store"}
+    made.lanes.close()
