@@ -37,8 +37,8 @@ PADS_PER_HASH_KEY = 64
 ROW_BYTES = HASH_KEY_BYTES + PADS_PER_HASH_KEY * PAD_BYTES
 RESERVE_BYTES = 16 * PAD_BYTES
 MIN_LINK_SECRET_BYTES = 2 * ROW_BYTES
-FLOOR_PADS = 32
-"""What a claim leaves: enough for some starts and for the blocks that refill the pool."""
+FLOOR_PADS = 64
+"""What a claim leaves: enough for four starts (16 are reserved at each), while blocks refill the pool."""
 Pointers = dict[str, Position]
 """What is durable: `send`, up to which pads may be used, and `receive`, up to which the peer's are burnt."""
 NOTHING_USED: Pointers = {"send": (0, 0), "receive": (0, 0)}

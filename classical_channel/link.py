@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import secrets
 from collections.abc import Mapping
@@ -22,6 +23,7 @@ LEAST_BYTE_VALUES = 64
 """Different bytes in a link secret, or a quarter of its length if that is less: random bytes always have more."""
 INSTANCE = "instance"
 POINTERS = "auth/pointers"
+LINK_SECRETS = "auth/link secrets"
 
 
 class Settings(Protocol):
@@ -29,6 +31,10 @@ class Settings(Protocol):
 
     def advance(self, values: Mapping[str, bytes]) -> None:
         """Keep values durably that must never go back."""
+        ...
+
+    def forget_pads(self) -> None:
+        """Delete what blocks have given to the pool."""
         ...
 
     def get_setting(self, name: str) -> bytes | None:
@@ -82,11 +88,36 @@ def read_pointers(raw: bytes | None) -> Pointers:
 
 
 def open_pool(config: Config, settings: Settings) -> KeyPool:
-    """The pool of pads with the pointers that were last made durable."""
-    pointers = read_pointers(settings.get_setting(POINTERS))
+    """The pool of pads with the pointers that were last made durable; a new link secret begins a new pool.
+
+    Raises
+    ------
+    ConfigurationError
+        The link secret is too short, or was in use before another one.
+    """
     secret = read_link_secret(config)
+    begin_anew_with(secret, settings)
+    pointers = read_pointers(settings.get_setting(POINTERS))
     target_bits = config.keys.auth_pool_target_bits
     return KeyPool(secret, alice=config.role == "alice", pointers=pointers, target_bits=target_bits)
+
+
+def begin_anew_with(secret: bytes, settings: Settings) -> None:
+    """If this link secret is new here, nothing of the pool before it is used again: its segment 0 counts from 0.
+
+    Every secret that was ever in use is remembered by its digest: one that comes back would be used twice.
+    """
+    digest = hashlib.sha256(b"qkd-node link secret" + secret).hexdigest()
+    known: list[str] = json.loads(settings.get_setting(LINK_SECRETS) or b"[]")
+    if known[-1:] == [digest]:
+        return
+    if digest in known:
+        raise ConfigurationError(
+            "channel.link_secret_file holds a link secret that was in use before another one",
+            remedy="Make a new one with `qkd init` and install it at both ends.",
+        )
+    settings.forget_pads()
+    settings.advance({LINK_SECRETS: json.dumps([*known, digest]).encode(), POINTERS: json.dumps(NOTHING_USED).encode()})
 
 
 def open_link(config: Config, settings: Settings) -> LinkEnd:

@@ -117,6 +117,10 @@ class DictStore:
         self.write()
         self.settings.pop(name, None)
 
+    def forget_pads(self) -> None:
+        self.write()
+        self.settings = {name: value for name, value in self.settings.items() if not name.startswith("pads/")}
+
     def committed(self) -> dict[int, bytes]:
         return {number: key for number, (state, key) in self.blocks.items() if state == "committed"}
 

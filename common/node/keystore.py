@@ -296,6 +296,11 @@ class KeyStore:
         found = [(number, self.state_of(number), self.get_setting(f"pads/{number}")) for number in numbers]
         return [(number, state, pads) for number, state, pads in found if state is not None and pads is not None]
 
+    def forget_pads(self) -> None:
+        """Delete every block's authentication key: another link secret has come."""
+        with self._transaction():
+            self._db.execute("DELETE FROM settings WHERE name GLOB 'pads/*'")
+
     # -- keys for applications (the inventory's shelf) ----------------------------------------------------------------
 
     def available_bits(self, *, simulated: bool = True) -> int:

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import itertools
 import struct
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from classical_channel.authentication import PAD_BYTES, TranscriptHash
@@ -31,7 +32,7 @@ class Link:
     """Two channels and whoever stands between them."""
 
     def __init__(self, secret: bytes = SECRET) -> None:
-        self.now_ns = 0
+        self.now_ns, self.secret = 0, secret
         self.got: dict[str, list[Received]] = {"alice": [], "bob": []}
         self.opened: list[str] = []
         self.pools = {name: KeyPool(secret, alice=name == "alice") for name in self.got}
@@ -44,7 +45,7 @@ class Link:
 
     def restart(self, name: str, number: int) -> None:
         """A new process on what was durable."""
-        self.pools[name] = KeyPool(SECRET, alice=name == "alice", pointers=self.pools[name]._durable)
+        self.pools[name] = KeyPool(self.secret, alice=name == "alice", pointers=self.pools[name]._durable)
         self.ends[name] = Channel(ReliableStream(number), self.pools[name], alice=name == "alice")
 
     def step(self, ms: int = 50) -> None:
@@ -338,6 +339,48 @@ def test_a_hash_key_serves_64_tags() -> None:
     ]
     assert len(used) == 4
     assert max(used.values()) == PADS_PER_HASH_KEY
+
+
+DEEDS = ("", "lose", "kill alice", "kill bob", "kill both")
+OPERATIONS = st.lists(
+    st.tuples(st.sampled_from(["alice", "bob"]), st.integers(1, 70), st.sampled_from(DEEDS), st.integers(0, 5)),
+    min_size=1,
+    max_size=8,
+)
+
+
+@settings(max_examples=40)
+@given(OPERATIONS)
+def test_both_ends_agree_on_every_hash_key_whatever_is_lost_and_whoever_restarts(
+    operations: list[tuple[str, int, str, int]],
+) -> None:
+    """Sealed and plain messages over many rows, packets lost, processes killed in any order: no tag ever fails."""
+    link = Link(bytes(secrets_of(40)))
+    for number, (name, count, deed, when) in enumerate(operations, 1):
+        link.run(12)
+        link.eve["alice"] = link.eve["bob"] = losing_every_third(when) if deed == "lose" else honest
+        for each in range(count):
+            link.ends[name].send(b"plain")
+            link.ends[name].send(b"sealed %d" % each, seal=True)
+        for step in range(12):
+            if step == when and deed.startswith("kill"):
+                for victim in ("alice", "bob") if deed == "kill both" else (deed.removeprefix("kill "),):
+                    link.restart(victim, number << 33 | (victim == "bob") << 32 | 1)
+            link.step()
+    link.eve["alice"] = link.eve["bob"] = honest
+    link.run(60)
+    link.still_talks()
+    assert not any(link.ends[name].ignored for name in link.ends)
+
+
+def losing_every_third(first: int) -> Eve:
+    numbers = itertools.count(first)
+    return lambda raw: [raw] if next(numbers) % 3 else []
+
+
+def secrets_of(rows: int) -> Iterator[int]:
+    """Two directions' halves of so many rows, all different."""
+    return (((n * n) >> 3 ^ n * 29) % 256 for n in range(2 * rows * ROW_BYTES))
 
 
 class Forger:
