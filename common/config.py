@@ -107,13 +107,13 @@ class Security(Section):
     """The epsilon budget: equal at both ends."""
 
     accounting: Literal["composable", "paper"] = "composable"
-    eps_total: float = Field(1e-10, gt=0.0, lt=1.0)
+    eps_total: float = Field(1e-14, gt=0.0, lt=1.0)
     eps_cor: float = Field(1e-15, gt=0.0, lt=1.0)
     eps_auth: float = Field(1e-15, gt=0.0, lt=1.0)
     eps_life_max: float = Field(1e-6, gt=0.0, le=1.0)
     """An alarm is up while the sum over all blocks and tags since the start secret is more."""
-    tails: Literal["chernoff", "exact", "anytime"] = "chernoff"
-    """Form of the tail bounds: closed form, the tighter binomial tail, or one that holds wherever a block ends."""
+    tails: Literal["chernoff", "exact", "anytime"] = "anytime"
+    """Form of the tail bounds: `anytime` holds wherever a block ends; the others are for comparison."""
     randomness: RandomnessClass = "physical"
     """Class that every random source of the link must have at least (symbols, seeds, coins, start secret): with real
     devices a weaker one is refused. `computational` accepts keys that are secret only as long as nobody predicts the

@@ -22,15 +22,13 @@ def number_of_coins(n: float, p: float, eps: float) -> int:
     return math.ceil(root - 1e-7)
 
 
-def other_class(k: float, ratio: float, eps: float, upper: bool) -> float:
+def other_class(k: float, ratio: float, eps: float) -> float:
     s = 1 / (1 + ratio)
 
     def excess(total: float) -> float:
         return total * relative_entropy(min(k / total, 1.0), s) + math.log(eps)
 
-    if upper:
-        return brentq(excess, k / s, 10 * k / s + 1000 / s, xtol=1e-9, rtol=1e-14) - k
-    return brentq(excess, k, k / s, xtol=1e-9, rtol=1e-14) - k if excess(k) > 0 else 0.0
+    return brentq(excess, k / s, 10 * k / s + 1000 / s, xtol=1e-9, rtol=1e-14) - k
 
 
 GRID = [32.0 * math.exp(-j * math.log(1.2)) for j in range(96)]
@@ -46,15 +44,9 @@ def anytime_number_of_coins(n: float, p: float, eps: float) -> float:
     return anytime_root(lambda x, k: x * k - n * math.log(1 - p + p * math.exp(x)), 0.0, n, eps)
 
 
-def anytime_other_class(k: float, ratio: float, eps: float, upper: bool) -> float:
-    s, sign = 1 / (1 + ratio), -1 if upper else 1
-    if not upper and max(x * k - k * math.log(1 - s + s * math.exp(x)) for x in GRID) < math.log(len(GRID) / eps):
-        return 0.0
-
-    def line(x: float, total: float) -> float:
-        return sign * x * k - total * math.log1p(s * math.expm1(sign * x))
-
-    return anytime_root(line, k, 10 * k / s + 1000 / s if upper else k / s, eps) - k
+def anytime_other_class(k: float, ratio: float, eps: float) -> float:
+    s = 1 / (1 + ratio)
+    return anytime_root(lambda x, n: -x * k - n * math.log1p(s * math.expm1(-x)), k, 10 * k / s + 1000 / s, eps) - k
 
 
 def anytime_mean_of_coins(k: float, n: float, eps: float, upper: bool) -> float:
@@ -66,6 +58,63 @@ def anytime_mean_of_coins(k: float, n: float, eps: float, upper: bool) -> float:
     if not upper and max(line(x, 0.0) for x in GRID) < math.log(len(GRID) / eps):
         return 0.0
     return anytime_root(line, *((k, n) if upper else (0.0, k)), eps)
+
+
+def mean_one(mean: Callable[[float], float], x: float) -> float:
+    """The coefficient at which the factor of an event, exp(lambda times what it adds), has the mean 1."""
+    return brentq(lambda coefficient: mean(coefficient) - 1.0, 0.0, 40.0 / x, xtol=1e-14, rtol=1e-14)
+
+
+def phase_errors(ledger: dict[str, Any], wrong: float, right: float, eps: float) -> float:
+    """Largest N_ph that no exponent of the grid excludes; ``wrong``, ``right``: X outcomes of untagged X pulses.
+
+    One photon arrives; the Z detectors' filter turns a right X outcome into a phase error with probability d^2 + d / 4
+    at most and a wrong one with 1 + 4 d; an X outcome is seen with 1 - D at least.
+    """
+    settings, receiver = ledger["settings"], ledger["receiver"]
+    pz, qz, seen = settings["p_z_alice"], receiver["p_z_upper"], 1 - receiver["mismatch"]
+    px, qx, d = 1 - pz, 1 - qz, (1 - math.sqrt(seen)) / 2
+    more, flip = 1 + 4 * d, d * d + d / 4
+    (h, v, *_), three = ledger["tallies"]["x_counts"][0], settings["protocol"] == "three-state"
+    w = pz / 2 / (pz / 2 + px) if three else pz * qz / (pz * qz + px * qx)
+    if three:
+        top = math.log(1 + qx * seen / (qz * more) * min(1, (1 - w) / w))
+    else:
+        top = math.log(1 + (1 - w) * seen / (w * more))
+
+    def bound(x: float) -> float:
+        up = math.exp(x) - 1
+        if not three:
+            a = mean_one(lambda c: 1 + w * more * up + (1 - w) * seen * (math.exp(-x * c) - 1), x)
+            m = mean_one(lambda c: 1 + w * flip * up + (1 - w) * seen * (math.exp(-x * c) - 1), x) if flip else 0.0
+            return a * wrong + m * right + math.log(64 / eps) / x
+        a = mean_one(lambda c: 1 + qz * w * more * up + qx * (1 - w) * seen * (math.exp(-x * c) - 1), x)
+        b = mean_one(lambda c: 1 + qz * more * up + qx * seen * (math.exp(-x * c) - 1), x)
+        m = mean_one(lambda c: 1 + qz * flip * up + qx * seen * (math.exp(-x * c) - 1), x) if flip else 0.0
+        g = mean_one(
+            lambda c: (
+                1
+                + qz * w * flip * up
+                + qx * seen * (w * (math.exp(-x * b) - 1) + (1 - w) * (math.exp(x * c) - 1))
+            ),
+            x,
+        )
+        return a * wrong + b * (h[0] + v[0]) + m * (h[1] + v[1]) - g * right + math.log(64 / eps) / x
+
+    return max(0.0, min(bound(0.99 * top / 1.25**j) for j in range(64)))
+
+
+def photons(ledger: dict[str, Any], eps: float, other: Callable[[float, float, float], float], in_z: bool) -> float:
+    """Kept detections of several photons in one basis: of two photons, all there or a click in both bases."""
+    receiver, crossed = ledger["receiver"], ledger["tallies"]["cross_clicks"]
+    lost = receiver["mismatch"]
+
+    def odds(p_z: float) -> float:
+        q = p_z if in_z else 1 - p_z
+        return (q + (1 - q) * lost) ** 2 / (2 * q * (1 - q) * (1 - lost) ** 2)
+
+    more = crossed if receiver["cross_basis"] == "random" else 0
+    return other(crossed, max(odds(receiver["p_z_lower"]), odds(receiver["p_z_upper"])), eps) + more
 
 
 def entropy(x: float) -> float:
@@ -110,25 +159,25 @@ def key_length_of(ledger: dict[str, Any]) -> int:
     paper, anytime = budget["accounting"] == "paper", budget["tails"] == "anytime"
     coins = anytime_number_of_coins if anytime else number_of_coins
     other = anytime_other_class if anytime else other_class
-    pz, qz, slots = settings["p_z_alice"], settings["p_z_bob"], tallies["slots_sent"]
-    px, qx = 1 - pz, 1 - qz
+    pz, qz, slots = settings["p_z_alice"], ledger["receiver"]["p_z_upper"], tallies["slots_sent"]
+    px, qx = 1 - pz, 1 - ledger["receiver"]["p_z_lower"]
     multi = source["g2_upper"] * source["mean_photon_number_upper"] ** 2 / 2
-    (h, v, r, left), n_z = tallies["x_counts"][0], tallies["n_z_kept"]
-    eps = (0.1 * budget["eps_total"]) ** 2 / {"three-state": 5, "bb84": 2, "decoy-bb84": 8}[settings["protocol"]]
+    (_, _, r, left), n_z = tallies["x_counts"][0], tallies["n_z_kept"]
+    eps = (0.1 * budget["eps_total"]) ** 2 / {"three-state": 5, "bb84": 3, "decoy-bb84": 9}[settings["protocol"]]
     if paper:
         eps = 1e-10 / 12
-    untagged = n_z - coins(slots, pz * qz * multi, eps)
+    several = photons(ledger, eps, other, in_z=True)
+    untagged = n_z - coins(slots, pz * qz * multi, eps) - several
     if settings["protocol"] == "three-state":
-        half = pz / 2 / px
-        right = max(0.0, r[0] - coins(slots, px * qx * multi, eps))
-        wrong = other(r[1], half, eps, True) + h[0] + v[0] - other(right, half, eps, False)
-        phase_errors = other(max(wrong, 0.0), qz / qx, eps, True)
+        right = r[0] - coins(slots, px * qx * multi, eps) - photons(ledger, eps, other, in_z=False)
+        n_ph = phase_errors(ledger, r[1], max(0.0, right), eps)
     elif settings["protocol"] == "bb84":
-        phase_errors = other(r[1] + left[0], pz * qz / (px * qx), eps, True)
+        n_ph = phase_errors(ledger, r[1] + left[0], r[0] + left[1], eps)
     else:
         untagged, errors = single_photons(ledger, eps)
-        phase_errors = other(errors, pz * qz / (px * qx), eps, True)
+        untagged -= several
+        n_ph = phase_errors(ledger, errors, sum(level[2][0] + level[3][1] for level in tallies["x_counts"][:3]), eps)
     cost = 2 * math.log2(1 / (2 * (1e-10 / 24 if paper else 0.25 * budget["eps_total"])))
     told = sum(ledger[f"leak_{name}_bits"] for name in ("ec", "verify", "monitor"))
-    bits = untagged * (1 - entropy(phase_errors / untagged)) - told - cost
+    bits = untagged * (1 - entropy(n_ph / untagged)) - told - cost
     return max(0, math.floor(bits / 8) * 8)

@@ -15,7 +15,20 @@ import common.security
 import common.security.finite_key
 
 FOLDER = Path(common.security.__file__).parent
-MODULES = ("bounds", "anytime", "budget", "tallies", "monitors", "three_state", "bb84", "decoy", "finite_key")
+MODULES = (
+    "bounds",
+    "anytime",
+    "budget",
+    "tallies",
+    "phase_errors",
+    "arrivals",
+    "monitors",
+    "assumes",
+    "three_state",
+    "bb84",
+    "decoy",
+    "finite_key",
+)
 """In the order of their imports."""
 OPERATORS: dict[type[ast.operator], type[ast.operator]] = {
     ast.Add: ast.Sub,
@@ -34,8 +47,13 @@ COMPARISONS: dict[type[ast.cmpop], type[ast.cmpop]] = {
     ast.NotEq: ast.Eq,
 }
 NAMES = {
-    "sample_upper": "sample_lower",
-    "sample_lower": "sample_upper",
+    "steepest": "price",
+    "more": "flip",
+    "flip": "more",
+    "wrong": "right",
+    "right": "wrong",
+    "p_z_lower": "p_z_upper",
+    "p_z_upper": "p_z_lower",
     "mean_upper": "mean_lower",
     "mean_lower": "mean_upper",
     "p_z": "q_z",

@@ -10,7 +10,7 @@ from rich.console import Console
 
 from common.cli.output import emit, json_option, table
 from common.errors import InputError
-from common.planning.link_model import DECOY, EXPECTED_F_EC, PROTOCOL_NAMES, ReceiverRules, check_link
+from common.planning.link_model import DECOY, EXPECTED_F_EC, PROTOCOL_NAMES, ReceiverRules, check_link, receiver_bounds
 from common.planning.optimise import optimise
 from common.planning.presets import PRESETS, LinkParameters
 from common.planning.rate import Rate, Task, evaluate, require_proof
@@ -53,9 +53,10 @@ def _numbers(ctx: click.Context, option: click.Parameter, text: str | None) -> t
 @click.option("--dead-time-ps", type=int, default=0, show_default=True, help="Bob's common dead time.")
 @click.option("--mean-photon-number-upper", type=float, help="Bound for the proof [default: --mean-photon-number].")
 @click.option("--g2-upper", type=float, help="Bound for the proof [default: --g2].")
-@click.option("--eps-total", type=float, default=1e-10, show_default=True)
+@click.option("--mismatch", type=float, default=0.0, show_default=True, help="Of the four detectors' efficiencies.")
+@click.option("--eps-total", type=float, default=1e-14, show_default=True)
 @click.option(
-    "--tails", type=click.Choice(sorted(TAILS)), default="chernoff", show_default=True, help="Form of bounds."
+    "--tails", type=click.Choice(sorted(TAILS)), default="anytime", show_default=True, help="Form of bounds."
 )
 @json_option
 def command(
@@ -101,7 +102,10 @@ def _task(protocol: str, mean_photon_number: float | None, options: dict[str, An
     rules = ReceiverRules(options["dead_time_ps"])
     if rules.dead_time_ps < 0:
         raise InputError(f"a dead time of {rules.dead_time_ps} ps", remedy="Give --dead-time-ps of 0 or more.")
-    return Task(link, protocol, options["block_size"], budget, options["f_ec"], rules, source)
+    if not 0.0 <= options["mismatch"] < 1.0:
+        raise InputError(f"mismatch {options['mismatch']} is not in 0 .. 1", remedy="Correct --mismatch.")
+    receiver = replace(receiver_bounds(link, rules), mismatch=options["mismatch"])
+    return Task(link, protocol, options["block_size"], budget, options["f_ec"], rules, source, receiver)
 
 
 def _rate(

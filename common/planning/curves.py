@@ -12,9 +12,9 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from common.planning.link_model import DECOY, EXPECTED_F_EC
+from common.planning.link_model import DECOY, EXPECTED_F_EC, ReceiverRules
 from common.planning.optimise import optimise, refined
-from common.planning.paper import FIELD_PRESET
+from common.planning.paper import BUDGET, FIELD_PRESET
 from common.planning.presets import PRESETS
 from common.planning.rate import Task, evaluate
 from common.security import finite_key
@@ -87,7 +87,7 @@ def finite_boundaries(
     for done, loss_db in enumerate(losses_db):
         goal = coherent_rates([loss_db])[0]
         link = replace(FIELD, loss_db=loss_db)
-        start = optimise(Task(link, protocol, BLOCK), {"attenuation_db": 0.0}, second_opinion=False).best
+        start = optimise(Task(link, protocol, BLOCK, BUDGET), {"attenuation_db": 0.0}, second_opinion=False).best
         p_z = start.settings.p_z_alice
 
         def rate(n: float, g2: float, task: Task = start.task, p_z: float = p_z) -> float:
@@ -117,7 +117,8 @@ def finite_rates(losses_db: Sequence[float], protocol: str, tell: Tell = lambda 
     rates: list[float] = []
     best = None
     for done, loss_db in enumerate(losses_db):
-        task = Task(replace(FIELD, loss_db=loss_db), protocol, BLOCK)
+        rules = ReceiverRules(passive=protocol != DECOY)  # a splitter would make bright pulses pay for their brightness
+        task = Task(replace(FIELD, loss_db=loss_db), protocol, BLOCK, BUDGET, rules=rules)
         best = optimise(task, second_opinion=False).best if best is None else refined(task, best)
         rates.append(best.bits_per_pulse)
         tell((done + 1) / len(losses_db))

@@ -17,7 +17,7 @@ from common.planning.link_model import EXPECTED_F_EC, ReceiverRules, check_link
 from common.planning.presets import PRESETS, LinkParameters
 from common.planning.rate import KEY_SLOTS_SHARE, Task
 from common.security.finite_key import EpsilonBudget
-from common.security.tallies import SourceBounds
+from common.security.tallies import ReceiverBounds, SourceBounds
 
 DEFAULT_PRESET = "field-14.6dB"
 LARGEST_BLOCK = 100_000_000
@@ -51,6 +51,12 @@ class LinkDescription(BaseModel):
     """Bob's common dead time, `[receiver] dead_time_ps`."""
     cross_basis: Literal["discard", "random"] = "discard"
 
+    p_z_lower: float | None = Field(None, gt=0.0, lt=1.0)
+    p_z_upper: float | None = Field(None, gt=0.0, lt=1.0)
+    mismatch: float = Field(0.0, ge=0.0, lt=1.0)
+    eps_detectors: float = Field(0.0, ge=0.0, lt=1.0)
+    """Bounds of the receiver, as in `[detectors]`; without them its own numbers."""
+
     calibration: Path | None = None
     """Calibration file: the proof uses its bounds, the plan its estimates."""
     mean_photon_number_upper: float | None = Field(None, gt=0.0)
@@ -58,10 +64,10 @@ class LinkDescription(BaseModel):
     eps_source: float = Field(0.0, ge=0.0, lt=1.0)
 
     accounting: Literal["composable", "paper"] = "composable"
-    eps_total: float = Field(1e-10, gt=0.0, lt=1.0)
+    eps_total: float = Field(1e-14, gt=0.0, lt=1.0)
     eps_cor: float = Field(1e-15, gt=0.0, lt=1.0)
     eps_auth: float = Field(1e-15, gt=0.0, lt=1.0)
-    tails: Literal["chernoff", "exact", "anytime"] = "chernoff"
+    tails: Literal["chernoff", "exact", "anytime"] = "anytime"
     f_ec: float = Field(EXPECTED_F_EC, ge=1.0)
     """Expected leak over the Shannon limit."""
     block_size_max: int = Field(LARGEST_BLOCK, ge=SMALLEST_BLOCK, le=LARGEST_BLOCK)
@@ -85,7 +91,8 @@ class LinkDescription(BaseModel):
         check_link(link)
         rules = ReceiverRules(self.receiver_dead_time_ps, self.cross_basis)
         budget = EpsilonBudget(self.accounting, self.eps_total, self.eps_cor, self.eps_auth, self.tails)
-        return Task(link, self.protocol, self.block_size_max, budget, self.f_ec, rules, self._source(link, known))
+        source, receiver = self._source(link, known), self._receiver(link)
+        return Task(link, self.protocol, self.block_size_max, budget, self.f_ec, rules, source, receiver)
 
     def _link(self, known: Calibration) -> LinkParameters:
         measured = {"mean_photon_number": known.mean_photon_number, "g2": known.g2}
@@ -110,6 +117,14 @@ class LinkDescription(BaseModel):
                 remedy="Correct mean_photon_number_upper or g2_upper.",
             )
         return bounds
+
+    def _receiver(self, link: LinkParameters) -> ReceiverBounds:
+        low, high = (link.p_z_bob if bound is None else bound for bound in (self.p_z_lower, self.p_z_upper))
+        if not low <= link.p_z_bob <= high:
+            raise ConfigurationError(
+                "p_z_bob is not between p_z_lower and p_z_upper", remedy="Correct the interval of the splitting ratio."
+            )
+        return ReceiverBounds(low, high, self.mismatch, self.eps_detectors, self.cross_basis)
 
     def largest_block(self, detections_per_second: float) -> int:
         """Detections of the largest block within both limits."""

@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 from common.errors import InputError
 from common.planning.presets import LinkParameters
 from common.security.bounds import binary_entropy
+from common.security.decoy import PHASE_BITS
 from common.security.tallies import ONES_STEPS, ProtocolSettings, ReceiverBounds, SourceBounds, Tallies
 from common.units import PS_PER_S, transmittance_from_db
 
@@ -36,10 +37,15 @@ _EXACTLY = np.array(
 
 @dataclass(frozen=True, slots=True)
 class ReceiverRules:
-    """Bob's rules for clicks, as in `[receiver]`: common dead time and what a cross-basis slot becomes."""
+    """Bob's rules for clicks: common dead time, what a cross-basis slot becomes, and who chooses the basis.
+
+    ``passive`` is the node's receiver, a splitter; otherwise a switch sends all photons of a slot into one basis. Only
+    rates to compare with have that.
+    """
 
     dead_time_ps: int = 0
     cross_basis: Literal["discard", "random"] = "discard"
+    passive: bool = True
 
 
 @dataclass(frozen=True, slots=True)
@@ -138,7 +144,7 @@ def attenuated(link: LinkParameters, attenuation_db: float) -> LinkParameters:
 def source_bounds(link: LinkParameters, settings: ProtocolSettings) -> SourceBounds:
     """Bounds that equal the link's own numbers; a laser pulse has g2 = 1 and its largest intensity."""
     if settings.protocol == DECOY:
-        return SourceBounds(max(settings.intensities), 1.0)
+        return SourceBounds(max(settings.intensities), 1.0, phase_bits=PHASE_BITS)
     return SourceBounds(link.mean_photon_number, link.g2)
 
 
@@ -165,16 +171,21 @@ def click_patterns(link: LinkParameters, settings: ProtocolSettings, p_sent: Flo
     detectors. A photon that met a recovering detector does not prolong the dead time: ``unseen``, to first order. All
     is exact while a recovery ends within its slot; with 40 ns at 0.17 dB the detection probability is good to 1 %.
     """
-    photon = _photon_clicks(link)
     darks = -math.expm1(-link.dark_probability / 4.0) * np.ones(4)
-    free = _patterns(link, settings, photon, darks)
+    ways = [(1.0, link)] if rules.passive else [(q, replace(link, p_z_bob=z)) for q, z in _switched(link)]
+
+    def patterns(ready: Floats) -> Floats:
+        found = [part * _patterns(way, settings, _photon_clicks(way) * ready, darks * ready) for part, way in ways]
+        return np.sum(found, axis=0)  # type: ignore[no-any-return]
+
+    free = patterns(np.ones(4))
     mean = np.tensordot(p_sent, free, axes=2)
     alone, anybody = mean @ _BITS, float(mean.sum())
     window, blind = _blind_slots(link, rules.dead_time_ps), float(_blind_slots(link, link.dead_time_ps).sum())
     quiet = float(np.prod(1.0 - anybody * window)) * math.exp(-link.dark_rate_cps * rules.dead_time_ps / PS_PER_S)
     ready = 1.0 / (1.0 + blind * alone)
     if rules.dead_time_ps < link.dead_time_ps:
-        return quiet * (_patterns(link, settings, photon * ready, darks * ready) if blind > 0.0 else free)
+        return quiet * (patterns(ready) if blind > 0.0 else free)
     unseen = float(ready @ alone**2) * 0.5 * blind * (blind + 1.0) / max(1.0 - anybody, 1e-9)
     return quiet * min(1.0 + unseen, 1.0 / quiet) * free
 
@@ -229,6 +240,11 @@ def check_settings(settings: ProtocolSettings) -> None:
         raise InputError(f"intensities {levels} are not 1 >= signal > decoy > vacuum >= 0", remedy="Correct them.")
     if not all(0.0 < share < 1.0 for share in shares) or abs(sum(shares) - 1.0) > 1e-6:
         raise InputError(f"probabilities {shares} of the intensities do not sum to 1", remedy="Correct them.")
+
+
+def _switched(link: LinkParameters) -> tuple[tuple[float, float], ...]:
+    """(how often, share of the light in Z) of a switch."""
+    return (link.p_z_bob, 1.0), (1.0 - link.p_z_bob, 0.0)
 
 
 def _photon_clicks(link: LinkParameters) -> Floats:

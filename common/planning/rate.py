@@ -53,6 +53,11 @@ class Task:
     source: SourceBounds | None = None
     receiver: ReceiverBounds | None = None
 
+    @property
+    def bounds(self) -> ReceiverBounds:
+        """Of the receiver, for the proof."""
+        return self.receiver or receiver_bounds(self.link, self.rules)
+
     def settings(
         self, p_z_alice: float, intensities: tuple[float, ...] = (), p_intensities: tuple[float, ...] = ()
     ) -> ProtocolSettings:
@@ -120,6 +125,8 @@ class Rate:
             "f_ec": self.task.f_ec,
             "p_z_alice": settings.p_z_alice,
             "p_z_bob": settings.p_z_bob,
+            "p_z_bob_interval": [ledger.receiver.p_z_lower, ledger.receiver.p_z_upper],
+            "mismatch": ledger.receiver.mismatch,
             "attenuation_db": self.attenuation_db,
             "intensities": list(settings.intensities),
             "p_intensities": list(settings.p_intensities),
@@ -154,8 +161,7 @@ def evaluate(task: Task, settings: ProtocolSettings, attenuation_db: float = 0.0
         kept = transmittance_from_db(attenuation_db)
         source = replace(task.source, mean_photon_number_upper=task.source.mean_photon_number_upper * kept)
     leak = key_leak(expected.qber, expected.tallies.n_z_kept, task.f_ec)
-    receiver = task.receiver or receiver_bounds(task.link, task.rules)
-    ledger = key_length(expected.tallies, settings, source, receiver, task.budget, leak, LEAK_VERIFY_BITS)
+    ledger = key_length(expected.tallies, settings, source, task.bounds, task.budget, leak, LEAK_VERIFY_BITS)
     return Rate(task, attenuation_db, expected, ledger)
 
 

@@ -10,7 +10,7 @@ from common.errors import InputError
 from common.planning.optimise import block_sizes, refined
 from common.planning.rate import Rate, Task
 
-PARAMETERS = ("loss", "g2", "mean-photon-number", "darks", "misalignment", "block-size")
+PARAMETERS = ("loss", "g2", "mean-photon-number", "darks", "misalignment", "mismatch", "block-size")
 _FIELDS = {
     "loss": "loss_db",
     "g2": "g2",
@@ -59,6 +59,8 @@ def changed(task: Task, parameter: str, value: float) -> Task:
     """The task with another value; bounds of the source keep their distance to the source's own numbers."""
     if parameter == "block-size":
         return replace(task, block_size=round(value))
+    if parameter == "mismatch":
+        return replace(task, receiver=replace(task.bounds, mismatch=value))
     field: dict[str, Any] = {_FIELDS[parameter]: value}
     link = replace(task.link, **field)
     source = task.source
@@ -71,6 +73,8 @@ def changed(task: Task, parameter: str, value: float) -> Task:
 
 
 def _present(task: Task, parameter: str) -> float:
+    if parameter == "mismatch":
+        return task.bounds.mismatch
     return float(task.block_size if parameter == "block-size" else getattr(task.link, _FIELDS[parameter]))
 
 
@@ -78,6 +82,8 @@ def _default_values(task: Task, parameter: str) -> list[float]:
     if parameter == "block-size":
         return [float(size) for size in block_sizes(task.block_size)]
     present = _present(task, parameter)
+    if parameter == "mismatch":
+        return sorted({present, 0.0, 0.01, 0.02, 0.05, 0.1})
     if parameter == "loss":
         return [max(present + step, 0.0) for step in (-6.0, -3.0, -1.0, 0.0, 1.0, 3.0, 6.0) if present + step >= 0.0]
     factors = {"darks": (0.1, 1.0, 10.0, 100.0), "mean-photon-number": (0.25, 0.5, 0.75, 1.0, 1.25, 1.5)}

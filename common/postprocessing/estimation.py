@@ -21,7 +21,7 @@ def estimate(config: Config, tallies: Tallies, leak_ec_bits: int, assumes: tuple
     return key_length(
         tallies,
         protocol_settings(config),
-        SourceBounds(source.mean_photon_number_upper, source.g2_upper, source.eps_source),
+        SourceBounds(source.mean_photon_number_upper, source.g2_upper, source.eps_source, source.phase_bits),
         receiver_bounds(config),
         EpsilonBudget(security.accounting, security.eps_total, security.eps_cor, security.eps_auth, security.tails),
         leak_ec_bits,

@@ -60,7 +60,8 @@ def verification_tag(packed_key: bytes | NDArray[np.uint8], n_bits: int, r: byte
 
     Security
     --------
-    Leaks ``leak_verify_bits``. Different keys of equal length agree with probability at most :func:`eps_verify`.
+    Leaks ``leak_verify_bits``. Different keys of equal length agree with probability at most `eps_verify` of
+    `common/security/budget.py`.
     """
     view = np.frombuffer(packed_key, np.uint8).data
     if len(view) != (n_bits + 7) // 8:
@@ -73,12 +74,6 @@ def verification_tag(packed_key: bytes | NDArray[np.uint8], n_bits: int, r: byte
     hash.update(n_bits.to_bytes(_LENGTH_BYTES, "little"))
     hash.update(view)
     return hash.finalize()
-
-
-def eps_verify(n_bits: int) -> float:
-    """Probability that different keys of this length pass: 8 ceil(L / 16) / 2^106 for L bytes hashed."""
-    n_bytes = _LENGTH_BYTES + (n_bits + 7) // 8
-    return 8 * -(-n_bytes // 16) / 2.0**106
 
 
 def verify(key: ReconciledKey, r: bytes, peer_tag: bytes) -> VerifiedKey | None:

@@ -208,7 +208,7 @@ class Block:
         return ReconciledKey(self.block_id, KeyBits(packed, n_bits), leak, kept, failed, errors)
 
     def tallies(self) -> Tallies:
-        """The public counts of what is sifted; every X outcome is in ``x_counts``."""
+        """The public counts of what is sifted; every X outcome is in ``x_counts``, V is taken as even until told."""
         x_detections = int(self.x_counts.sum())
         return Tallies(
             slots_sent=self.slots_sent,

@@ -44,15 +44,6 @@ def anytime_sample_upper(k: float, ratio: float, eps: float) -> float:
     return max(0.0, min((needed + x * k) / -math.log1p(s * math.expm1(-x)) for x in GRID) - k)
 
 
-def anytime_sample_lower(k: float, ratio: float, eps: float) -> float:
-    """Lower bound on the other class (the other tail)."""
-    require(eps, k)
-    if ratio <= 0.0:
-        return 0.0
-    s, needed = 1.0 / (1.0 + ratio), cost_nats(eps)
-    return max(0.0, max((x * k - needed) / math.log1p(s * math.expm1(x)) for x in GRID) - k)
-
-
 def anytime_mean_upper(k: float, n: float, eps: float) -> float:
     """Upper bound on the sum of the biases of n coins, each chosen in the light of those before, of which k fell.
 

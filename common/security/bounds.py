@@ -55,17 +55,6 @@ def sample_upper(k: float, ratio: float, eps: float) -> float:
     return _bisect(possible, k / s, beyond / s)[1] - k
 
 
-def sample_lower(k: float, ratio: float, eps: float) -> float:
-    """Lower bound on the other class when k events fell into the sampled class (the other tail)."""
-    require(eps, k)
-    if ratio <= 0.0 or k <= 0.0:
-        return 0.0
-    s, needed = 1.0 / (1.0 + ratio), math.log(1.0 / eps)
-    if k * relative_entropy_nats(1.0, s) <= needed:
-        return 0.0
-    return _bisect(lambda total: total * relative_entropy_nats(k / total, s) > needed, k, k / s)[0] - k
-
-
 def mean_upper(k: float, n: float, eps: float) -> float:
     """Largest mean m >= k with n D(k/n || m/n) <= ln(1/eps): the expected sum of n unlike coins of which k fell.
 
@@ -112,17 +101,6 @@ def exact_sample_upper(k: float, ratio: float, eps: float) -> float:
         return 0.0
     s = 1.0 / (1.0 + ratio)
     return _bisect(lambda rest: rest <= 0.0 or float(betainc(rest, k + 1.0, 1.0 - s)) > eps, 0.0, other)[1]
-
-
-def exact_sample_lower(k: float, ratio: float, eps: float) -> float:
-    """As :func:`sample_lower`, for the smallest K with P(Binomial(K, s) >= k) = I_s(k, K - k + 1) > eps."""
-    require(eps, k)
-    if ratio <= 0.0 or k <= 0.0:
-        return 0.0
-    s = 1.0 / (1.0 + ratio)
-    if s**k > eps:
-        return 0.0
-    return _bisect(lambda rest: float(betainc(k, rest + 1.0, s)) <= eps, 0.0, k * ratio)[0]
 
 
 def binary_entropy(x: float) -> float:

@@ -13,41 +13,56 @@ ACCOUNTINGS = ("composable", "paper")
 ESTIMATION_SHARE = 0.1
 """sqrt of the sum of all estimation eps, as a part of eps_total: 2 sqrt(sum) takes a fifth of the budget."""
 AMPLIFICATION_SHARE = 0.25
-SMALLEST_EPS_TOTAL = 1e-100
+HASH_BYTES = 16
+LARGEST_TRANSCRIPT_BYTES = 2**36
+"""More than both ends say about any block (about 1e9 bytes for 1e8 detections), whatever else they say meanwhile."""
+TAGS_PER_BLOCK = 8
+"""More than the sealed messages of a block and of the handshake before it."""
 PAPER_EPS_TERM = 1e-10 / 12.0
 PAPER_EPS_PA = 1e-10 / 24.0
 
 
+def eps_hash(n_bytes: int) -> float:
+    """Poly1305: that two messages of at most so many bytes differ by a given value, 8 ceil(L / 16) / 2^106."""
+    return 8 * -(-n_bytes // HASH_BYTES) / 2.0**106
+
+
+def eps_verify(n_bits: int) -> float:
+    """That different keys of this length pass verification; their length is hashed with them, in 8 bytes."""
+    return eps_hash(8 + (n_bits + 7) // 8)
+
+
+EPS_AUTH_LEAST = TAGS_PER_BLOCK * eps_hash(LARGEST_TRANSCRIPT_BYTES)
+"""What authentication of a block surely reaches: no smaller eps_auth is accepted."""
+
+
 class Tails(NamedTuple):
-    """One form of the five bounds."""
+    """One form of the four bounds."""
 
     binomial_upper: Callable[[float, float, float], float]
     sample_upper: Callable[[float, float, float], float]
-    sample_lower: Callable[[float, float, float], float]
     mean_upper: Callable[[float, float, float], float]
     mean_lower: Callable[[float, float, float], float]
 
 
 TAILS = {
     "chernoff": Tails(
-        bounds.binomial_upper, bounds.sample_upper, bounds.sample_lower, bounds.mean_upper, bounds.mean_lower
+        bounds.binomial_upper, bounds.sample_upper, bounds.mean_upper, bounds.mean_lower
     ),
     "exact": Tails(
         bounds.exact_binomial_upper,
         bounds.exact_sample_upper,
-        bounds.exact_sample_lower,
         bounds.mean_upper,
         bounds.mean_lower,
     ),
     "anytime": Tails(
         anytime.anytime_binomial_upper,
         anytime.anytime_sample_upper,
-        anytime.anytime_sample_lower,
         anytime.anytime_mean_upper,
         anytime.anytime_mean_lower,
     ),
 }
-"""By name: the closed form of the specification, the tighter tail itself, and one that holds wherever a block ends."""
+"""By name: the closed form of the literature, the tighter tail itself, and one that holds wherever a block ends."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,15 +73,15 @@ class EpsilonBudget:
     ----------
     accounting : "composable" (default) or "paper" (each bound at 1e-10/12, no square root; for comparison only).
     eps_total, eps_cor, eps_auth : totals of the configuration.
-    tails : "chernoff" (default: the closed form), "exact" (incomplete beta, tighter) or "anytime"
-        (wherever a block is stopped).
+    tails : "anytime" (default: hold wherever a block is stopped); to compare with, "chernoff" (the closed form of the
+        literature) and "exact" (incomplete beta). The phase errors are bounded wherever a block is stopped in any case.
     """
 
     accounting: str = "composable"
-    eps_total: float = 1e-10
+    eps_total: float = 1e-14
     eps_cor: float = 1e-15
     eps_auth: float = 1e-15
-    tails: str = "chernoff"
+    tails: str = "anytime"
 
     @property
     def bounds(self) -> Tails:
@@ -103,8 +118,8 @@ class EpsilonBudget:
         values = (self.eps_total, self.eps_cor, self.eps_auth)
         if not all(0.0 < value < 1.0 for value in values):
             return "an epsilon is not between 0 and 1"
+        if self.eps_auth < EPS_AUTH_LEAST:
+            return f"eps_auth is below {EPS_AUTH_LEAST:.1e}, what authentication of a block reaches"
         if self.eps_cor + self.eps_auth > 0.5 * self.eps_total:
             return "eps_cor and eps_auth leave too little of eps_total"
-        if self.eps_total < SMALLEST_EPS_TOTAL:
-            return "eps_total is too small for the arithmetic of its shares"
         return None

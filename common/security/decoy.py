@@ -9,12 +9,16 @@ from __future__ import annotations
 
 import math
 
+from common.security import arrivals
 from common.security.budget import EpsilonBudget
+from common.security.phase_errors import from_both_bases
 from common.security.tallies import Estimate, L, ProtocolSettings, R, ReceiverBounds, SourceBounds, Tallies, Term
 
 SIGNAL, DECOY, VACUUM = range(3)
-TERMS = 8
+TERMS = 9
 PROBABILITY_SLACK = 1e-6
+PHASE_BITS = 4
+"""16 phases: pulses of one photon then differ between intensities by mu^8 / sqrt(17!) < 1e-7 (Cao et al. 2015)."""
 BRIGHTEST = 10.0
 """Mean photons of the brightest pulse that is taken for a weak one."""
 
@@ -32,6 +36,8 @@ def fault(tallies: Tallies, settings: ProtocolSettings, source: SourceBounds) ->
         return "the probabilities of the intensities do not sum to 1"
     if len(tallies.n_z) < 3:
         return f"there are counts of {len(tallies.n_z)} intensities, not of three"
+    if not source.phase_bits >= PHASE_BITS:
+        return f"the phase has fewer than {2**PHASE_BITS} values: the photon numbers are not Poissonian"
     never = sum(tallies.n_z[3:]) + sum(sum(symbol) for level in tallies.x_counts[3:] for symbol in level)
     return "an intensity was counted that is never sent" if never else None
 
@@ -75,14 +81,17 @@ def estimate(
     multi = (nu**2 - vac**2) / mu**2 * (signal_upper - y_0)
     y_1 = (decoy_lower - vacuum_upper - multi) * mu / (mu * (nu - vac) - nu**2 + vac**2)
     s_1_lower = noted("Z events of one photon, lower", max(0.0, tau_1 * y_1))
-    n_u_lower = s_1_lower - (sum(n_z) - tallies.n_z_kept)
+    terms.append(several := arrivals.several_upper("Z", tallies, receiver, budget, eps))
+    n_u_lower = s_1_lower - (sum(n_z) - tallies.n_z_kept) - several.value
 
     errors = [c[R][1] + c[L][0] for c in tallies.x_counts[:3]]
     decoy_errors = scaled(errors, DECOY, "decoy X errors", upper=True)
     vacuum_errors = scaled(errors, VACUUM, "vacuum X errors", upper=False)
     v_1_upper = noted("X errors of one photon, upper", max(0.0, tau_1 * (decoy_errors - vacuum_errors) / (nu - vac)))
     v_1_upper = min(v_1_upper, float(sum(errors)))
-    p_z, q_z = settings.p_z_alice, settings.p_z_bob
-    n_ph_upper = bounds.sample_upper(v_1_upper, (p_z * q_z) / ((1.0 - p_z) * (1.0 - q_z)), eps)
+    p_z, q_z = settings.p_z_alice, receiver.p_z_upper
+    right = sum(c[R][0] + c[L][1] for c in tallies.x_counts[:3])
+    ratio = (p_z * q_z) / ((1.0 - p_z) * (1.0 - q_z))
+    n_ph_upper = from_both_bases(v_1_upper, right, ratio, receiver, eps)
     terms.append(Term("phase errors, upper", n_ph_upper, eps))
     return Estimate.of(n_u_lower, n_ph_upper, tuple(terms))

@@ -10,9 +10,10 @@ import json
 import math
 from dataclasses import asdict, dataclass
 
+from common.security import assumes as assumptions
 from common.security import bb84, decoy, monitors, three_state
 from common.security.bounds import binary_entropy
-from common.security.budget import EpsilonBudget
+from common.security.budget import EpsilonBudget, eps_verify
 from common.security.tallies import (
     SMALLEST_PROBABILITY,
     Estimate,
@@ -84,8 +85,7 @@ def key_length(
 
     Never raises for odd numbers: the ledger then has length 0 and says why.
     """
-    leak_monitor_bits = monitors.leak_monitor_bits(tallies)
-    leaks = (leak_ec_bits, leak_verify_bits, leak_monitor_bits)
+    leaks = (leak_ec_bits, leak_verify_bits, monitors.LEAK_BITS)
 
     def ledger(
         ell_bits: int,
@@ -102,7 +102,7 @@ def key_length(
             phi_upper=min(max(estimate.phi_upper, 0.0), 0.5),
             leak_ec_bits=leak_ec_bits,
             leak_verify_bits=leak_verify_bits,
-            leak_monitor_bits=leak_monitor_bits,
+            leak_monitor_bits=monitors.LEAK_BITS,
             pa_cost_bits=pa_cost_bits,
             eps_spent=eps_spent,
             terms=estimate.terms,
@@ -112,10 +112,10 @@ def key_length(
             source=source,
             receiver=receiver,
             budget=budget,
-            assumes=tuple(dict.fromkeys((*assumes, *monitors.unwatched(tallies)))),
+            assumes=tuple(dict.fromkeys((*assumptions.sentences(settings, budget), *assumes))),
         )
 
-    fault = tallies.fault() or budget.fault() or receiver.fault() or _settings_fault(settings, source)
+    fault = tallies.fault() or budget.fault() or receiver.fault() or _settings_fault(settings, source, receiver)
     if fault is None and not all(math.isfinite(leak) and leak >= 0 for leak in leaks):
         fault = "a leak is negative or not finite"
     if fault is None:
@@ -135,6 +135,8 @@ def key_length(
         refusal = "all Z events may be multi-photon events"
     elif phi >= 0.5:
         refusal = "the phase error rate may be 1/2"
+    elif budget.eps_cor < eps_verify(tallies.n_z_kept):
+        refusal = f"eps_cor is below {eps_verify(tallies.n_z_kept):.1e}, what verification of these bits reaches"
     elif budget.accounting != "paper" and spent > budget.eps_total:
         refusal = "the epsilon budget is overspent"
     else:
@@ -143,12 +145,14 @@ def key_length(
     return ledger(ell, refusal, estimate, watched, budget.pa_cost_bits, spent)
 
 
-def _settings_fault(settings: ProtocolSettings, source: SourceBounds) -> str | None:
+def _settings_fault(settings: ProtocolSettings, source: SourceBounds, receiver: ReceiverBounds) -> str | None:
     if settings.protocol not in PROTOCOLS:
         return f"there is no proof for protocol {settings.protocol!r}"
     probabilities = (settings.p_z_alice, settings.p_z_bob, *settings.p_intensities)
     if not all(SMALLEST_PROBABILITY <= p <= 1.0 - SMALLEST_PROBABILITY for p in probabilities):
         return "a probability is not strictly between 0 and 1"
+    if not receiver.p_z_lower <= settings.p_z_bob <= receiver.p_z_upper:
+        return "the receiver's basis probability is not in its interval"
     if not (math.isfinite(source.eps) and source.eps >= 0.0):
         return "the probability that a source bound is wrong is negative or not finite"
     return None

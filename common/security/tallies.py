@@ -29,8 +29,6 @@ class Tallies:
     cross_clicks : slots in which detectors of both bases clicked, whatever became of them.
     double_clicks : slots in which both detectors of one basis clicked.
     z_ones_steps : share of outcome V among Bob's sifted Z bits, before error correction, in steps of 2^-16.
-
-    The last three are None where the link does not report them.
     """
 
     slots_sent: int
@@ -39,16 +37,16 @@ class Tallies:
     x_counts: tuple[tuple[tuple[int, int], ...], ...]
     z_detections: int
     x_detections: int
-    cross_clicks: int | None = None
-    double_clicks: int | None = None
-    z_ones_steps: int | None = None
+    cross_clicks: int
+    double_clicks: int
+    z_ones_steps: int
 
     def fault(self) -> str | None:
         """Why these counts cannot be, or None."""
         if not self.n_z or len(self.n_z) != len(self.x_counts) or any(len(level) != SYMBOLS for level in self.x_counts):
             return "the tallies have not the shape of intensities, four symbols and two outcomes"
         cells = [value for level in self.x_counts for symbol in level for value in symbol]
-        seen = (self.cross_clicks or 0, self.double_clicks or 0, self.z_ones_steps or 0)
+        seen = (self.cross_clicks, self.double_clicks, self.z_ones_steps)
         counts = (*cells, *self.n_z, self.n_z_kept, self.slots_sent, self.z_detections, self.x_detections, *seen)
         if not all(value <= LARGEST_COUNT for value in counts):
             return "a tally is not finite"
@@ -75,11 +73,12 @@ class Tallies:
 
 @dataclass(frozen=True, slots=True)
 class SourceBounds:
-    """One-sided bounds of the source (assumption A1)."""
+    """One-sided bounds of the source (assumption A1); ``phase_bits``: of the random phase word of each slot."""
 
     mean_photon_number_upper: float
     g2_upper: float
     eps: float = 0.0
+    phase_bits: int = 0
 
     @property
     def p_multi(self) -> float:

@@ -10,7 +10,7 @@ from types import ModuleType
 from typing import Any
 
 FILE = Path(__file__).with_name("ledgers.json")
-SINGLE = {"mean_photon_number_upper": 0.292, "g2_upper": 0.00698, "eps": 0.0}
+SINGLE = {"mean_photon_number_upper": 0.292, "g2_upper": 0.00698, "eps": 0.0, "phase_bits": 4}
 LIGHT = {"intensities": (0.36, 0.135, 0.01), "p_intensities": (0.7, 0.23, 0.07)}
 FOUR = (((8_060, 8_040), (8_070, 8_050), (2_760, 80), (90, 2_760)),)
 THREE = (((6_500, 6_490), (6_560, 6_540), (8_420, 270), (0, 0)),)
@@ -24,21 +24,42 @@ SEEN = {"cross_clicks": 900, "double_clicks": 700, "z_ones_steps": 32_700}
 RECEIVER = {"p_z_lower": 0.9, "p_z_upper": 0.9}
 GOOD: dict[str, dict[str, Any]] = {
     "three-state": {
-        "tallies": {"slots_sent": 60_000_000, "n_z": (300_000,), "n_z_kept": 298_000, "x_counts": THREE,
-            "z_detections": 400_100, "x_detections": 34_780, **SEEN},
+        "tallies": {
+            "slots_sent": 60_000_000,
+            "n_z": (300_000,),
+            "n_z_kept": 298_000,
+            "x_counts": THREE,
+            "z_detections": 400_100,
+            "x_detections": 34_780,
+            **SEEN,
+        },
         "receiver": {"p_z_lower": 0.92, "p_z_upper": 0.92},
         "settings": {"protocol": "three-state", "p_z_alice": 0.75, "p_z_bob": 0.92},
         "leak_ec_bits": 51_000,
     },
     "bb84": {
-        "tallies": {"slots_sent": 40_000_000, "n_z": (290_000,), "n_z_kept": 290_000, "x_counts": FOUR,
-            "z_detections": 341_000, "x_detections": 37_910, **SEEN},
+        "tallies": {
+            "slots_sent": 40_000_000,
+            "n_z": (290_000,),
+            "n_z_kept": 290_000,
+            "x_counts": FOUR,
+            "z_detections": 341_000,
+            "x_detections": 37_910,
+            **SEEN,
+        },
         "settings": {"protocol": "bb84", "p_z_alice": 0.85, "p_z_bob": 0.9},
         "leak_ec_bits": 52_000,
     },
     "decoy-bb84": {
-        "tallies": {"slots_sent": 90_000_000, "n_z": (4e6, 5e5, 12_000, 0), "n_z_kept": 4_500_000,
-            "x_counts": LEVELS, "z_detections": 5_186_000, "x_detections": 576_194, **SEEN},
+        "tallies": {
+            "slots_sent": 90_000_000,
+            "n_z": (4e6, 5e5, 12_000, 0),
+            "n_z_kept": 4_500_000,
+            "x_counts": LEVELS,
+            "z_detections": 5_186_000,
+            "x_detections": 576_194,
+            **SEEN,
+        },
         "settings": {"protocol": "decoy-bb84", "p_z_alice": 0.87, "p_z_bob": 0.9, **LIGHT},
         "leak_ec_bits": 700_000,
     },
@@ -63,6 +84,29 @@ SPECIAL: dict[str, dict[str, Any]] = {
         "tallies": counted(GOOD["three-state"]["tallies"], x_counts=(((9, 9), (9, 9), (50_000, 50_000), (0, 0)),)),
     },
     "bb84, all tagged": {"source": {"g2_upper": 0.5}},
+    "bb84, mostly X": {
+        "tallies": counted(
+            GOOD["bb84"]["tallies"],
+            n_z=(102_000,),
+            n_z_kept=102_000,
+            x_counts=(((2_800, 2_780), (2_790, 2_810), (12_900, 350), (360, 12_890)),),
+        ),
+        "settings": {"protocol": "bb84", "p_z_alice": 0.3, "p_z_bob": 0.9},
+        "receiver": {"mismatch": 0.02},
+    },
+    "bb84, tiny": {
+        "tallies": {
+            "slots_sent": 20_000,
+            "n_z": (77,),
+            "n_z_kept": 76,
+            "x_counts": (((3, 2), (2, 2), (1, 0), (0, 1)),),
+            "z_detections": 90,
+            "x_detections": 11,
+            "cross_clicks": 1,
+            "double_clicks": 1,
+            "z_ones_steps": 33_000,
+        },
+    },
     "decoy-bb84, dark": {
         "tallies": counted(
             GOOD["decoy-bb84"]["tallies"],
@@ -88,9 +132,17 @@ SPECIAL: dict[str, dict[str, Any]] = {
 VARIANTS: dict[str, dict[str, Any]] = {
     "": {},
     ", exact": {"budget": {"tails": "exact"}},
-    ", anytime": {"budget": {"tails": "anytime"}},
+    ", chernoff": {"budget": {"tails": "chernoff"}},
     ", paper": {"budget": {"accounting": "paper"}},
-    ", with doubt": {"source": {"eps": 1e-11}, "budget": {"eps_total": 3e-10, "eps_cor": 1e-14, "eps_auth": 1e-13}},
+    ", with doubt": {
+        "source": {"eps": 1e-11, "phase_bits": 5},
+        "budget": {"eps_total": 3e-10, "eps_cor": 1e-14, "eps_auth": 1e-13},
+    },
+    ", in doubt about the receiver": {
+        "receiver": {"p_z_lower": 0.89, "p_z_upper": 0.925, "mismatch": 0.04, "eps": 1e-16}
+    },
+    ", cross-basis slots kept": {"receiver": {"cross_basis": "random"}},
+    ", of ten to the minus ten": {"budget": {"eps_total": 1e-10, "eps_cor": 1e-15, "eps_auth": 3.4e-21}},
     ", dim": {"source": {"g2_upper": 0.03}},
     ", told nothing": {"leak_ec_bits": 0, "verify": 0},
     ", unsure": {"leak_ec_bits": 10_000_000},
@@ -117,7 +169,11 @@ def call(finite_key: ModuleType, case: dict[str, Any]) -> dict[str, Any]:
 def golden_cases() -> dict[str, dict[str, Any]]:
     """Name -> case."""
     special = {name: {**GOOD[name.split(",")[0]], **changes} for name, changes in SPECIAL.items()}
-    varied = {f"{name}{how}": {**good, **change} for name, good in GOOD.items() for how, change in VARIANTS.items()}
+    varied = {
+        f"{name}{how}": {**good, **change, "receiver": {**good.get("receiver", {}), **change.get("receiver", {})}}
+        for name, good in GOOD.items()
+        for how, change in VARIANTS.items()
+    }
     return {**varied, **special}
 
 
@@ -159,10 +215,11 @@ NONSENSE: list[tuple[tuple[str, ...], str, dict[str, Any], str]] = [
     (("three-state",), "tallies", {"x_counts": (((9, 9), (9, 9), (900, 9), (1, 0)),)}, "never send"),
     (("three-state",), "tallies", {"x_counts": (((9, 9), (9, 9), (900, 9), (0, 1)),)}, "never send"),
     (SINGLES, "tallies", {"n_z_kept": 300_001}, "more bits are kept"),
-    (("bb84",), "tallies", {"slots_sent": 290_000}, "more detections than slots"),
+    (("bb84",), "tallies", {"slots_sent": 350_000}, "more detections than slots"),
     (SINGLES, "tallies", {"n_z": (1, 1), "x_counts": FOUR * 2, "n_z_kept": 2}, "counts of 2 intensities"),
     (SINGLES, "tallies", {"slots_sent": 10**12}, "may be multi-photon"),
-    (SINGLES, "tallies", {"x_counts": (((900, 900), (900, 900), (50_000, 50_000), (0, 0)),)}, "may be 1/2"),
+    (("three-state",), "tallies", {"x_counts": (((6_500, 6_490), (6_560, 6_540), (5_320, 3_370), (0, 0)),)}, "be 1/2"),
+    (("bb84",), "tallies", {"x_counts": (((8_060, 8_040), (8_070, 8_050), (1_660, 1_180), (1_190, 1_660)),)}, "be 1/2"),
     (ALL, "tallies", {"z_detections": 0}, "not those of its detections"),
     (ALL, "tallies", {"x_detections": 0}, "not those of its detections"),
     *((ALL, "tallies", {name: NAN}, FINITE) for name in (*SEEN, "z_detections", "x_detections")),
@@ -171,6 +228,8 @@ NONSENSE: list[tuple[tuple[str, ...], str, dict[str, Any], str]] = [
     (ALL, "tallies", {"z_ones_steps": 2**16}, "share above 1"),
     *((ALL, "receiver", {name: v}, "probability") for name in ("p_z_lower", "p_z_upper") for v in (0.0, 1.0, NAN)),
     (ALL, "receiver", {"p_z_lower": 0.93, "p_z_upper": 0.91}, "interval"),
+    (ALL, "receiver", {"p_z_lower": 0.93, "p_z_upper": 0.94}, "not in its interval"),
+    (ALL, "receiver", {"p_z_lower": 0.88, "p_z_upper": 0.89}, "not in its interval"),
     *((ALL, "receiver", {"mismatch": value}, "mismatch") for value in (-0.1, 1.0, NAN)),
     *((ALL, "receiver", {"eps": value}, "receiver bound is wrong") for value in (-1e-12, NAN, INF)),
     (ALL, "receiver", {"eps": 1e-9}, "overspent"),
@@ -186,8 +245,18 @@ NONSENSE: list[tuple[tuple[str, ...], str, dict[str, Any], str]] = [
     (ALL, "source", {"eps": 1.0}, "overspent"),
     *((ALL, "source", {"eps": value}, "source bound is wrong") for value in (-1e-12, NAN, INF)),
     *((ALL, "budget", {e: v}, "epsilon") for e in TOTALS for v in (0.0, 1.0, -1e-10, NAN)),
-    (ALL, "budget", {"eps_total": 1e-120, "eps_cor": 1e-130, "eps_auth": 1e-130}, "too small"),
-    (ALL, "budget", {"eps_cor": 0.26e-10, "eps_auth": 0.26e-10}, "too little"),
+    (ALL, "budget", {"eps_cor": 0.26e-14, "eps_auth": 0.26e-14}, "too little"),
+    (ALL, "budget", {"eps_cor": 1e-28}, "eps_cor is below"),
+    (ALL, "budget", {"eps_auth": 3.3e-21}, "eps_auth is below"),
+    *((("decoy-bb84",), "source", {"phase_bits": bits}, "fewer than 16") for bits in (0, 3)),
+    *((ALL, "tallies", {"z_ones_steps": steps}, "detector V is too weak") for steps in (0, 28_000)),
+    *((ALL, "tallies", {"z_ones_steps": steps}, "detector H is too weak") for steps in (37_500, 65_535)),
+    (("bb84",), "tallies", {"x_counts": (((7_060, 9_040), (7_070, 9_050), (2_760, 80), (90, 2_760)),)}, "detector R"),
+    (("bb84",), "tallies", {"x_counts": (((9_060, 7_040), (9_070, 7_050), (2_760, 80), (90, 2_760)),)}, "detector L"),
+    (ALL, "tallies", {"z_detections": 10_000_000}, "the X detectors are too weak"),
+    (("bb84",), "tallies", {"z_detections": 300_000}, "the Z detectors are too weak"),
+    (("bb84",), "tallies", {"x_counts": (((7_460, 7_440), (7_470, 7_450), (3_960, 80), (90, 3_960)),)}, "share of Z"),
+    (("bb84",), "tallies", {"x_counts": (((8_660, 8_640), (8_670, 8_650), (1_560, 80), (90, 1_560)),)}, "share of Z"),
     (ALL, "budget", {"accounting": "generous"}, "accounting"),
     (ALL, "budget", {"tails": "short"}, "bounds"),
     (("decoy-bb84",), "tallies", {"x_counts": DARK}, "never sent"),
@@ -216,6 +285,19 @@ NONSENSE: list[tuple[tuple[str, ...], str, dict[str, Any], str]] = [
 
 E = 1e-10
 EDGES: list[tuple[str, tuple[float, ...], float]] = [
+    ("price", (0.5, 2.0, math.log(2)), math.log(4 / 3) / math.log(2)),
+    ("steepest", (0.5, 2.0), math.log(5)),
+    ("odds", (0.9, 0.0), 4.5),
+    ("odds", (0.1, 0.5), 0.55**2 / 0.045),
+    ("weakened", (0.5, 0.5), 1 / 3),
+    ("weakened", (0.2, 0.1), 0.18 / 0.98),
+    ("sigmas", (0.5, 64), 0.5),
+    ("sigmas", (0.2, 0), 3.2),
+    ("virtual", (0.8,), 2 / 3),
+    ("eps_hash", (16,), 2.0**-103),
+    ("eps_hash", (17,), 2.0**-102),
+    ("eps_verify", (64,), 2.0**-103),
+    ("eps_verify", (65,), 2.0**-102),
     *(("relative_entropy_nats", (a, 0.3), -math.log(0.7)) for a in (0.0, -0.5)),
     *(("relative_entropy_nats", (a, 0.3), -math.log(0.3)) for a in (1.0, 1.2)),
     ("relative_entropy_nats", (0.25, 0.5), math.log(2) - 0.25 * math.log(4) - 0.75 * math.log(4 / 3)),
@@ -229,16 +311,10 @@ EDGES: list[tuple[str, tuple[float, ...], float]] = [
     ("exact_binomial_upper", (4, 0.5, 0.3125), 2.0),
     ("exact_binomial_upper", (4, 0.5, 0.93), 1.0),
     ("exact_binomial_upper", (4, 0.5, 0.94), 0.0),
-    *((f"{form}sample_{side}", (9, 0.0, E), 0.0) for form in ("", "exact_") for side in ("upper", "lower")),
-    *((f"{form}sample_lower", (k, 1.0, E), 0.0) for form in ("", "exact_") for k in (0, 1, 33)),
+    *((f"{form}sample_upper", (9, 0.0, E), 0.0) for form in ("", "exact_")),
     *((f"{form}sample_upper", (0, 1.0, E), math.log(1 / E) / math.log(2)) for form in ("", "exact_")),
     *((f"{form}sample_upper", (0, 0.5, E), math.log(1 / E) / math.log(3)) for form in ("", "exact_")),
     ("exact_sample_upper", (1, 0.01, 0.5), 0.186996756257),
-    ("sample_lower", (1, 8.0, 0.5), 1.4954852344),
-    ("sample_lower", (200, 1.0, E), 86.6681143),
-    ("exact_sample_lower", (1, 8.0, 0.25), 1.4424758),
-    ("exact_sample_lower", (200, 1.0, E), 91.6142457),
-    ("exact_sample_lower", (1, 2.0, 0.5), math.log(0.5) / math.log(2 / 3) - 1),
     *((f"{form}sample_upper", (0, 0.1, 0.95), math.log(0.95) / math.log(0.1 / 1.1)) for form in ("", "exact_")),
     *(("mean_upper", (n, n, E), float(n)) for n in (0, 1, 7)),
     ("mean_upper", (0, 10, E), 9.0),
@@ -249,11 +325,9 @@ EDGES: list[tuple[str, tuple[float, ...], float]] = [
     ("mean_lower", (12, 10, E), 1.0),
     *(("anytime_binomial_upper", args, 0.0) for args in ((0, 0.5, E), (9, 0.0, E))),
     *(("anytime_binomial_upper", (n, p, E), n) for n, p in ((9, 1.0), (1, 0.5), (2.5, 0.5))),
-    *((f"anytime_sample_{side}", (9, 0.0, E), 0.0) for side in ("upper", "lower")),
-    *(("anytime_sample_lower", (k, 1.0, E), 0.0) for k in (0, 1, 33)),
+    ("anytime_sample_upper", (9, 0.0, E), 0.0),
     ("anytime_sample_upper", (0, 1.0, E), math.log(96 / E) / math.log(2)),
     ("anytime_sample_upper", (0, 1e-9, 0.5), math.log(192) / math.log(1e9)),
-    ("anytime_sample_lower", (200, 0.5, E), 27.2261928),
     *(("anytime_mean_upper", (n, n, E), float(n)) for n in (0, 1, 7)),
     ("anytime_mean_upper", (0, 10, E), 10 * (1 - (E / 96) ** 0.1)),
     *(("anytime_mean_upper", (k, 7, E), 7.0) for k in (6.999, 9)),
@@ -263,13 +337,12 @@ EDGES: list[tuple[str, tuple[float, ...], float]] = [
     *(("anytime_mean_lower", (k, 10, E), 10 * (E / 96) ** 0.1) for k in (10, 12)),
 ]
 """(bound, arguments, value): where little was counted or nothing is uncertain; from closed forms where there is one."""
-BOUNDS = ("binomial_upper", "sample_upper", "sample_lower", "mean_upper", "mean_lower")
+BOUNDS = ("binomial_upper", "sample_upper", "mean_upper", "mean_lower")
 BOUNDS = (
     *BOUNDS,
     *(f"anytime_{name}" for name in BOUNDS),
     "exact_binomial_upper",
     "exact_sample_upper",
-    "exact_sample_lower",
 )
 REFUSED = [(9.0, 0.5, eps) for eps in (0.0, 1.0, 1.1, -1.0, NAN)] + [(k, 0.5, E) for k in (-1.0, NAN, INF)]
 """Arguments that every bound refuses with ValueError."""

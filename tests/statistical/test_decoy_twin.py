@@ -32,7 +32,7 @@ LINK = replace(
     misalignment=0.03,
 )
 SETTINGS = ProtocolSettings("decoy-bb84", 0.75, 0.8, (0.36, 0.135, 0.0), (0.75, 0.22265625, 0.02734375))
-SOURCE = SourceBounds(0.292, 0.007)
+SOURCE = SourceBounds(0.292, 0.007, phase_bits=4)
 RECEIVER = ReceiverBounds(SETTINGS.p_z_bob, SETTINGS.p_z_bob)
 
 
@@ -53,6 +53,7 @@ def block(seed: int) -> tuple[Tallies, int, int]:
     slots = np.rint((times + 0.5) / (PS_PER_S / LINK.clock_rate_hz)).astype(np.int64)
     seen = np.zeros((N_SLOTS, 4), np.int64)
     np.add.at(seen, (slots, channels), 1)
+    crossed = int(np.count_nonzero((seen[:, :2].sum(axis=1) > 0) & (seen[:, 2:].sum(axis=1) > 0)))
     clicked = np.flatnonzero((seen[:, :2].sum(axis=1) > 0) != (seen[:, 2:].sum(axis=1) > 0))
     seen, basis, bit, level = seen[clicked], basis[clicked], bit[clicked], level[clicked]
     in_x = seen[:, 2:].sum(axis=1) > 0
@@ -64,7 +65,8 @@ def block(seed: int) -> tuple[Tallies, int, int]:
     n_z = np.bincount(level[both_z], minlength=3)
     wrong = (basis == 1) & in_x & (bit != outcome)
     cells = tuple(tuple((int(a), int(b)) for a, b in one) for one in x_counts)
-    tallies = Tallies(N_SLOTS, tuple(map(int, n_z)), int(n_z.sum()), cells, int((~in_x).sum()), int(in_x.sum()))
+    seen_in = int((~in_x).sum()), int(in_x.sum())
+    tallies = Tallies(N_SLOTS, tuple(map(int, n_z)), int(n_z.sum()), cells, *seen_in, crossed, 0, 32_768)
     return tallies, int(np.count_nonzero(both_z & (photons == 1))), int(np.count_nonzero(wrong & (photons == 1)))
 
 

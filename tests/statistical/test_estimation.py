@@ -26,7 +26,7 @@ Truth = tuple[Tallies, int, int]
 TRIALS = 500
 EPS = 0.05
 SLOTS, DECOY_SLOTS = 300_000, 20_000_000
-SOURCE = SourceBounds(0.3, 0.02)
+SOURCE = SourceBounds(0.3, 0.02, phase_bits=4)
 RECEIVER = ReceiverBounds(0.8, 0.8)
 ERRORS = {"R": 0.02, "L": 0.05}
 """Error probability of the X states: the eavesdropper may treat them unequally."""
@@ -73,7 +73,8 @@ def single_photon_block(rng: np.random.Generator, settings: ProtocolSettings) ->
     x[3, 1] += 0 if three else tagged[1, 1] - tagged[1, 1] // 2
     x[0, 1] += tagged[0, 1]
     n_z = n_u + int(tagged[0, 0])
-    return Tallies(SLOTS, (n_z,), n_z, (tuple((int(a), int(b)) for a, b in x),), n_z, int(x.sum())), n_u, n_ph
+    counts = (tuple((int(a), int(b)) for a, b in x),)
+    return Tallies(SLOTS, (n_z,), n_z, counts, n_z, int(x.sum()), 0, 0, 32_768), n_u, n_ph
 
 
 SPLITTING = ((0.0005, DETECTED, *[0.3] * 10), (0.5, ERRORS["L"], *[0.0] * 10))
@@ -100,7 +101,7 @@ def decoy_block(
         for right, bad in zip((n_x - wrong).sum(axis=1), wrong.sum(axis=1), strict=True)
     )
     seen = int(n_z.sum()), int(n_x.sum())
-    return Tallies(DECOY_SLOTS, tuple(map(int, n_z.sum(axis=1))), seen[0], levels, *seen), n_u, n_ph
+    return Tallies(DECOY_SLOTS, tuple(map(int, n_z.sum(axis=1))), seen[0], levels, *seen, 0, 0, 32_768), n_u, n_ph
 
 
 def settings_of(protocol: str, *light: tuple[float, ...]) -> ProtocolSettings:

@@ -133,7 +133,7 @@ def test_any_field_missing_added_or_of_another_kind_is_rejected_though_signed(pr
 
 
 FREE = {"software", "link", "role", "block_id", "simulated", "seed_sha256", "frames", "frames_failed"}
-FREE |= {"cross_clicks", "double_clicks", "z_ones_steps", "mismatch", "cross_basis", "p_z_lower", "p_z_upper"}
+FREE |= {"double_clicks", "phase_bits"}
 FREE |= {"alice_to_bob_sha256", "bob_to_alice_sha256", "errors_corrected"}
 """What only the signature holds: words of the signer about itself, digests, and counts that enter no sum exactly."""
 CELLS = {
