@@ -219,7 +219,7 @@ class Block:
             x_detections=x_detections,
             cross_clicks=self.cross_clicks,
             double_clicks=self.double_clicks,
-            z_ones_steps=self.z_ones_steps,
+            z_ones_steps=ONES_STEPS // 2 if self.z_ones_steps is None else self.z_ones_steps,
         )
 
     def noise(self) -> str | None:
@@ -240,6 +240,7 @@ class Block:
 
     def estimate(self) -> Ledger:
         """Key length of this block by its own tallies."""
+        assert self.z_ones_steps is not None, "the share of V comes with the verdict of verification"
         self.judge_devices()
         self.ledger = estimate(
             self.config, self.tallies(), self.frames.leak_ec_bits, assumptions(self._randomness)

@@ -76,7 +76,7 @@ def _share_of_x(tallies: Tallies, receiver: ReceiverBounds) -> list[Watch]:
     """
     crossed = tallies.cross_clicks
     kept = min(crossed, tallies.x_detections) if receiver.cross_basis == "random" else 0
-    alone = tallies.z_detections + tallies.x_detections - kept
+    alone = max(tallies.z_detections + tallies.x_detections - kept, 1)
     shares = ((tallies.x_detections - kept) / alone, (tallies.x_detections + crossed) / (alone + 2 * crossed))
     sent_x = sum(sum(level[R]) + sum(level[L]) for level in tallies.x_counts)
     wrong = sum(level[R][1] + level[L][0] for level in tallies.x_counts)

@@ -129,7 +129,7 @@ def test_another_pre_shared_secret(link: tuple[Daemon, Daemon]) -> None:
 
 
 def test_another_epsilon_budget(link: tuple[Daemon, Daemon]) -> None:
-    replace_in(link[1], "eps_total = 1e-10", "eps_total = 1e-9")
+    replace_in(link[1], "eps_total = 1e-14", "eps_total = 1e-13")
     expect_refusal(link, "handshake mismatch in 'security.eps_total'")
 
 

@@ -214,7 +214,7 @@ def test_impossible_claims_are_named(path: tuple[Any, ...], change: Callable[[An
     assert any(reason in fault for fault in found), found
 
 
-@pytest.mark.parametrize("life", [{"eps_life": 1e-12}, {"eps_life": 1.5}, {"blocks": 0}])
+@pytest.mark.parametrize("life", [{"eps_life": 1e-16}, {"eps_life": 1.5}, {"blocks": 0}])
 def test_a_life_that_does_not_cover_its_block_is_found(life: dict[str, Any]) -> None:
     """The sum over all blocks and tags is the node's own word, but never less than this block's part."""
     body = made()
