@@ -14,6 +14,7 @@ import pytest
 
 from common.config import DeviceSection
 from common.errors import ConfigurationError, DeviceError
+from common.randomness import CLASSES
 from hardware.registry import open_device
 from hardware.twin.wire.hil import serve_bench
 from hardware.twin.wire.server import WireServer
@@ -254,6 +255,12 @@ def test_bytes_are_as_many_as_wanted_fresh_and_fair(random_source_way: Way) -> N
         assert not np.array_equal(parts[3], parts[4])
         ones = int(np.unpackbits(np.concatenate(parts)).sum())
         assert abs(2 * ones - 8 * 8200) < 6.0 * math.sqrt(8 * 8200)
+
+
+def test_a_source_says_of_which_class_it_is(random_source_way: Way) -> None:
+    with device_of(random_source_way) as device:
+        assert device.info.randomness in CLASSES
+        assert device.info.as_randomness().source
 
 
 def test_no_byte_comes_twice_after_reopening(random_source_way: Way) -> None:
