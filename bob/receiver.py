@@ -15,10 +15,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from bob.alignment import PreambleCheck, SlotSearch
+from bob.batches import join
 from bob.gating import CrossBasisPolicy, Gate, GateCounts, Gated, RandomBits
 from bob.intervals import IntervalWatch
 from bob.selection import NO_CLICKS, WINDOW_S, FarClicks, Selection, SelectionCounts
-from bob.session import join
 from bob.synchronisation import SIGNIFICANT_POWER, ClockTracker, FrequencySearch, light_power
 from common.config import Config, SelectionRule
 from common.datatypes import Bytes8, Detections, TimeTags

@@ -21,7 +21,7 @@ from itertools import pairwise
 import numpy as np
 from numpy.typing import NDArray
 
-from bob.session import join, later
+from bob.batches import join, later
 from common.datatypes import Basis, Bytes8, Detections
 from common.preamble import key_slots
 from common.security.bounds import binary_entropy

@@ -10,12 +10,12 @@ import json
 import math
 from collections.abc import Callable
 from functools import partial
-from itertools import pairwise
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from bob.batches import Chunk, later, pieces
 from common.config import Config
 from common.datatypes import Detections, ReconciledKey, SecretKey
 from common.errors import AuthenticationError, RemoteProtocolError
@@ -54,22 +54,6 @@ BLOCK_NUMBERS_PER_START = 1 << 32
 HOPELESS = 0.16
 """Phase error rate beyond which no code is good enough: h(0.16) + h(2.5 %) is 0.8, and Z is then rarely so good."""
 R, L = 2, 3
-
-
-class Chunk:
-    """Detections that are announced together, made of contiguous batches; the first job that needs them joins them."""
-
-    def __init__(self, batches: list[Detections]) -> None:
-        self._batches = batches
-        self.count = sum(map(len, batches))
-        self.announced = sum(batch.announced for batch in batches)
-        self.from_slot, self.to_slot = batches[0].from_slot, batches[-1].to_slot
-
-    def detections(self) -> Detections:
-        """All of them; for jobs of one lane."""
-        if len(self._batches) > 1:
-            self._batches = [join(self._batches)]
-        return self._batches[0]
 
 
 class BobBlock(Block):
@@ -481,35 +465,6 @@ def hopeless(right: int, wrong: int) -> bool:
     """Whether the error rate of the check basis is surely above ``HOPELESS``: decoding would be work for nothing."""
     n = right + wrong
     return n > 0 and wrong > HOPELESS * n + 5.0 * math.sqrt(HOPELESS * (1.0 - HOPELESS) * n)
-
-
-def join(parts: list[Detections]) -> Detections:
-    """Contiguous batches as one."""
-    if len(parts) == 1:
-        return parts[0]
-    return Detections(
-        np.concatenate([d.slots for d in parts]),
-        np.concatenate([d.bases for d in parts]),
-        np.concatenate([d.bits for d in parts]),
-        parts[0].from_slot,
-        parts[-1].to_slot,
-        np.concatenate([d.double_slots for d in parts]),
-        np.concatenate([d.cross_slots for d in parts]),
-    )
-
-
-def later(detections: Detections, slot: int) -> Detections:
-    """The part of a batch from a slot on; an empty one at the batch's end if there is none."""
-    return detections.between(min(max(slot, detections.from_slot), detections.to_slot), detections.to_slot)
-
-
-def pieces(detections: Detections, most: int) -> list[Detections]:
-    """A batch as contiguous ones that announce at most ``most`` slots (a tagger may deliver a second at once)."""
-    if detections.announced <= most:
-        return [detections]
-    slots = np.sort(np.concatenate([detections.slots, detections.discarded_slots]))
-    edges = [detections.from_slot, *slots[most::most].tolist(), detections.to_slot]
-    return [detections.between(*ends) for ends in pairwise(edges)]
 
 
 def _first_difference(ours: str, theirs: str) -> str:

@@ -149,7 +149,7 @@ class World:
             if self._count[act.message] > act.nth:
                 self._waiting.remove(act)
                 self.done.add((act.what, name))
-                sent = [one for delay, packet in sent for one in self._do(act, delay, packet, receiver)]
+                sent = [one for delay, packet in sent for one in self._do(act, delay, packet, name)]
         for kill in [kill for kill in self._kills if kill.message in (name, "ANY")]:
             if self._count[kill.message] > kill.nth:
                 self._kills.remove(kill)
@@ -160,14 +160,14 @@ class World:
                     victim.end()
         return sent
 
-    def _do(self, act: Act, delay: int, raw: bytes, receiver: End) -> list[tuple[int, bytes]]:
+    def _do(self, act: Act, delay: int, raw: bytes, name: str) -> list[tuple[int, bytes]]:
         draw = random.Random(act.number)
         packet = Packet.decode(raw)
         match act.what:
             case "lose":
                 return []
             case "lose all":
-                self._lost.add(_name(packet))
+                self._lost.add(name)
                 return []
             case "delay":
                 return [(delay + draw.randrange(3000) * MS, raw)]
@@ -308,9 +308,12 @@ def flipped(raw: bytes, at: int, draw: random.Random) -> bytes:
 
 
 def alter(packet: Packet, draw: random.Random) -> Packet:
-    """One field of the message changed, its tag (if any) kept."""
+    """One field of the message changed, its tag (if any) kept; what is no message already stays as it is."""
     seal = packet.body[-SEAL.size :] if is_sealed(packet) else b""
-    message = decode(Frame.decode(packet.body).message)
+    try:
+        message = decode(Frame.decode(packet.body).message)
+    except RemoteProtocolError:
+        return packet
     for _ in range(10):
         try:
             raw = other(message, draw).encode()

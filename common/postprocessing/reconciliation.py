@@ -438,8 +438,9 @@ class QberTracker:
         """Some frame has been decoded (or has failed): the estimate is more than a guess."""
         return self._learned
 
-    def decoded(self, n_bits: int, errors: int) -> None:
-        """A frame was decoded."""
+    def decoded(self, n_bits: int, errors: float) -> None:
+        """A frame was decoded; without a single error it tells no rate of 0, but one that gives half an error."""
+        errors = max(errors, 0.5)
         before, p = self._long.bits, self._long.mean
         jump = errors / n_bits - p
         if abs(jump) > _SURPRISE * math.sqrt(p * (1 - p) * (1 / n_bits + 1 / before)):
@@ -459,7 +460,7 @@ class QberTracker:
             self._wander = max(self._wander, worst / self.qber - 1)
             self._add(spec.payload_bits, round(worst * spec.payload_bits))
 
-    def _add(self, n_bits: int, errors: int) -> None:
+    def _add(self, n_bits: int, errors: float) -> None:
         self._long.add(n_bits, errors)
         self._short.add(n_bits, errors)
         p = self._long.mean
@@ -484,7 +485,7 @@ class _Average:
     def mean(self) -> float:
         return self.errors / self.bits
 
-    def add(self, n_bits: int, errors: int) -> None:
+    def add(self, n_bits: int, errors: float) -> None:
         keep = max(0.0, 1 - n_bits / self.memory_bits)
         self.errors = keep * self.errors + errors
         self.bits = keep * self.bits + n_bits

@@ -14,9 +14,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from bob.batches import join, later, pieces
 from bob.daemon import MOST_BATCHES, MOST_DETECTIONS, MOST_LATE_BITS, MOST_WAITING_BITS, Clicks
 from bob.receiver import Receiver, ReceiverEvent
-from bob.session import MAX_PIECE, join, later, pieces
+from bob.session import MAX_PIECE
 from classical_channel.framing import MAX_BODY_BYTES
 from common.config import Blocks, parse_config
 from common.datatypes import Detections, TimeTags

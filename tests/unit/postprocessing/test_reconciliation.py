@@ -489,3 +489,13 @@ def test_outcomes_do_not_show_bits(rng: np.random.Generator) -> None:
     alice, bob = keys(rng, 4096, 0.02)
     result = reconcile_pair(alice, bob, 4096, qber=0.02)
     assert "array" not in repr(result)
+
+
+def test_frames_without_errors_leave_a_rate_that_can_still_be_learned() -> None:
+    """A perfect channel, or a peer that says so: the estimate stays above 0, and the next frame is not a fault."""
+    tracker = QberTracker(0.03)
+    for _ in range(3):
+        tracker.decoded(1 << 18, 0)
+    assert 0.0 < tracker.qber < 1e-4
+    tracker.decoded(1 << 18, 5000)
+    assert tracker.qber == pytest.approx(5000 / (1 << 18), rel=0.01)
