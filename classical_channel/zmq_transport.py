@@ -109,14 +109,14 @@ class ZmqTransport:
         PeerUnreachable
             The endpoint is taken, or the process of the sockets does not start.
         """
-        pipe = self._spawn()
-        pipe.end.settimeout(START_S)
         try:
+            pipe = self._spawn()
+            pipe.end.settimeout(START_S)
             words = pipe.take()
             while not words:
                 words = pipe.take()
         except (EOFError, OSError) as error:
-            self._end()
+            self.close()
             raise PeerUnreachable(
                 f"the process of the ZeroMQ sockets does not start: {error}", remedy="Run `qkd doctor`."
             ) from None

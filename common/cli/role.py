@@ -6,7 +6,9 @@ import asyncio
 import json
 import logging
 import os
+import sys
 from collections.abc import Callable, Coroutine
+from io import FileIO
 from pathlib import Path
 from typing import Any
 
@@ -60,7 +62,7 @@ def role_command(role: str, run: Callable[[Config, Options], Coroutine[Any, Any,
 
         def on_block(facts: Any) -> None:
             if as_json:
-                click.echo(json.dumps({name: getattr(facts, name) for name in facts.__slots__}))
+                print_line(json.dumps({name: getattr(facts, name) for name in facts.__slots__}))
 
         asyncio.run(run(config, Options(blocks or config.blocks.max_blocks, on_block)))
 
@@ -88,6 +90,12 @@ def role_command(role: str, run: Callable[[Config, Options], Coroutine[Any, Any,
         return 0 if document["running"] else 1
 
     return group
+
+
+def print_line(line: str) -> None:
+    """Print at once and without a buffer: what could not be written must not wait to fail again at the end."""
+    with FileIO(sys.stdout.fileno(), "w", closefd=False) as out:
+        out.write(line.encode() + b"\n")
 
 
 def read_status(config: Config) -> dict[str, Any]:

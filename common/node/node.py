@@ -270,9 +270,17 @@ class Node:
         else:
             log.warning("block %d gave no key: %s", facts.block_id, facts.reason)
         if self.options.on_block is not None:
-            self.options.on_block(facts)
+            self._raise_or_clear("output", self._tell(self.options.on_block, facts))
         if self.options.max_blocks and self.board.blocks_committed >= self.options.max_blocks:
             self._stop.set()
+
+    def _tell(self, on_block: Callable[[BlockFacts], None], facts: BlockFacts) -> str | None:
+        """Tell who started this node of a block; why that failed (a full disk, a closed pipe), which ends nothing."""
+        try:
+            on_block(facts)
+        except OSError as error:
+            return f"blocks cannot be printed: {error.strerror}"
+        return None
 
     def accept_request(self, payload: bytes) -> bytes:
         """The peer's key manager asks (runs in the store lane)."""
@@ -372,7 +380,12 @@ class Node:
         self.board.alarm("eps_life", text if spent > most else None)
 
     def _write_status(self) -> None:
-        self._raise_or_clear("status file", self._publish(self._status()))
+        try:
+            document = self._status()
+        except QkdError as error:  # the store may be what ended the node: it is closed all the same
+            log.error("status file: %s", error)
+            return
+        self._raise_or_clear("status file", self._publish(document))
 
 
 def _first(group: BaseExceptionGroup[QkdError]) -> BaseException:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import resource
+import shutil
 import threading
 from collections.abc import Iterator
 from pathlib import Path
@@ -107,26 +108,28 @@ def knocking(alice: Daemon, bob: Daemon) -> Iterator[None]:
         thread.join()
 
 
-def test_a_status_file_that_cannot_be_written_ends_nothing(tmp_path: Path) -> None:
-    """Its folder is missing for a while: an alarm in the log, keys go on, and the file comes back with its folder."""
+def test_what_cannot_be_written_ends_nothing(tmp_path: Path) -> None:
+    """The status file's folder is missing for a while and standard output is a full disk: alarms, and keys go on."""
     alice, bob = pair(tmp_path)
     folder = tmp_path / "elsewhere"
     alice.config.write_text(f'status_file = "{folder / "status.json"}"\n' + _without_status(alice.config))
+    alice.launcher = ("sh", "-c", 'exec "$@" > /dev/full', "sh")
     with running(alice, bob):
-        wait_until(lambda: good_blocks(alice, bob) >= 1, alice, bob)
-        assert "status file:" in " ".join(alice.log.read_text().split())
+        wait_until(lambda: len(bob.good) >= 1, alice, bob)
         folder.mkdir()
         wait_until(lambda: (folder / "status.json").exists(), alice, bob)
-        made = good_blocks(alice, bob)
-        for file in folder.iterdir():
-            file.unlink()
-        folder.rmdir()
-        wait_until(lambda: good_blocks(alice, bob) > made, alice, bob)
+        wait_until(lambda: "No space left" in (folder / "status.json").read_text(), alice, bob)
+        made = len(bob.good)
+        shutil.rmtree(folder, ignore_errors=True)
+        wait_until(lambda: len(bob.good) > made, alice, bob)
         bob.stop()
         alice.stop()
         assert alice.process is not None
         assert alice.process.returncode == 0
-    assert "Traceback" not in alice.log.read_text()
+    told = " ".join(alice.log.read_text().split())
+    assert "status file:" in told
+    assert "output: blocks cannot be printed" in told
+    assert "Traceback" not in told
 
 
 def _without_status(path: Path) -> str:
