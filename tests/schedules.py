@@ -162,7 +162,10 @@ class World:
 
     def _do(self, act: Act, delay: int, raw: bytes, name: str) -> list[tuple[int, bytes]]:
         draw = random.Random(act.number)
-        packet = Packet.decode(raw)
+        try:
+            packet = Packet.decode(raw)
+        except RemoteProtocolError:  # junk by now
+            return [(delay, raw)]
         match act.what:
             case "lose":
                 return []
@@ -308,7 +311,7 @@ def flipped(raw: bytes, at: int, draw: random.Random) -> bytes:
 
 
 def alter(packet: Packet, draw: random.Random) -> Packet:
-    """One field of the message changed, its tag (if any) kept; what is no message already stays as it is."""
+    """One field of the message changed, its tag (if any) kept; what is no message any more stays as it is."""
     seal = packet.body[-SEAL.size :] if is_sealed(packet) else b""
     try:
         message = decode(Frame.decode(packet.body).message)
