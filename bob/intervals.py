@@ -12,7 +12,6 @@ where it is another, everything that went into it is thrown away. Source: ours, 
 
 from __future__ import annotations
 
-import math
 from dataclasses import dataclass
 from typing import Literal
 
@@ -26,8 +25,8 @@ SIGMAS = 8.0
 """Of a bin; a normal number is beyond with probability 1.2e-15, a look each 20 ms finds none in a million years."""
 FEWEST = 25.0
 """Variance from which on a count may be taken for normal."""
-MOST_ENTRIES = 1 << 12
-"""Looked at in each stretch of up to 2^17 clicks: dim light is watched whole, bright light by samples."""
+CROWDED_ENTRIES, SAMPLED_ENTRIES = 1 << 14, 1 << 10
+"""Of a stretch with more entries than this, so many are looked at: the last, which the processor still has at hand."""
 WINDOW_SLOTS = 1 << 30
 """Counts begin anew after so much light (14 s at 76 MHz); what is found voids as much that follows."""
 
@@ -69,32 +68,23 @@ class IntervalWatch:
         """
         if self._from_slot is None:
             self._from_slot = from_slot
-        tags.intervals(slots, masks, MOST_ENTRIES, self._sums)
+        most = slots.size if slots.size <= CROWDED_ENTRIES else SAMPLED_ENTRIES
+        tags.intervals(slots, masks, most, self._sums)
         begun = self._from_slot
-        found = self._irregular()
-        if found is None:
+        found = int(tags.irregular(self._sums, SIGMAS, FEWEST))
+        if found < 0:
             if to_slot - begun < WINDOW_SLOTS:
                 return None
             self._begin(to_slot)
             was, self._void_until = self._void_until, None
             return None if was is None else Finding("regular", begun, to_slot)
+        verdict: Verdict = "recovery" if self._sums[tags.EXCESS, found] < 0.0 else "afterpulses"
         self._begin(to_slot)
         if self._void_until is not None and to_slot + WINDOW_SLOTS // 2 < self._void_until:
             return None
         self._void_until = to_slot + WINDOW_SLOTS
-        verdict, gap = found
-        return Finding(verdict, begun, self._void_until, gap)
+        return Finding(verdict, begun, self._void_until, 1 << found)
 
     def _begin(self, slot: int) -> None:
         self._sums.fill(0.0)
         self._from_slot = slot
-
-    def _irregular(self) -> tuple[Verdict, int] | None:
-        """The first bin that is too far from chance."""
-        excess, variance = self._sums[tags.EXCESS], self._sums[tags.VARIANCE]
-        limit = SIGMAS * np.sqrt(np.maximum(variance, FEWEST))
-        beyond = np.flatnonzero(np.abs(excess) > limit)
-        if not beyond.size:
-            return None
-        first = int(beyond[0])
-        return ("recovery" if excess[first] < 0.0 else "afterpulses"), int(math.ldexp(1, first))

@@ -175,13 +175,13 @@ def intervals(slots: Int64s, masks: Bytes8, most: int, out: Floats) -> None:  # 
 
     Parameters
     ----------
-    slots : *(n,) int64*; masks : *(n,) uint8*, from :func:`gate`; the first ``most`` are looked at.
+    slots : *(n,) int64*; masks : *(n,) uint8*, from :func:`gate`; the last ``most`` are looked at.
     out : *(INTERVAL_ROWS, GAP_BINS) float64*, grows: pairs, same detector less its mean, its variance (at most).
     """
     pairs, same = np.zeros((2, GAP_BINS), np.int64), np.zeros((2, GAP_BINS), np.int64)
     clicks = np.zeros((2, 2), np.int64)
     last, last_slot = np.uint8(0), np.int64(0)
-    for i in range(min(slots.size, most)):
+    for i in range(max(slots.size - most, 0), slots.size):
         mask = masks[i]
         if MULTIPLE[mask]:
             last = np.uint8(0)
@@ -210,6 +210,21 @@ def intervals(slots: Int64s, masks: Bytes8, most: int, out: Floats) -> None:  # 
             out[PAIRS, bin_] += pairs[basis, bin_]
             out[EXCESS, bin_] += same[basis, bin_] - pairs[basis, bin_] * chance
             out[VARIANCE, bin_] += pairs[basis, bin_] * spread
+
+
+@njit(cache=True, nogil=True)
+def irregular(sums: Floats, sigmas: float, fewest: float) -> int:
+    """The first bin of :func:`intervals` that is further from chance than so many standard deviations; -1: none is.
+
+    Parameters
+    ----------
+    sums : *(INTERVAL_ROWS, GAP_BINS) float64*. fewest : a smaller variance counts as this.
+    """
+    for bin_ in range(GAP_BINS):
+        excess, variance = sums[EXCESS, bin_], max(sums[VARIANCE, bin_], fewest)
+        if excess * excess > sigmas * sigmas * variance:
+            return bin_
+    return -1
 
 
 @njit(cache=True, nogil=True)

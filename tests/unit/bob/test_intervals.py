@@ -125,13 +125,13 @@ def test_a_finding_voids_what_follows_and_is_taken_back_after_a_regular_window()
     assert made.add(slots, masks, 0, STRETCH) == found, "other slot numbers: nothing of them is void yet"
 
 
-def test_the_limit_is_eight_standard_deviations() -> None:
-    for excess, found in ((SIGMAS * 10.0 - 1.0, False), (SIGMAS * 10.0 + 1.0, True)):
-        made = IntervalWatch()
-        made._sums[tags.VARIANCE, 3], made._sums[tags.EXCESS, 3] = 100.0, excess
-        assert (made._irregular() is not None) is found
-        made._sums[tags.VARIANCE, 3], made._sums[tags.EXCESS, 3] = 1.0, excess * (FEWEST**0.5) / 10.0
-        assert (made._irregular() is not None) is found
+@pytest.mark.parametrize("sign", [-1.0, 1.0])
+def test_the_limit_is_eight_standard_deviations(sign: float) -> None:
+    for variance, sigma in ((100.0, 10.0), (1.0, FEWEST**0.5)):
+        for excess, found in ((SIGMAS * sigma - 1.0, -1), (SIGMAS * sigma + 1.0, 3)):
+            sums = np.zeros((tags.INTERVAL_ROWS, tags.GAP_BINS))
+            sums[tags.VARIANCE, 3], sums[tags.EXCESS, 3] = variance, sign * excess
+            assert tags.irregular(sums, SIGMAS, FEWEST) == found
 
 
 def tagged(rng: np.random.Generator, recovery_ps: int) -> TimeTags:
