@@ -43,6 +43,9 @@ class Randomness:
         return {"class": self.grade, "source": self.source}
 
 
+OPERATING_SYSTEM = Randomness("computational", "the operating system's generator")
+"""The kernel's: a deterministic generator that is seeded anew from time to time."""
+
 Uses = Mapping[str, Randomness]
 """Use -> source, of one role."""
 

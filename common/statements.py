@@ -12,6 +12,7 @@ from collections.abc import Iterator
 
 from common.config import Config
 from common.errors import ConfigurationError
+from common.randomness import Randomness, Uses, shortfall
 
 MEASURE_N = "Measure it with `qkd plan source`, which writes the calibration file that `source.calibration` names."
 MEASURE_G2 = "Measure it with `qkd plan g2`, which writes the calibration file that `source.calibration` names."
@@ -22,6 +23,11 @@ STATE_PHASE = (
     "State how many bits of random phase the modulator puts onto every pulse; 0 only with source.phase_by = 'source'."
 )
 MEASURE_DEAD_TIME = "Measure it: `qkd doctor --hardware` with this configuration prints the line to write."
+
+BETTER_RANDOMNESS = (
+    "Use a true random source (devices.random_source; for the start secret, make the file from one and state "
+    "channel.link_secret_class), or accept it: security.randomness = 'computational' at both ends."
+)
 
 SINGLE_PHOTONS = {"source.mean_photon_number_upper": MEASURE_N, "source.g2_upper": MEASURE_G2}
 NEEDED = {
@@ -79,6 +85,26 @@ def require(config: Config, simulated: bool) -> None:
     if found:
         more = "; also " + ", ".join(field for field, _, _ in found[1:]) if len(found) > 1 else ""
         raise ConfigurationError(found[0][1] + more, remedy=found[0][2])
+
+
+def start_secret(config: Config) -> Randomness:
+    """What the start secret was made from, as the configuration states it."""
+    return Randomness(config.channel.link_secret_class, config.channel.link_secret_origin)
+
+
+def require_randomness(config: Config, simulated: bool, uses: Uses) -> None:
+    """Refuse real devices with a random source of a weaker class than the link accepts.
+
+    Raises
+    ------
+    ConfigurationError
+        Names the use and the source.
+    """
+    weak = None if simulated else shortfall(uses, config.security.randomness)
+    if weak is not None:
+        raise ConfigurationError(
+            f"security.randomness is {config.security.randomness!r}, but {weak}", remedy=BETTER_RANDOMNESS
+        )
 
 
 def require_phase(config: Config, simulated: bool, applies_phase: bool) -> None:

@@ -17,6 +17,7 @@ from common import statements
 from common.cli.doctor_bench import DETECTORS, Examination
 from common.datatypes import TimeTags
 from common.errors import AnotherDeviceError, ConfigurationError, DeviceError, QkdError
+from common.randomness import USES
 from common.units import PS_PER_S
 from hardware.interfaces import RandomSource, TimeTagger
 from hardware.randomness import TestedRandom, drawn_bytes_per_s
@@ -64,13 +65,22 @@ def devices(found: Examination) -> None:
 
 def _statements(found: Examination, opened: dict[str, Any]) -> None:
     """What the configuration must state about the device that answered, if that is real."""
-    role = statements.DEVICE_OF[found.config.role]
+    config, role = found.config, statements.DEVICE_OF[found.config.role]
     if role not in opened:
         return
-    try:
-        statements.require(found.config, opened[role].info.simulated)
-    except ConfigurationError as error:
-        found.to_fix("statements", role, str(error), error.remedy)
+    simulated, source = opened[role].info.simulated, opened.get("random_source")
+    uses = {"start": statements.start_secret(config)}
+    if source is not None:
+        uses |= {use: source.info.as_randomness() for use in USES[config.role] if use != "start"}
+    checks: dict[str, Callable[[], None]] = {
+        "statements": lambda: statements.require(config, simulated),
+        "randomness": lambda: statements.require_randomness(config, simulated, uses),
+    }
+    for step, check in checks.items():
+        try:
+            check()
+        except ConfigurationError as error:
+            found.to_fix(step, role, str(error), error.remedy)
 
 
 def _guarded(found: Examination, step: str, what: str, look: Callable[[], object]) -> None:

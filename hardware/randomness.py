@@ -21,6 +21,7 @@ from numpy.typing import NDArray
 
 from common.config import Config
 from common.errors import DeviceError
+from common.randomness import OPERATING_SYSTEM
 from hardware.health import HealthTests, RandomAlarm
 from hardware.interfaces import DeviceInfo, RandomSource
 from hardware.registry import open_device
@@ -54,7 +55,7 @@ class OperatingSystem:
     """The kernel's generator: what Bob draws from where his configuration names no random source."""
 
     def __init__(self) -> None:
-        self.info = DeviceInfo("random source", "the operating system's generator", randomness="computational")
+        self.info = DeviceInfo("random source", OPERATING_SYSTEM.source, randomness=OPERATING_SYSTEM.grade)
 
     def read(self, n_bytes: int) -> NDArray[np.uint8]:
         """*(n_bytes,) uint8* fresh bytes."""

@@ -7,10 +7,11 @@ from importlib.metadata import entry_points
 
 from common import statements
 from common.config import Config, DeviceSection
-from common.errors import QkdError
+from common.errors import ConfigurationError, QkdError
 from common.node.alarms import alarms_of
 from common.node.keystore import KeyStore
 from common.node.recorder import recorded_bytes
+from common.randomness import OPERATING_SYSTEM
 
 
 def check_key_store(config: Config) -> tuple[str, bool, str]:
@@ -41,6 +42,13 @@ def check_statements(config: Config) -> list[tuple[str, bool, str]]:
     if section is None or surely_simulated(section):
         return []
     rows = [(field, False, f"{fault}: {remedy}") for field, fault, remedy in statements.faults(config)]
+    uses = {"start": statements.start_secret(config)}
+    if config.role == "bob" and "random_source" not in config.devices:
+        uses["coins"] = OPERATING_SYSTEM
+    try:
+        statements.require_randomness(config, False, uses)
+    except ConfigurationError as error:
+        rows.append(("randomness", False, f"{error}: {error.remedy}"))
     return rows or [("statements", True, "all that the proof takes from the device is stated")]
 
 

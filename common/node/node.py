@@ -11,8 +11,9 @@ from dataclasses import asdict, dataclass
 from importlib.metadata import version
 from typing import Any
 
+from common import statements
 from common.config import Config
-from common.errors import AuthenticationError, ConfigurationError, PeerUnreachable, QkdError
+from common.errors import AuthenticationError, PeerUnreachable, QkdError
 from common.keys import life
 from common.keys.inventory import Inventory
 from common.keys.life import Share
@@ -30,17 +31,13 @@ from common.postprocessing.ldpc_codes import code_table
 from common.protocol.block import BlockFacts
 from common.protocol.session import Identity, LinkSession
 from common.protocol.transitions import Role
-from common.randomness import Randomness, shortfall
+from common.randomness import Uses
 from common.units import ns_from_seconds
 
 log = logging.getLogger("qkd.node")
 STATUS_INTERVAL_S = 1.0
 STOP_TIMEOUT_S = 3.0
 REQUEST_TIMEOUT_S = 5.0
-RANDOMNESS_REMEDY = (
-    "Use a true random source (devices.random_source; for the start secret, make the file from one and state "
-    "channel.link_secret_class), or accept it: security.randomness = 'computational' at both ends."
-)
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,7 +48,7 @@ class Options:
     on_block: Callable[[BlockFacts], None] | None = None
 
 
-def identity(config: Config, simulated: bool, drawn: Mapping[str, Randomness]) -> Identity:
+def identity(config: Config, simulated: bool, drawn: Uses) -> Identity:
     """What this end says in the handshake, and the key that it signs certificates with.
 
     Parameters
@@ -63,11 +60,8 @@ def identity(config: Config, simulated: bool, drawn: Mapping[str, Randomness]) -
     ConfigurationError
         With real devices, a source is of a weaker class than `security.randomness`.
     """
-    channel, least = config.channel, config.security.randomness
-    uses = {**drawn, "start": Randomness(channel.link_secret_class, channel.link_secret_origin)}
-    weak = None if simulated else shortfall(uses, least)
-    if weak is not None:
-        raise ConfigurationError(f"security.randomness is {least!r}, but {weak}", remedy=RANDOMNESS_REMEDY)
+    uses = {**drawn, "start": statements.start_secret(config)}
+    statements.require_randomness(config, simulated, uses)
     signer = credentials.read_certificate_key(config.path(config.keys.certificate_key_file))
     return Identity(Role(config.role), f"qkd-node {version('qkd-node')}", agreed(config), simulated, signer, uses)
 

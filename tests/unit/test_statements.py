@@ -16,6 +16,7 @@ from common.cli.doctor_bench import Examination
 from common.config import Config, parse_config
 from common.errors import ConfigurationError
 from common.node.check import check_statements, surely_simulated
+from common.randomness import OPERATING_SYSTEM
 from hardware import examination
 from hardware.interfaces import DeviceInfo
 
@@ -40,7 +41,8 @@ p_z_upper = 0.91
 mismatch = 0.05
 eps = 1e-12
 """
-COMPLETE = {"alice": ALICE, "bob": BOB}
+ACCEPTED = '[security]\nrandomness = "computational"\n'
+COMPLETE = {"alice": ALICE + ACCEPTED, "bob": BOB + ACCEPTED}
 REAL = {
     "alice": '[devices.modulator]\ndriver = "tektronix-awg"\n',
     "bob": '[devices.time_tagger]\ndriver = "swabian"\n',
@@ -87,6 +89,26 @@ def test_each_field_is_needed_and_run_check_and_doctor_say_so_alike(
     device = type("Real", (), {"info": DeviceInfo("real", "x")})()
     examination._statements(found, {statements.DEVICE_OF[role]: device})
     assert [(row.finding, row.remedy) for row in found.rows] == [(str(caught.value), caught.value.remedy)]
+
+
+@pytest.mark.parametrize(("role", "weak"), [("alice", "start is computational"), ("bob", "coins are computational")])
+def test_weak_randomness_is_told_before_the_start_with_the_same_words(role: str, weak: str, tmp_path: Path) -> None:
+    text = {"alice": ALICE, "bob": BOB}[role] + REAL[role]
+    (tmp_path / "x.toml").write_text(f'role = "{role}"\n{text}')
+    real = config(role, text, tmp_path)
+    uses = {"start": statements.start_secret(real)} | ({"coins": OPERATING_SYSTEM} if role == "bob" else {})
+    with pytest.raises(ConfigurationError, match=rf"security\.randomness is 'physical', but {weak}") as caught:
+        statements.require_randomness(real, False, uses)
+    said = f"{caught.value}: {caught.value.remedy}"
+    check = {"alice": check_alice, "bob": check_bob}[role]
+    assert said in [finding for _, good, finding in check(real) if not good]
+    assert said in [finding for _, good, finding in findings(tmp_path / "x.toml") if not good]
+    found = Examination(real)
+    device = type("Real", (), {"info": DeviceInfo("real", "x")})()
+    source = type("Source", (), {"info": DeviceInfo("random source", "urandom", randomness="computational")})()
+    examination._statements(found, {statements.DEVICE_OF[role]: device, "random_source": source})
+    assert [row.step for row in found.rows] == ["randomness"]
+    assert found.rows[0].remedy == caught.value.remedy
 
 
 @pytest.mark.parametrize("role", ["alice", "bob"])

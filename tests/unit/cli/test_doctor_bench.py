@@ -223,7 +223,7 @@ PLANTED: dict[str, tuple[Fault, str, str]] = {
 }
 
 
-ALSO = {"reference unlocked": {"time tags"}, "real detectors, no dead time": {"statements"}}
+ALSO = {"reference unlocked": {"time tags"}, "real detectors, no dead time": {"statements", "randomness"}}
 """What a planted fault is besides."""
 
 
