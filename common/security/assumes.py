@@ -13,10 +13,7 @@ SINGLE = (
     "A1: in no slot is the light above `source`; where the emitter is driven resonantly, its phase is random in every "
     "slot as well"
 )
-WEAK = (
-    "A1: every pulse has the stated mean photon number and one of 2^phase_bits phases at random; that these are not a "
-    "continuum (below 1e-7 in trace distance for 16 phases and a mean of at most 1) is not paid for"
-)
+WEAK = "A1: every pulse has exactly the stated mean photon number, and a random phase"
 STATES = (
     "A2: the states are exactly H, V and R (and L), and symbols are drawn as stated: preparation tolerance 0; each "
     f"degree that a state is off on the Poincare sphere may hide {100.0 * DEGREE_HIDES:.2f} percentage points of phase "

@@ -18,7 +18,7 @@ SIGNAL, DECOY, VACUUM = range(3)
 TERMS = 9
 PROBABILITY_SLACK = 1e-6
 PHASE_BITS = 4
-"""16 phases: pulses of one photon then differ between intensities by mu^8 / sqrt(17!) < 1e-7 (Cao et al. 2015)."""
+"""16 phases: a class of photon numbers is then within sqrt(mu^16 / 16!) of a Fock state (Cao et al. 2015)."""
 BRIGHTEST = 10.0
 """Mean photons of the brightest pulse that is taken for a weak one."""
 
