@@ -99,6 +99,10 @@ class AliceSession(LinkSession):
         """From the decision on, until Bob has acknowledged."""
         return block.deciding
 
+    def newest_block(self, stored: int) -> int:
+        """Also those that gave no key."""
+        return max(stored, self._last_block)
+
     def resolve(self, ours: list[tuple[int, str]], peer: dict[str, Any]) -> list[Effect]:
         """What I had decided I repeat; what I had only prepared is void."""
         effects: list[Effect] = []

@@ -128,7 +128,11 @@ class BobSession(LinkSession):
         return block.state in (State.PREPARED, State.DECIDED)
 
     def resolve(self, ours: list[tuple[int, str]], peer: dict[str, Any]) -> list[Effect]:
-        """What Alice has not decided she never will; what she has decided she repeats."""
+        """What Alice has not decided she never will; what she has decided she repeats.
+
+        Numbers go on above hers: a store that was set back counts starts again, and would give two blocks one number.
+        """
+        self._next_block = max(self._next_block, int(peer["newest_block"]) + 1)
         return [
             Run("store", partial(self.destroy, block_id), lambda _: [])
             for block_id, state in ours

@@ -95,6 +95,9 @@ class DictStore:
     def unresolved(self) -> list[tuple[int, str]]:
         return [(number, state) for number, (state, _) in sorted(self.blocks.items()) if state != "committed"]
 
+    def newest_block(self) -> int:
+        return max(self.blocks, default=0)
+
     def state_of(self, block_id: int) -> str | None:
         return self.blocks.get(block_id, (None, b""))[0]
 
@@ -155,7 +158,7 @@ class End:
         self.name, self.alice, self.pool_target_bits = name, name == "alice", pool_target_bits
         self.store = store or DictStore()
         self.counted = 0  # outside the store, as `common/node/counter.py`
-        self.instance = 0
+        self.instance = self.starts = 0
         self._make_session = make_session
         self._secret = secret
         self.done: list[Any] = []
@@ -169,7 +172,8 @@ class End:
         if self.store.count < self.counted:
             raise KeyStoreError("the key store was set back")
         self.running = True
-        self.instance += 1
+        self.instance += 1  # in the key store, and set back with it
+        self.starts += 1  # as the random bits of a process: no two have the same
         pointers = read_pointers(self.store.get_setting(POINTERS))
         self.pool = WatchedPool(self._secret, alice=self.alice, pointers=pointers, target_bits=self.pool_target_bits)
         self.pool.named = self.named
@@ -177,7 +181,7 @@ class End:
             pads = self.store.get_setting(pads_name(number))
             if pads and (state == "committed" or (self.alice and state == "decided")):
                 self.pool.add_segment(number, pads, sendable=state == "committed")
-        self.channel = Channel(ReliableStream(self.instance), self.pool, alice=self.alice)
+        self.channel = Channel(ReliableStream(self.instance << 32 | self.starts), self.pool, alice=self.alice)
         self.session = self._make_session(self, self.instance)
         self.jobs: list[tuple[int, int, Run, Any]] = []
         self.counter = 0

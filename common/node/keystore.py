@@ -224,6 +224,11 @@ class KeyStore:
             rows = self._db.execute("SELECT block_id, state FROM blocks WHERE state != 'committed' ORDER BY block_id")
             return [(int(number), str(state)) for number, state in rows]
 
+    def newest_block(self) -> int:
+        """The largest block number here; 0 without any."""
+        with self._lock:
+            return int(self._db.execute("SELECT coalesce(max(block_id), 0) FROM blocks").fetchone()[0])
+
     def state_of(self, block_id: int) -> str | None:
         """ "pending", "decided", "committed" or None."""
         with self._lock:

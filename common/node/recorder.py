@@ -347,6 +347,12 @@ class RecordedStore(_Proxy):
         self._recorder.take("unresolved", value=found)
         return found
 
+    def newest_block(self) -> int:
+        """See the store."""
+        newest: int = self._part.newest_block()
+        self._recorder.take("newest_block", value=newest)
+        return newest
+
     def state_of(self, block_id: int) -> str | None:
         """See the store."""
         state: str | None = self._part.state_of(block_id)

@@ -264,6 +264,10 @@ class ReplayStore:
         """As recorded."""
         return [(int(number), str(state)) for number, state in self._replay.answer("unresolved").facts["value"]]
 
+    def newest_block(self) -> int:
+        """As recorded."""
+        return int(self._replay.answer("newest_block").facts["value"])
+
     def state_of(self, block_id: int) -> str | None:
         """As recorded."""
         state: str | None = self._replay.answer("state_of").facts["value"]

@@ -36,6 +36,8 @@ from common.protocol.transitions import Role, State, may_refuse, next_state
 from common.randomness import Randomness, Uses, documents, read_uses, shortfall
 
 MAX_REASON_BYTES = 500
+MOST_BLOCKS = 1 << 62
+"""Block numbers are less: there is always a next one."""
 
 
 class Store(Protocol):
@@ -69,6 +71,10 @@ class Store(Protocol):
 
     def unresolved(self) -> list[tuple[int, str]]:
         """(block_id, "pending" | "decided") of every block that is not at its end."""
+        ...
+
+    def newest_block(self) -> int:
+        """The largest block number that was ever kept here; 0 without any."""
         ...
 
     def state_of(self, block_id: int) -> str | None:
@@ -205,7 +211,7 @@ class LinkSession(ABC):
         for callback in list(self._requests.values()):
             effects += callback(None)
         self._requests.clear()
-        return [*effects, self.guarded(Run("store", self.store.unresolved, self._say_hello))]
+        return [*effects, self.guarded(Run("store", self._recall, self._say_hello))]
 
     def guarded(self, run: Run) -> Run:
         """The same job, whose continuation is dropped if another session has begun meanwhile."""
@@ -285,8 +291,16 @@ class LinkSession(ABC):
 
     # -- handshake ----------------------------------------------------------------------------------------------------
 
-    def _say_hello(self, unresolved: list[tuple[int, str]]) -> list[Effect]:
-        self._unresolved = unresolved
+    def _recall(self) -> tuple[list[tuple[int, str]], int]:
+        return self.store.unresolved(), self.store.newest_block()
+
+    def newest_block(self, stored: int) -> int:
+        """The largest block number that this end has seen."""
+        return stored
+
+    def _say_hello(self, recalled: tuple[list[tuple[int, str]], int]) -> list[Effect]:
+        self._unresolved, stored = recalled
+        unresolved = self._unresolved
         self._hello_sent = True
         hello = {
             "protocol_version": PROTOCOL_VERSION,
@@ -297,6 +311,7 @@ class LinkSession(ABC):
             "agreed": dict(self.identity.agreed),
             "pending": [number for number, state in unresolved if state == "pending"],
             "decided": [number for number, state in unresolved if state == "decided"],
+            "newest_block": self.newest_block(stored),
         }
         return [Send(Hello(json.dumps(hello, sort_keys=True).encode())), *self._if_both()]
 
@@ -436,6 +451,7 @@ def check_hello(payload: bytes, identity: Identity) -> dict[str, Any]:
         hello = json.loads(payload)
         agreed = dict(hello["agreed"])
         blocks = [int(number) for number in [*hello["pending"], *hello["decided"]]]
+        newest = int(hello["newest_block"])
         version, role, simulated = hello["protocol_version"], hello["role"], hello["simulated"]
         said = hello["randomness"]
     except (ValueError, KeyError, TypeError) as error:
@@ -444,7 +460,7 @@ def check_hello(payload: bytes, identity: Identity) -> dict[str, Any]:
         raise HandshakeMismatch("protocol_version", PROTOCOL_VERSION, version)
     if role != identity.role.peer.value:
         raise HandshakeMismatch("role", identity.role.value, role)
-    if not isinstance(simulated, bool) or min(blocks, default=1) <= 0:
+    if not isinstance(simulated, bool) or min(blocks, default=1) <= 0 or not 0 <= newest < MOST_BLOCKS:
         raise RemoteProtocolError("HELLO has fields of the wrong type")
     for name in sorted(set(agreed) | set(identity.agreed)):
         if agreed.get(name) != identity.agreed.get(name):

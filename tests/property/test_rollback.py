@@ -46,12 +46,13 @@ def set_back(blocks: int, name: str, *, machine: bool) -> tuple[Pair, End, Liste
     end = pair.alice if name == "alice" else pair.bob
     listener, feeder = Listener(pair, end), Feeder(pair, sky)
     pair.run(lambda: len(end.store.committed()) >= blocks and end.channel.open)
-    backup = copy.deepcopy(end.store)
+    backup, started = copy.deepcopy(end.store), end.instance
+    pair.crash(end)  # the start after the copy, whose number comes again as well
     would_use = read_pointers(backup.get_setting(POINTERS))["send"]
-    pair.run(lambda: end.named[-1] >= would_use)
+    pair.run(lambda: end.named[-1] >= would_use and len(end.store.committed()) >= blocks + 2)
     pair.on_step = lambda now_ns: None
     pair.settle(2_000_000_000)
-    end.store, end.named = backup, []
+    end.store, end.named, end.instance = backup, [], started
     if machine:
         end.counted = backup.count
     return pair, end, listener, feeder

@@ -34,6 +34,7 @@ def hello(who: Identity, **changes: Any) -> bytes:
         "agreed": dict(who.agreed),
         "pending": [],
         "decided": [],
+        "newest_block": 0,
     }
     return json.dumps({**said, **changes}).encode()
 
