@@ -2,7 +2,8 @@
 
 Exit codes: 0 did it (a daemon: stopped when asked to); 1 did it and the answer is no; 2 wrong usage or configuration;
 3 device, peer or environment fault; 4 authentication failed, in this run or in one before, and a person must clear the
-alarm (`qkd alarm clear`); 130 interrupted by Ctrl-C or SIGTERM before it was done.
+alarm (`qkd alarm clear`); 5 certificates are consistent, but nobody said what to believe (`qkd verify-certificate`);
+130 interrupted by Ctrl-C or SIGTERM before it was done.
 """
 
 from __future__ import annotations

@@ -121,21 +121,6 @@ def read_certificate_key(path: Path) -> ed25519.Ed25519PrivateKey:
     return key
 
 
-def public_key_hex(pem_or_hex: bytes) -> str:
-    """The 64 hexadecimal digits of an Ed25519 public key, given so or as PEM.
-
-    Raises
-    ------
-    ValueError
-        It is neither.
-    """
-    if b"BEGIN" in pem_or_hex:
-        key = serialization.load_pem_public_key(pem_or_hex)
-        if not isinstance(key, ed25519.Ed25519PublicKey):
-            raise ValueError("not an Ed25519 key")
-        return key.public_bytes_raw().hex()
-    return ed25519.Ed25519PublicKey.from_public_bytes(bytes.fromhex(pem_or_hex.decode())).public_bytes_raw().hex()
-
 
 def curve_keys() -> tuple[bytes, bytes]:
     """(public, secret) key pair for ZeroMQ's CURVE, 40 Z85 characters each."""

@@ -16,10 +16,10 @@ from hypothesis import strategies as st
 
 from alice.session import AliceSession
 from bob.session import BobSession
+from common.auditor.verify_certificate import faults, faults_between, parse
 from common.config import Config, parse_config
 from common.datatypes import Detections
 from common.errors import HandshakeMismatch, RemoteProtocolError
-from common.keys.certificate_check import faults, faults_between, parse
 from common.postprocessing.amplification import FAMILIES
 from common.preamble import PREAMBLE_SLOTS
 from common.protocol.block import Block, settled_facts

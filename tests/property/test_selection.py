@@ -12,8 +12,8 @@ from hypothesis import strategies as st
 
 from bob.selection import SIGMAS, Selection, gives_key
 from bob.session import CHUNK_SLOTS
+from common.auditor.verify_certificate import parse
 from common.datatypes import Detections
-from common.keys.certificate_check import parse
 from common.preamble import EPOCH_SLOTS, PREAMBLE_SLOTS
 from tests.property.test_protocol import Feeder, finish, make_pair, short_blocks_give_key  # noqa: F401
 

@@ -1,0 +1,378 @@
+"""A certificate with any field altered is rejected: by its signature, by arithmetic if the signer lies, by policy."""
+
+from __future__ import annotations
+
+import ast
+import copy
+import json
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+from click.testing import CliRunner
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
+from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
+
+from common.auditor import verify_certificate
+from common.auditor.verify_certificate import BETWEEN, ONE_OF, Policy, Report, examine, faults, main
+from common.cli.verify_certificate import command
+from common.keys.certificate import signed_bytes
+from common.security.finite_key import EpsilonBudget
+from common.security.tallies import ReceiverBounds, SourceBounds
+from tests.certificates import (
+    KEYS,
+    PROTOCOLS,
+    SIGNERS,
+    Body,
+    altered,
+    another,
+    certified,
+    leaves,
+    ledger_of,
+    made,
+    signed,
+)
+
+FILE = Path(verify_certificate.__file__)
+POLICY_FILE = FILE.with_name("policy.toml")
+POLICY = Policy.read(POLICY_FILE.read_text())
+BOTH = tuple(SIGNERS.values())
+
+
+def verdict(*bodies: Body, policy: Policy | None = POLICY, signers: tuple[str, ...] = BOTH) -> Report:
+    return examine([(f"{i}.json", json.dumps(body)) for i, body in enumerate(bodies)], policy, signers)
+
+
+@pytest.mark.parametrize("protocol", PROTOCOLS)
+def test_what_was_made_is_valid_under_the_shipped_policy(protocol: str) -> None:
+    report = verdict(made(protocol), made(protocol, role="bob"), made(protocol, 8_000))
+    assert (report.reasons, report.doubts, report.verdict, report.exit_code) == ([], [], "valid", 0)
+
+
+@pytest.mark.parametrize(("policy", "signers"), [(None, BOTH), (POLICY, ()), (None, ())])
+def test_without_policy_or_signer_nothing_is_valid(policy: Policy | None, signers: tuple[str, ...]) -> None:
+    report = verdict(made(), policy=policy, signers=signers)
+    assert (report.verdict, report.exit_code) == ("consistent", 5)
+    assert len(report.doubts) == (policy is None) + (not signers)
+    assert not report.document()["valid"]
+
+
+def test_nothing_at_all_is_not_valid() -> None:
+    assert verdict().verdict == "invalid"
+
+
+@pytest.mark.parametrize("protocol", PROTOCOLS)
+def test_any_single_field_altered_is_rejected(protocol: str) -> None:
+    body = made(protocol)
+    paths = list(leaves(body))
+    assert len(paths) > 80
+    for path in paths:
+        assert faults(altered(body, path, another)), path
+
+
+@pytest.mark.parametrize("protocol", PROTOCOLS)
+def test_any_field_missing_added_or_of_another_kind_is_rejected_though_signed(protocol: str) -> None:
+    body = made(protocol)
+    for path in leaves(body):
+        if path != ("signature",):  # an altered signature is another test
+            unused = told(path) or (protocol == "decoy-bb84" and path[-1] in ("g2_upper", "mean_photon_number_upper"))
+            numbers = () if unused else (-1.5, 1e300)
+            for nonsense in (None, [], {}, "", "a\nb", *numbers):
+                if path == ("ledger", "refusal") and nonsense is None:
+                    continue
+                wrong = altered(body, path, lambda _, nonsense=nonsense: nonsense)
+                assert faults(signed(wrong) if path != ("role",) else wrong), (path, nonsense)
+        *outer, last = path
+        shorter, longer = copy.deepcopy(body), copy.deepcopy(body)
+        for tree in (shorter, longer):
+            place = tree
+            for name in outer:
+                place = place[name]
+            if isinstance(place, dict) and tree is longer:
+                place["more"] = 1
+            else:
+                del place[last]
+        if told(path) and isinstance(last, int):
+            continue
+        assert faults(signed(shorter) if last not in ("signature", "role") else shorter), path
+        assert faults(signed(longer)), path
+
+
+FREE = {"software", "link", "role", "block_id", "simulated", "seed_sha256", "frames", "frames_failed"}
+FREE |= {"alice_to_bob_sha256", "bob_to_alice_sha256", "errors_corrected", "double_clicks", "p_z_bob", "phase_bits"}
+"""What only the signature holds: words of the signer about itself, digests, and counts that enter no sum exactly."""
+def told(path: tuple[Any, ...]) -> bool:
+    """How the node explains itself; the verifier computes its own."""
+    return len(path) > 1 and path[1] in ("terms", "monitors", "assumes")
+
+
+def held_by_arithmetic(protocol: str, path: tuple[Any, ...]) -> bool:
+    decoy = protocol == "decoy-bb84"
+    if path[-1] in FREE or path[0] == "life" or path in (("public_key",), ("signature",)) or told(path):
+        return False
+    if path[-1] == "p_z_lower" and protocol != "three-state":  # then only the monitors use it
+        return False
+    if path[:2] == ("ledger", "source"):
+        return not decoy or path[-1] == "eps"
+    if path[-1] in ("cross_basis", "mismatch") or path[0] == "randomness":
+        return True
+    return path[-1] != "slots_sent" or not decoy
+
+
+@pytest.mark.parametrize("protocol", PROTOCOLS)
+def test_a_signer_who_lies_about_a_number_is_found_by_the_arithmetic(protocol: str) -> None:
+    body = made(protocol)
+    for path in leaves(body):
+        if not held_by_arithmetic(protocol, path):
+            continue
+        wrong = altered(
+            body, path, lambda v: v * 2 + 1 if isinstance(v, int) and not isinstance(v, bool) else another(v)
+        )
+        assert faults(signed(wrong)), path
+
+
+@pytest.mark.parametrize(
+    ("path", "change", "reason"),
+    [
+        (("ledger", "phi_upper"), lambda v: 0.9 * v, "phi_upper"),
+        (("ledger", "n_u_lower"), lambda v: 1.1 * v, "n_u_lower"),
+        (("ledger", "ell_bits"), lambda v: v + 8, "length"),
+        (("ledger", "eps_spent"), lambda v: v / 2, "eps_spent"),
+        (("ledger", "terms", 0, "eps"), lambda v: 0.0, "eps of the terms"),
+        (("ledger", "assumes"), lambda v: [said for said in v if "A3" not in said], "assumption A3"),
+        (("ledger", "assumes"), lambda v: [said for said in v if "coins" not in said], "randomness of bob_coins"),
+        (("amplification", "secret_bits"), lambda v: v + 800, "more than the"),
+        (("ledger", "leak_ec_bits"), lambda v: 1000, "log2 C"),
+        (("ledger", "leak_verify_bits"), lambda v: 0, "verification"),
+        (("ledger", "leak_monitor_bits"), lambda v: 0, "z_ones_steps"),
+        (("ledger", "budget", "eps_cor"), lambda v: 1e-40, "eps_cor"),
+        (("ledger", "budget", "eps_auth"), lambda v: 1e-30, "eps_auth"),
+        (("ledger", "budget", "eps_total"), lambda v: 1.2e-14, "n_u_lower"),
+        (("ledger", "source", "eps"), lambda v: 1e-14, "overspent"),
+        (("ledger", "receiver", "eps"), lambda v: 1e-14, "overspent"),
+        (("ledger", "tallies", "n_z_kept"), lambda v: 10**9, "counts of a basis"),
+        (("ledger", "tallies", "cross_clicks"), lambda v: 300_000, "no key"),
+        (("ledger", "tallies", "cross_clicks"), lambda v: None, "cross_clicks is not a count"),
+        (("ledger", "tallies", "z_ones_steps"), lambda v: 30_000, "V and H are out of balance"),
+        (("ledger", "settings", "protocol"), lambda v: "magic", "no proof"),
+        (("ledger", "settings", "p_z_alice"), lambda v: 0.8, "Alice's share of Z"),
+        (("ledger", "receiver", "p_z_upper"), lambda v: 0.89, "interval"),
+        (("ledger", "receiver", "mismatch"), lambda v: 1.0, "mismatch"),
+        (("ledger", "version"), lambda v: 99, "unknown version"),
+        (("version",), lambda v: 1, "unknown version"),
+        (("version",), lambda v: True, "unknown version"),
+        (("format",), lambda v: "a letter", "not a key certificate"),
+        (("amplification", "family"), lambda v: "crc", "hash family"),
+        (("amplification", "seed_bits"), lambda v: v - 1, "seed"),
+        (("amplification", "input_bits"), lambda v: v + 1, "input"),
+        (("randomness", "alice", "symbols", "class"), lambda v: "quantum", "does not assume"),
+        (("randomness", "bob", "coins", "source"), lambda v: "a fair coin", "does not assume"),
+        (("authentication", "tags"), lambda v: 3, "sums"),
+        (("authentication", "bits_spent"), lambda v: 0, "sums"),
+        (("authentication", "net_key_bits"), lambda v: v + 1, "sums"),
+        (("authentication", "bits_earned"), lambda v: 10**9, "sums"),
+        (("reconciliation", "detections"), lambda v: 10, "detections are not those"),
+        (("reconciliation", "frames_failed"), lambda v: 99, "more frames failed"),
+        (("reconciliation", "errors_corrected"), lambda v: 10**9, "log2 C"),
+        (("block_id",), lambda v: 0, "block_id"),
+        (("life", "eps_life"), lambda v: v / 4, "life of the link"),
+        (("life", "blocks"), lambda v: 0, "life of the link"),
+        (("ledger", "refusal"), lambda v: "no", "refusal"),
+        (("ledger", "tallies"), lambda v: {**v, "x_counts": [[[1], [2, 3], [4, 5], [6, 7]]]}, "shape"),
+    ],
+)
+def test_impossible_claims_are_named(path: tuple[Any, ...], change: Callable[[Any], Any], reason: str) -> None:
+    found = faults(signed(altered(made(), path, change)))
+    assert any(reason in fault for fault in found), found
+
+
+def test_a_detector_that_is_weak_in_x_is_named() -> None:
+    def weak(counts: list[Any]) -> list[Any]:
+        return [[[sum(pair), 0] for pair in level] for level in counts]
+
+    body = altered(made("three-state"), ("ledger", "tallies", "x_counts"), weak)
+    assert any("R and L are out of balance" in fault for fault in faults(signed(body)))
+
+
+def lie(**changes: Any) -> Body:
+    """What a node makes and signs by its own arithmetic from inputs that it has no right to."""
+    return certified(ledger_of("three-state", **changes))
+
+
+def few_x() -> Body:
+    """An X share of 2 % where the splitter says 10 %: light that chooses the basis."""
+    body = made("three-state")
+    body["ledger"]["tallies"]["z_detections"] = 49 * body["ledger"]["tallies"]["x_detections"]
+    body["reconciliation"]["detections"] = 50 * body["ledger"]["tallies"]["x_detections"]
+    return signed(body)
+
+
+def short_hash() -> Body:
+    """A promise of correctness that no hash of 128 bits keeps."""
+    return signed(altered(made(), ("ledger", "budget", "eps_cor"), lambda eps: 1e-40))
+
+
+LIES: dict[str, tuple[Callable[[], Body], str]] = {
+    "paper accounting": (lambda: lie(budget=EpsilonBudget(accounting="paper")), "no composable claim"),
+    "tails that do not cover a stream": (lambda: lie(budget=EpsilonBudget(tails="chernoff")), "may end the block"),
+    "eps_total 0.999": (lambda: lie(budget=EpsilonBudget(eps_total=0.999)), "policy: eps_total"),
+    "eps_cor below what 128 bits reach": (short_hash, "eps_cor"),
+    "g2 of 1e-12": (lambda: lie(source=SourceBounds(0.292, 1e-12)), "policy: g2_upper"),
+    "almost no light": (lambda: lie(source=SourceBounds(1e-4, 0.00698)), "policy: mean_photon_number_upper"),
+    "a splitter known exactly": (lambda: lie(receiver=ReceiverBounds(0.92, 0.92, 0.01)), "policy: p_z_bob_width"),
+    "equal detectors": (lambda: lie(receiver=ReceiverBounds(0.919, 0.921)), "policy: mismatch"),
+    "X share of 2 %": (few_x, "the X share of the detections"),
+    "simulated": (lambda: certified(ledger_of("bb84"), simulated=True), "policy: simulated"),
+}
+
+
+@pytest.mark.parametrize("name", LIES)
+def test_a_node_that_believes_too_much_is_not_believed(name: str) -> None:
+    body, reason = LIES[name][0](), LIES[name][1]
+    report = verdict(body)
+    assert report.verdict == "invalid"
+    assert any(reason in said for said in report.reasons), report.reasons
+
+
+@pytest.mark.parametrize("name", [*ONE_OF, *BETWEEN])
+def test_every_line_of_the_policy_is_used(name: str) -> None:
+    protocol = "decoy-bb84" if name == "signal_intensity" else "bb84"
+    assert not list(POLICY.faults(made(protocol)))
+    nothing = Policy(
+        {key: [] if key == name else value for key, value in POLICY.one_of.items()},
+        {key: [2e300, 3e300] if key == name else value for key, value in POLICY.between.items()},
+    )
+    assert [fault.split()[1] for fault in nothing.faults(made(protocol))] == [name]
+
+
+@pytest.mark.parametrize(
+    ("was", "becomes", "reason"),
+    [
+        ("eps_total =", "eps_all =", "eps_"),
+        ("protocol =", "# protocol =", "'protocol' is missing"),
+        ("simulated = [false]", "simulated = false", "not a list"),
+        ("g2_upper = [0.0005, 0.5]", "g2_upper = [0.0005]", "two numbers"),
+        ("g2_upper = [0.0005, 0.5]", "g2_upper = [0.0005, nan]", "two numbers"),
+        ("[between]", "[betwixt]", "'between' is missing|betwixt|missing"),
+        ("[between]", "[", "Expected|Invalid"),
+    ],
+)
+def test_a_policy_that_leaves_something_open_is_refused(was: str, becomes: str, reason: str) -> None:
+    text = POLICY_FILE.read_text()
+    assert was in text
+    with pytest.raises(ValueError, match=reason):
+        Policy.read(text.replace(was, becomes))
+
+
+def test_signatures() -> None:
+    body, stranger = made(), Ed25519PrivateKey.from_private_bytes(bytes([9] * 32))
+    forged = {**body, "public_key": stranger.public_key().public_bytes_raw().hex()}
+    forged["signature"] = stranger.sign(signed_bytes(forged)).hex()
+    assert faults(forged) == []
+    assert faults(forged, BOTH) == ["it is signed by another key than those given"]
+    assert "it is not signed" in faults({**body, "signature": ""})
+    assert any("wrong signature" in fault for fault in faults({**body, "signature": "zz"}))
+
+
+def test_no_block_is_used_twice_and_both_ends_agree() -> None:
+    def reasons(*bodies: Body) -> list[str]:
+        return verdict(*bodies).reasons
+
+    ours, theirs, next_block = made(), made(role="bob"), made(block_id=8_000)
+    assert reasons(ours, theirs, next_block) == []
+    assert any("used twice" in reason for reason in reasons(ours, next_block, ours))
+    copied = {**next_block, "amplification": ours["amplification"]}
+    assert any("seed_sha256 of another block" in reason for reason in reasons(ours, signed(copied)))
+    copied = {**next_block, "transcript": ours["transcript"]}
+    assert any("bob_to_alice_sha256 of another block" in reason for reason in reasons(ours, signed(copied)))
+    for path in (
+        ("transcript", "alice_to_bob_sha256"),
+        ("reconciliation", "frames"),
+        ("ledger", "tallies", "double_clicks"),
+        ("ledger", "settings", "p_z_bob"),
+    ):
+        apart = signed(altered(theirs, path, another))
+        found = reasons(ours, apart)
+        assert any(f"differ in {name}" in reason for reason in found for name in path), found
+    alone = {**theirs, "public_key": SIGNERS["alice"]}
+    alone["signature"] = KEYS["alice"].sign(signed_bytes(alone)).hex()
+    assert any("one key signed for both ends" in reason for reason in reasons(ours, alone))
+
+
+@pytest.mark.parametrize(
+    "text", ["", "{}", "[]", "null", '{"version": 1, "version": 1}', "[" * 5000, '{"format": NaN}']
+)
+def test_what_is_no_certificate_is_said_to_be_none(text: str) -> None:
+    report = examine([("x", text)], POLICY, BOTH)
+    assert report.certificates == []
+    assert any("not a key certificate" in reason for reason in report.reasons)
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    """Certificates, keys and policy beside a copy of the auditor's file, as an auditor has them."""
+    for role in SIGNERS:
+        (tmp_path / f"{role}.json").write_text(json.dumps(made(role=role)))
+        public = KEYS[role].public_key().public_bytes(Encoding.PEM, PublicFormat.SubjectPublicKeyInfo)
+        (tmp_path / f"{role}.pub").write_bytes(public)
+    (tmp_path / "bad.json").write_text(json.dumps(altered(made(), ("block_id",), another)))
+    (tmp_path / "policy.toml").write_text(POLICY_FILE.read_text())
+    (tmp_path / "verify_certificate.py").write_text(FILE.read_text())
+    return tmp_path
+
+
+RUNS = [
+    ("alice.json bob.json --policy policy.toml --signer alice.pub --signer bob.pub", 0, "valid"),
+    (f"alice.json --policy policy.toml --signer {SIGNERS['alice']}", 0, "valid"),
+    ("alice.json --signer alice.pub", 5, "consistent"),
+    ("alice.json --policy policy.toml", 5, "consistent"),
+    ("alice.json --policy policy.toml --signer bob.pub", 1, "invalid"),
+    ("alice.json bad.json --policy policy.toml --signer alice.pub", 1, "invalid"),
+    ("none.json", 2, "cannot be read"),
+    ("alice.json --policy alice.json", 2, "not a policy"),
+    ("alice.json --signer policy.toml", 2, "not an Ed25519 public key"),
+]
+
+
+@pytest.mark.parametrize(("line", "code", "word"), RUNS)
+def test_both_commands_say_the_same(
+    folder: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], line: str, code: int, word: str
+) -> None:
+    monkeypatch.chdir(folder)
+    assert main([*line.split(), "--json"]) == code
+    alone = capsys.readouterr()
+    result = CliRunner().invoke(command, [*line.split(), "--json"], standalone_mode=False)
+    if code == 2:
+        assert word in alone.err
+        assert word in str(result.exception)
+    else:
+        assert result.return_value == code
+        assert json.loads(alone.out) == json.loads(result.stdout)
+        assert json.loads(alone.out)["verdict"] == word
+
+
+def test_the_table_shows_what_a_reader_must_weigh(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    main([str(folder / "alice.json")])
+    text = capsys.readouterr().out
+    for name in ("eps_spent", "f_ec", "x_share", "cross_clicks", "mismatch", "A3: ", "bob_coins", "g2_upper"):
+        assert name in text
+    assert "CONSISTENT" in text
+    assert "in doubt: no policy" in text
+
+
+def test_the_file_runs_alone_in_a_folder_without_the_product(folder: Path) -> None:
+    line = [sys.executable, "-I", "verify_certificate.py", *RUNS[0][0].split(), "--json"]
+    done = subprocess.run(line, cwd=folder, env={}, capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stderr) == (0, "")
+    assert json.loads(done.stdout)["verdict"] == "valid"
+
+
+def test_it_imports_the_standard_library_and_cryptography_only() -> None:
+    tree = ast.parse(FILE.read_text())
+    named = {alias.name for node in ast.walk(tree) if isinstance(node, ast.Import) for alias in node.names}
+    named |= {str(node.module) for node in ast.walk(tree) if isinstance(node, ast.ImportFrom)}
+    assert {name.split(".")[0] for name in named} <= {*sys.stdlib_module_names, "cryptography"}
+    assert not any(isinstance(node, ast.Call) and "import" in ast.unparse(node.func) for node in ast.walk(tree))
