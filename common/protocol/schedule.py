@@ -17,7 +17,7 @@ from common.units import NS_PER_S
 
 FRAMES_UNDER_WAY = 64
 """Frames under way: enough for a round trip of a second at full rate, and a bound on memory."""
-SHARE = 0.3
+SHARE = 0.35
 """Part of the time in which a block filled that its error correction may take."""
 CALM_WINDOWS = 1.0
 """Windows of bits without a result up to which there is always time."""
