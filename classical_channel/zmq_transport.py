@@ -122,7 +122,7 @@ class ZmqTransport:
             ) from None
         first = json.loads(words[0][1])
         if "error" in first:
-            self._end()
+            self.close()
             if first["in_use"]:
                 raise PeerUnreachable(
                     f"{self._endpoint} is in use", remedy="Stop the other program or choose another channel.endpoint."
@@ -178,7 +178,9 @@ class ZmqTransport:
             await self._death()
             lived_s = time.monotonic() - self._born_s
             delay = FIRST_DELAY_S if lived_s > LONG_LIFE_S else min(2 * delay, LAST_DELAY_S)
-            code = await asyncio.to_thread(self._end)
+            self._close_pipe()
+            assert self._process is not None
+            code = await asyncio.to_thread(_reap, self._process)
             self._deaths.append(time.monotonic())
             self.wire = replace(self.wire, socket_restarts=self.wire.socket_restarts + 1)
             self._last_death = f"signal {-code}" if code < 0 else f"code {code}"
@@ -205,28 +207,25 @@ class ZmqTransport:
             if self._quiet > QUIET_TICKS:
                 self._lose()
 
-    def _end(self) -> int:
-        """Close the pipe and reap the process; its exit code. May wait for as long as the system needs to kill."""
-        assert self._process is not None
-        if self._pipe is not None:
-            self._pipe.end.close()
-            self._pipe = None
-        self._process.kill()
-        return self._process.wait()
-
     def close(self) -> None:
         """Let what was sent leave, and end the process; on the event loop that :meth:`start` ran on."""
         self._stop_watching()
-        if self._pipe is not None:
+        if self._pipe is not None and self._process is not None:
             with contextlib.suppress(OSError):
                 self._pipe.end.settimeout(0.5)
                 self._pipe.flush()
                 self._pipe.end.shutdown(socket.SHUT_WR)
             with contextlib.suppress(subprocess.TimeoutExpired):
-                assert self._process is not None
                 self._process.wait(1.0)
+        self._close_pipe()
         if self._process is not None:
-            self._end()
+            _reap(self._process)
+
+    def _close_pipe(self) -> None:
+        self._stop_watching()
+        if self._pipe is not None:
+            self._pipe.end.close()
+            self._pipe = None
 
     def _stop_watching(self) -> None:
         loop = asyncio.get_running_loop()
@@ -266,7 +265,8 @@ class ZmqTransport:
             await self._news.wait()
         packet = self._inbox.popleft()
         self._inbox_bytes -= len(packet)
-        if not self._reading and self._pipe is not None and self._inbox_bytes < IN_BYTES // 2:
+        full = self._inbox_bytes >= IN_BYTES // 2
+        if not (self._reading or full or self._dead.is_set() or self._pipe is None):
             self._reading = True
             asyncio.get_running_loop().add_reader(self._pipe.end, self._on_readable)
         return packet
@@ -329,6 +329,12 @@ class ZmqTransport:
         who = f"a client at {self._last_unknown}" if self._bind else f"the handshake with {self._endpoint}"
         what = "has another CURVE key than the peer's" if self._bind else f"failed ({failed} times)"
         return f"{who} {what}, and nothing is heard from the peer: if that lasts, {_REMEDY}"
+
+
+def _reap(process: subprocess.Popen[bytes]) -> int:
+    """Kill, and wait until the system has taken the process away; its exit code."""
+    process.kill()
+    return process.wait()
 
 
 _Z85 = b"0123456789abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ.-:+=^!/*?&<>()[]{}@%$#"

@@ -160,6 +160,22 @@ async def test_the_process_of_the_sockets_is_replaced(victim: str, number: signa
         assert process_of(hit) != first
 
 
+async def test_what_had_arrived_is_taken_while_the_process_is_dead() -> None:
+    """Packets in the node's queue outlive the process that brought them, and taking them revives nothing."""
+    ends = Ends()
+    alice, bob = ends.alice(), ends.bob()
+    async with running(alice, bob):
+        await carry(bob, alice, b"first")
+        for _ in range(3):
+            bob.send(b"more")
+        await until(lambda: len(alice._inbox) >= 3)
+        alice._lose()
+        while alice._inbox:
+            await alice.receive()
+        await carry(bob, alice, b"after")
+        assert alice.wire.socket_restarts == 1
+
+
 async def test_a_process_that_hangs_is_replaced(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(zmq_transport, "TICK_S", 0.05)
     monkeypatch.setattr(zmq_transport, "QUIET_TICKS", 40)

@@ -31,20 +31,28 @@ class Vandal:
     def __init__(self, target_port: int, connections: int, at_frame: int = 4) -> None:
         self._target_port, self._connections, self._at_frame = target_port, connections, at_frame
         self.seen = self.altered = 0
+        self._writers: list[asyncio.StreamWriter] = []
+        self._serving: set[asyncio.Task[None] | None] = set()
 
     @contextlib.asynccontextmanager
     async def serve(self, port: int) -> AsyncIterator[None]:
         """Listen while the context lasts."""
         async with await asyncio.start_server(self._connection, "127.0.0.1", port):
             yield
+            for writer in self._writers:
+                writer.transport.abort()
+            await asyncio.gather(*filter(None, self._serving))
 
     async def _connection(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         number, self.seen = self.seen, self.seen + 1
+        self._serving.add(asyncio.current_task())
+        self._writers.append(writer)
         try:
             onward, back = await asyncio.open_connection("127.0.0.1", self._target_port)
         except OSError:
             writer.close()
             return
+        self._writers.append(back)
         spoilt = number < self._connections
         async with asyncio.TaskGroup() as tasks:
             tasks.create_task(self._pass_on(reader, back, spoilt and number % 2 == 0))
@@ -66,6 +74,8 @@ class Vandal:
                 writer.write(raw)
                 await writer.drain()
         writer.close()
+        with contextlib.suppress(ConnectionError):
+            await writer.wait_closed()
 
 
 @contextlib.contextmanager
