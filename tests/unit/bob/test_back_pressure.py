@@ -26,6 +26,7 @@ from common.node.runtime import Lanes, Shell
 from common.postprocessing.sifting import MAX_CHUNK_DETECTIONS, encode_announcement
 from common.preamble import PREAMBLE_SLOTS
 from common.protocol.effects import Run
+from tests.pair import DictStore
 
 
 class Session:
@@ -198,7 +199,8 @@ async def test_detections_from_before_a_slip_do_not_outlive_it(tmp_path: Any) ->
 async def test_room_is_seen_at_the_step_that_makes_it(tmp_path: Any) -> None:
     session = Session()
     thread = clicks(session, can_wait=True, tmp_path=tmp_path)
-    shell = Shell(session, None, None, None, None, Lanes(), print, print)  # type: ignore[arg-type]
+    store = DictStore()
+    shell = Shell(session, None, None, None, store, Lanes(), print, print)  # type: ignore[arg-type]
     shell.after_effects.append(thread.look_for_room)
     session.late_bits = 1 + MOST_WAITING_BITS
     shell.act(list)
