@@ -8,19 +8,15 @@ Source: RFC 8439; Wegman and Carter 1981; Portmann, arXiv:1202.1229 (recycling r
 from __future__ import annotations
 
 import hmac
-import math
 
 from cryptography.hazmat.primitives.poly1305 import Poly1305
 
 from common.errors import LocalProtocolError
+from common.security.budget import LARGEST_TRANSCRIPT_BYTES, eps_hash
 
 TAG_BYTES = 16
 HASH_KEY_BYTES = 16
 PAD_BYTES = 16
-LONGEST_TRANSCRIPT_BYTES = 1 << 40
-"""A block of 1e8 detections has less than 1e9; beyond this the link ends rather than let eps_tag grow."""
-TAGS_PER_BLOCK_AT_MOST = 8
-"""Of both directions: what `security.eps_auth` must cover."""
 
 
 class TranscriptHash:
@@ -44,8 +40,8 @@ class TranscriptHash:
             It would be longer than what every bound in this project allows for.
         """
         self.n_bytes += len(data)
-        if self.n_bytes > LONGEST_TRANSCRIPT_BYTES:
-            raise LocalProtocolError(f"a transcript of more than {LONGEST_TRANSCRIPT_BYTES} bytes was to be sealed")
+        if self.n_bytes > LARGEST_TRANSCRIPT_BYTES:
+            raise LocalProtocolError(f"a transcript of more than {LARGEST_TRANSCRIPT_BYTES} bytes was to be sealed")
         self._hash.update(data)
 
     def finish(self, pad: bytes) -> bytes:
@@ -64,8 +60,4 @@ def equal_tags(ours: bytes, theirs: bytes) -> bool:
 
 def eps_tag(transcript_bytes: int) -> float:
     """Forgery probability of one tag over a transcript of this length."""
-    return 8.0 * math.ceil(transcript_bytes / 16) / 2.0**106
-
-
-EPS_TAGS_OF_A_BLOCK = TAGS_PER_BLOCK_AT_MOST * eps_tag(LONGEST_TRANSCRIPT_BYTES)
-"""5.5e-20: no block's tags can be forged with more, whatever is in it; `security.eps_auth` must not be less."""
+    return eps_hash(transcript_bytes)

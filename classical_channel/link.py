@@ -10,13 +10,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
 
-from classical_channel.authentication import EPS_TAGS_OF_A_BLOCK
 from classical_channel.channel import Channel
 from classical_channel.keypool import NOTHING_USED, KeyPool, Pointers
 from classical_channel.stream import ReliableStream
 from classical_channel.zmq_transport import ZmqTransport
 from common.config import Config
 from common.errors import ConfigurationError
+from common.security.budget import EPS_AUTH_LEAST
 from common.units import ns_from_seconds
 
 LEAST_BYTE_VALUES = 64
@@ -122,10 +122,10 @@ def begin_anew_with(secret: bytes, settings: Settings) -> None:
 
 def open_link(config: Config, settings: Settings) -> LinkEnd:
     """Everything between the session and the wire."""
-    if config.security.eps_auth < EPS_TAGS_OF_A_BLOCK:
+    if config.security.eps_auth < EPS_AUTH_LEAST:
         raise ConfigurationError(
             f"security.eps_auth = {config.security.eps_auth} is less than the tags of a block may spend"
-            f" ({EPS_TAGS_OF_A_BLOCK:.1e})",
+            f" ({EPS_AUTH_LEAST:.1e})",
             remedy="State a larger security.eps_auth at both ends.",
         )
     alice = config.role == "alice"

@@ -70,7 +70,12 @@ CREATE TABLE IF NOT EXISTS keys (
 
 
 class KeyStore:
-    """Durable memory of one node; made by :meth:`open`. Every method may be called from any thread."""
+    """Durable memory of one node; made by :meth:`open`. Every method may be called from any thread.
+
+    Attributes
+    ----------
+    blocks_spent : how many blocks have given key in the life of the link, and the sum of their epsilons.
+    """
 
     def __init__(
         self, connection: sqlite3.Connection, master: bytes, lock_file: int | None, counter: Counter
@@ -78,6 +83,7 @@ class KeyStore:
         self._db, self._master, self._lock_file, self._counter = connection, master, lock_file, counter
         self._lock = threading.RLock()
         self._available = {False: 0, True: 0}
+        self.blocks_spent = Share()
 
     @classmethod
     def open(cls, database: Path, key_file: Path, *, read_only: bool = False) -> KeyStore:
@@ -427,6 +433,7 @@ class KeyStore:
         with self._lock:
             found = {bool(simulated): 8 * int(n_bytes) for simulated, n_bytes in self._db.execute(_AVAILABLE)}
             self._available = {real: found.get(real, 0) for real in (False, True)}
+            self.blocks_spent = Share.decode(self.get_setting(life.BLOCKS))
 
     def _seal_page(self, block_id: int, number: int, page: bytes) -> bytes:
         return self._seal(f"block/{block_id}/{number}", page)

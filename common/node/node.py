@@ -16,7 +16,6 @@ from common.config import Config
 from common.errors import AuthenticationError, PeerUnreachable, QkdError
 from common.keys import life
 from common.keys.inventory import Inventory
-from common.keys.life import Share
 from common.node import alarms, credentials
 from common.node.compute import warm_up
 from common.node.etsi014 import KeyDelivery
@@ -351,7 +350,7 @@ class Node:
             self._look_at_life()
             self.board.details = self._details() | self.recorder.status()
             self.recorder.note("status", self.board.details)
-            self.board.channel = asdict(self._transport.wire)
+            self.board.channel = {**asdict(self._transport.wire), "packets_ignored": self._channel.ignored}
             self.board.applications = self.delivery.connections
             self.board.load = {**self.load.document(), "channel_backlog_bytes": self._channel.backlog_bytes}
         self.board.pool_bits = self.store.available_bits()
@@ -367,8 +366,7 @@ class Node:
 
     def _look_at_life(self) -> None:
         """An alarm while the link has spent more than it was to spend in its whole life."""
-        blocks = Share.decode(self.store.get_setting(life.BLOCKS))
-        self.board.life = life.together(blocks, self.shell.tags())
+        self.board.life = life.together(self.store.blocks_spent, self.shell.tags())
         spent, most = self.board.life.eps_life, self.config.security.eps_life_max
         text = f"the link has spent {spent:.2g} since its start secret; security.eps_life_max is {most:.2g}"
         self.board.alarm("eps_life", text if spent > most else None)

@@ -10,7 +10,7 @@ from classical_channel.channel import Channel, Received
 from classical_channel.keypool import KeyPool
 from classical_channel.memory_transport import MemoryPipe
 from classical_channel.stream import ReliableStream
-from common.errors import AuthenticationError, AuthenticationPoolEmpty, RemoteProtocolError
+from common.errors import AuthenticationError, AuthenticationPoolEmpty, LocalProtocolError, RemoteProtocolError
 
 SECRET = bytes(range(256)) * 9
 MS = 1_000_000
@@ -174,3 +174,14 @@ def test_after_a_failed_tag_nothing_is_believed_any_more() -> None:
             refusals += 1
     assert refusals == 2
     assert [event.sealed for event in got] == [True, False]
+
+
+def test_a_transcript_longer_than_every_bound_allows_for_is_not_sealed(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("classical_channel.authentication.LARGEST_TRANSCRIPT_BYTES", 1000)
+    alice, bob, _, _ = ends()
+    connect(alice, bob)
+    alice.send(b"first", seal=True)
+    for _ in range(10):
+        alice.send(bytes(100))
+    with pytest.raises(LocalProtocolError, match="more than 1000 bytes"):
+        alice.packets(0)

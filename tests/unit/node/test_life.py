@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from classical_channel.authentication import EPS_TAGS_OF_A_BLOCK, TAGS_PER_BLOCK_AT_MOST, eps_tag
+from classical_channel.authentication import eps_tag
 from classical_channel.keypool import RESERVE_BYTES, KeyPool
 from classical_channel.link import open_link
 from common.config import parse_config
@@ -19,10 +19,13 @@ from common.keybits import KeyBits
 from common.keys import life
 from common.keys.life import Life, Share
 from common.node.keystore import KeyStore
+from common.node.node import Node
 from common.node.runtime import Lanes, Shell
+from common.node.status import StatusBoard
+from common.node.telemetry import Reporter
 from common.planning.link_model import ReceiverRules, expected_block
 from common.planning.presets import PRESETS
-from common.security.budget import EpsilonBudget
+from common.security.budget import EPS_AUTH_LEAST, TAGS_PER_BLOCK, EpsilonBudget
 from common.security.tallies import ProtocolSettings
 from tests.pair import LINK_SECRET, DictStore
 from tests.stores import open_store
@@ -100,16 +103,39 @@ async def test_tags_are_kept_with_the_pads_and_survive_restarts() -> None:
         lanes.close()
 
 
+def test_the_alarm_is_up_while_more_is_spent_than_was_agreed(tmp_path: Path) -> None:
+    most = 2.5 * EPS
+    config = parse_config(f'role = "alice"\n[security]\neps_life_max = {most}\n', tmp_path)
+    assert config.agreed()["security.eps_life_max"] == most
+    with open_store(tmp_path, "alice") as store:
+        tags = Share(7, 1e-20)
+        board = StatusBoard("alice", "x", 1.0)
+        node: Any = SimpleNamespace(store=store, board=board, config=config, shell=SimpleNamespace(tags=lambda: tags))
+        for number in (1, 2, 3):
+            Node._look_at_life(node)
+            assert board.document()["alarms"] == []
+            pending(store, number)
+            store.decide(number)
+        Node._look_at_life(node)
+    document = board.document()
+    assert (document["life_blocks"], document["life_tags"]) == (3, 7)
+    assert document["eps_life"] == pytest.approx(3 * EPS + 1e-20, rel=1e-12)
+    told = "eps_life: the link has spent 9e-14 since its start secret; security.eps_life_max is 7.5e-14"
+    assert document["alarms"] == [told]
+    published = Reporter("x", "alice", 1).update(document, {}, 0)
+    assert any(b'"eps_life"' in one.payload for one in published if one.topic.endswith("tele/key"))
+
+
 def test_what_a_start_counts_is_more_than_a_process_can_lose() -> None:
     """Between two writes at most two reservations of each direction, of any length; below what one block may spend."""
-    unit = EPS_TAGS_OF_A_BLOCK / TAGS_PER_BLOCK_AT_MOST
+    unit = EPS_AUTH_LEAST / TAGS_PER_BLOCK
     assert 4 * RESERVE_BYTES // 16 * unit < life.RESTART_EPS < EpsilonBudget().eps_auth
 
 
 def test_a_budget_that_tags_could_exceed_does_not_open_a_link(tmp_path: Path) -> None:
     (tmp_path / "secrets").mkdir()
     (tmp_path / "secrets" / "link.key").write_bytes(LINK_SECRET)
-    config = parse_config('role = "alice"\n[security]\neps_auth = 5e-20\n', tmp_path)
+    config = parse_config('role = "alice"\n[security]\neps_auth = 3e-21\n', tmp_path)
     with pytest.raises(ConfigurationError, match="less than the tags of a block"):
         open_link(config, DictStore())
 
@@ -120,7 +146,7 @@ def test_a_year_of_the_field_link_stays_below_the_default_limit() -> None:
     settings = ProtocolSettings("three-state", 0.86, field.p_z_bob)
     slots = expected_block(field, settings, 1e6, ReceiverRules(field.dead_time_ps)).tallies.slots_sent
     blocks = YEAR_S * field.clock_rate_hz / slots
-    tags = TAGS_PER_BLOCK_AT_MOST * blocks + 200 * YEAR_S  # and a hundred requests a second, two tags each
+    tags = TAGS_PER_BLOCK * blocks + 200 * YEAR_S  # and a hundred requests a second, two tags each
     spent = blocks * 1e-14 + tags * eps_tag(10**9) + 365 * life.RESTART_EPS
     assert f"{spent:.2e}" == "1.04e-07"
     assert spent < parse_config('role = "alice"', Path()).security.eps_life_max
