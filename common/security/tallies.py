@@ -119,8 +119,6 @@ class ReceiverBounds:
         """Why these cannot be bounds of a receiver, or None."""
         if not all(SMALLEST_PROBABILITY <= p <= 1.0 - SMALLEST_PROBABILITY for p in (self.p_z_lower, self.p_z_upper)):
             return "a probability is not strictly between 0 and 1"
-        if self.p_z_lower > self.p_z_upper:
-            return "the interval of the receiver's basis probability is empty"
         if not 0.0 <= self.mismatch < 1.0:
             return "the mismatch of the detectors is not in 0 .. 1"
         if not (math.isfinite(self.eps) and self.eps >= 0.0):

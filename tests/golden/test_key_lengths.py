@@ -94,6 +94,16 @@ def test_an_independent_calculation_agrees(preset: str, protocol: str, block: in
     assert key_length_of(json.loads(ledger.to_json())) == pytest.approx(ledger.ell_bits, abs=16)
 
 
+@pytest.mark.parametrize("protocol", ["three-state", "bb84", "decoy-bb84"])
+@pytest.mark.parametrize("cross_basis", ["discard", "random"])
+def test_an_independent_calculation_agrees_about_a_receiver_in_doubt(protocol: str, cross_basis: str) -> None:
+    ideal = ledger_of("field-14.6dB", protocol)
+    receiver = ReceiverBounds(0.895, 0.903, 0.02, 1e-16, cross_basis)
+    ledger = key_length(ideal.tallies, ideal.settings, SOURCE, receiver, TEN, ideal.leak_ec_bits, 128)
+    assert 0 < ledger.ell_bits < ideal.ell_bits
+    assert key_length_of(json.loads(ledger.to_json())) == pytest.approx(ledger.ell_bits, abs=16)
+
+
 GOOD = ledger_of("lab-0.17dB", block=1_000_000)
 EMPTY_X = (((0, 0), (0, 0), (0, 0), (0, 0)),)
 

@@ -61,6 +61,7 @@ EQUIVALENT = {
         "three_state: right_lower = max(0.0, c[R][0] - tagged_x.value - several_x.value): 0.0 -> 1.0",
     ],
     "nothing is left of the share either way": [
+        "monitors: alone = max(tallies.z_detections + tallies.x_detections - kept, 1): 1 -> 2",
         "monitors: background = min(1.0, 2.0 * wrong / sent_x) if sent_x else 1.0: 1.0 -> 1.25",
     ],
     "a default that every configuration states": ["tallies: phase_bits: int = 0: 0 -> 1"],
