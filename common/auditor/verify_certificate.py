@@ -351,7 +351,7 @@ def exponents() -> tuple[tuple[Decimal, Interval, Interval], ...]:
     return tuple((x, exp(x), exp(-x)) for x in grid)
 
 
-# --- 6. Untagged events and phase errors (README, Several photons, Phase errors, Three, Four and Decoy states) ------
+# --- 6. Untagged events and phase errors (README, Several photons to Decoy states) -------------------
 
 H, V, R, L = range(4)
 """Symbols sent, first index of x_counts[level]; outcomes are R = 0 and L = 1."""
@@ -777,6 +777,8 @@ SHARED_IN = {
     "ledger": ("ell_bits", "leak_ec_bits", "tallies", "settings", "source", "receiver", "budget", "assumes"),
 }
 """What both ends know alike. The end that does not decode knows the number of errors only roughly."""
+UNDECIDED = 8
+"""Blocks that may be promised and not yet counted in the life of the link when a certificate is signed."""
 
 
 def faults_between(bodies: Sequence[Body]) -> list[str]:
@@ -793,6 +795,11 @@ def faults_between(bodies: Sequence[Body]) -> list[str]:
             parts = [(name, body[name], peer[name]) for name in SHARED]
             parts += [(name, body[at][name], peer[at][name]) for at, names in SHARED_IN.items() for name in names]
             found += [f"block {block[1]}: the two ends differ in {name}" for name, a, b in parts if a != b]
+    for end in sorted({(body["link"], body["role"]) for body in bodies}):
+        lives = [body["life"]["blocks"] for body in bodies if (body["link"], body["role"]) == end]
+        if len(lives) > max(lives) + UNDECIDED:
+            link, role = end
+            found.append(f"{role} certifies {len(lives)} blocks of link {link!r}, and counts {max(lives)} in its life")
     for name in ("seed_sha256", "alice_to_bob_sha256", "bob_to_alice_sha256"):
         owner: dict[str, Any] = {}
         for body in bodies:

@@ -302,6 +302,14 @@ def test_no_block_is_used_twice_and_both_ends_agree() -> None:
     assert any("one key signed for both ends" in reason for reason in reasons(ours, alone))
 
 
+def test_a_life_that_forgets_blocks_is_found() -> None:
+    def block(number: int, life: int) -> Body:
+        return signed(altered(made(block_id=1000 * number), ("life", "blocks"), lambda _: life))
+
+    assert verdict(*(block(i, i) for i in range(1, 11))).reasons == []
+    assert any("counts 1 in its life" in reason for reason in verdict(*(block(i, 1) for i in range(1, 11))).reasons)
+
+
 @pytest.mark.parametrize(
     "text", ["", "{}", "[]", "null", '{"version": 1, "version": 1}', "[" * 5000, '{"format": NaN}']
 )
