@@ -914,9 +914,10 @@ class Report:
         for facts in self.certificates:
             yield f"{facts['file']}"
             for name, value in facts.items():
+                values = value if isinstance(value, list) else [value]
+                shown = [f"{one:.6g}" if isinstance(one, float) else str(one) for one in values]
                 if name != "file":
-                    shown = "; ".join(map(str, value)) if isinstance(value, list) else value
-                    yield f"  {name:<24}{f'{shown:.6g}' if isinstance(shown, float) else shown}"
+                    yield f"  {name:<24}" + f"\n{'':<26}".join(shown)
         yield from (f"not valid: {reason}" for reason in self.reasons)
         yield from (f"in doubt: {doubt}" for doubt in self.doubts)
         yield self.verdict.upper()
@@ -959,7 +960,8 @@ def facts(body: Body) -> dict[str, Any]:
         "secret_bits": body["amplification"]["secret_bits"],
         **{name: body["authentication"][name] for name in ("application_bits", "net_key_bits")},
         "eps_spent": ledger["eps_spent"],
-        **{name: body["life"][name] for name in ("eps_life", "blocks", "tags")},
+        "eps_life": body["life"]["eps_life"],
+        "life": f"{body['life']['blocks']} blocks, {body['life']['tags']} tags",
         **{name: ledger["budget"][name] for name in ("accounting", "tails")},
         "qber": qber,
         "f_ec": ledger["leak_ec_bits"] / max(1.0, kept * float(entropy_upper(Interval.of(min(qber, 0.5))).low)),
