@@ -325,6 +325,7 @@ class Node:
         return f"{stored} bits wait for applications, keys.max_stored_bits is {most}: fetch keys" if full else None
 
     async def _report(self) -> None:
+        begun_ns = now_ns()
         while True:
             self._judge()
             heard, silent = self._channel.last_heard_ns, self._peer_is_silent()
@@ -332,7 +333,9 @@ class Node:
                 self.board.peer = "down" if silent else "up"
                 self.board.alarm("peer", "silent: the classical channel or the peer is down" if silent else None)
             self.board.alarm("strangers", self._channel.notice(now_ns()))
-            self._raise_or_clear("channel", self._transport.fault(silent=silent or heard is None))
+            quiet_ns = now_ns() - (begun_ns if heard is None else heard)
+            lonely = quiet_ns > ns_from_seconds(self.config.channel.peer_timeout_s)
+            self._raise_or_clear("channel", self._transport.fault(silent=lonely))
             status = self._status()
             self._raise_or_clear("status file", await asyncio.to_thread(self._publish, status))
             await asyncio.sleep(STATUS_INTERVAL_S)

@@ -44,7 +44,6 @@ class Vandal:
             await asyncio.gather(*filter(None, self._serving))
 
     async def _connection(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        number, self.seen = self.seen, self.seen + 1
         self._serving.add(asyncio.current_task())
         self._writers.append(writer)
         try:
@@ -53,10 +52,10 @@ class Vandal:
             writer.close()
             return
         self._writers.append(back)
-        spoilt = number < self._connections
+        number, self.seen = self.seen, self.seen + 1
         async with asyncio.TaskGroup() as tasks:
-            tasks.create_task(self._pass_on(reader, back, spoilt and number % 2 == 0))
-            tasks.create_task(self._pass_on(onward, writer, spoilt and number % 2 == 1))
+            tasks.create_task(self._pass_on(reader, back, number % 2 == 0))
+            tasks.create_task(self._pass_on(onward, writer, number % 2 == 1))
 
     async def _pass_on(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter, alter: bool) -> None:
         with contextlib.suppress(ConnectionError, asyncio.IncompleteReadError):
@@ -68,7 +67,7 @@ class Vandal:
             while True:
                 raw = await frame(reader)
                 count += 1
-                if alter and count == self._at_frame:
+                if alter and count == self._at_frame and self.altered < self._connections:
                     self.altered += 1
                     raw = raw[:-1] + bytes([raw[-1] ^ 1])
                 writer.write(raw)
