@@ -35,6 +35,17 @@ def test_a_configuration_takes_its_bounds_from_the_file(tmp_path: Path) -> None:
     assert source.eps_source == pytest.approx(3e-11)
 
 
+def test_the_receiver_s_bounds_come_from_a_file_as_well(tmp_path: Path) -> None:
+    measured = {"p_z_lower": 0.898, "p_z_upper": 0.902, "mismatch": 0.04, "eps_detectors": 1e-16}
+    update_calibration(tmp_path / "detectors.toml", "detectors", {}, **measured)
+    (tmp_path / "bob.toml").write_text('role = "bob"\n[detectors]\ncalibration = "detectors.toml"\n')
+    found = load_config(tmp_path / "bob.toml").detectors
+    assert (found.p_z_lower, found.p_z_upper, found.mismatch, found.eps) == tuple(measured.values())
+    (tmp_path / "bob.toml").write_text('role = "bob"\n[detectors]\np_z_lower = 0.95\n')
+    with pytest.raises(ConfigurationError, match="p_z_bob is not between"):
+        load_config(tmp_path / "bob.toml")
+
+
 def test_both_measurements_stay_in_one_file(tmp_path: Path) -> None:
     path = tmp_path / "source.toml"
     write(path)

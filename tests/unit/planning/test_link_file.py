@@ -10,6 +10,7 @@ from common.calibration import update_calibration
 from common.errors import ConfigurationError, InputError
 from common.planning.link_file import load_link, parse_link
 from common.planning.presets import PRESETS
+from common.security.tallies import ReceiverBounds
 
 
 def test_an_empty_description_is_the_field_link() -> None:
@@ -40,6 +41,14 @@ def test_a_calibration_gives_estimates_and_bounds(tmp_path: Path) -> None:
     assert (task.link.g2, task.link.mean_photon_number) == (0.006, 0.25)
     assert task.source is not None
     assert (task.source.g2_upper, task.source.eps) == (0.009, 1e-12)
+
+
+def test_the_receiver_s_bounds_are_the_proof_s() -> None:
+    assert parse_link({}).task().bounds == ReceiverBounds(0.9, 0.9)
+    given = {"p_z_lower": 0.89, "p_z_upper": 0.91, "mismatch": 0.03, "eps_detectors": 1e-15, "cross_basis": "random"}
+    assert parse_link(given).task().bounds == ReceiverBounds(0.89, 0.91, 0.03, 1e-15, "random")
+    with pytest.raises(ConfigurationError, match="p_z_bob is not between"):
+        parse_link({"p_z_lower": 0.91, "p_z_upper": 0.92}).task()
 
 
 def test_a_time_limits_the_block() -> None:
