@@ -73,7 +73,7 @@ def test_light_that_fades_under_background_is_left_alone(rng: np.random.Generato
 
 @pytest.mark.parametrize(
     ("recovery", "depth", "p_click"),
-    [(3, 1.0, 0.12), (3, 1.0, 0.004), (40, 0.1, 0.12), (1, 0.3, 0.02), (3000, 1.0, 0.02)],
+    [(3, 1.0, 0.12), (3, 1.0, 0.004), (40, 0.3, 0.12), (1, 0.3, 0.02), (3000, 1.0, 0.02)],
 )
 def test_a_detector_that_recovers_too_slowly_is_found(
     recovery: int, depth: float, p_click: float, rng: np.random.Generator
@@ -108,7 +108,7 @@ def test_afterpulses_are_found(rng: np.random.Generator) -> None:
 def test_a_finding_voids_what_follows_and_is_taken_back_after_a_regular_window() -> None:
     made = IntervalWatch()
     rng = np.random.default_rng(1)
-    slots, masks = light(rng, 0.05, [0.5, 0.5, 0.0, 0.0], 0)
+    slots, masks = light(rng, 0.03, [0.5, 0.5, 0.0, 0.0], 0)
     masks = np.where(np.arange(slots.size) % 2 == 0, 1, 2).astype(np.uint8)  # never the same twice
     found = made.add(slots, masks, 0, STRETCH)
     assert found == Finding("recovery", 0, STRETCH + WINDOW_SLOTS, 1)
