@@ -349,6 +349,7 @@ class BobSession(LinkSession):
                 return [self.say(block, Verified(block.block_id, 0, 0, self._nonce()))]
             block.verified = verified_key(reconciled)
             block.z_ones_steps = share_steps(block.z_ones, int(block.n_z.sum()))
+            block.judge_devices()  # Alice may refuse for it before she proposes anything
             return [self.say(block, Verified(block.block_id, 1, block.z_ones_steps, self._nonce()))]
 
         return [self._guard(block, Run("block", work, done))]

@@ -28,6 +28,36 @@ def test_a_dead_time_that_is_too_short_makes_no_key_until_it_is_long_enough(tmp_
     with running(bob, alice):
         wait_until(lambda: good_blocks(alice, bob) >= 2, alice, bob)
         assert alarms(bob) == ""
-        watched = bob.status()["watched"]
+        watched = bob.good[-1]
     assert watched["x_share"] == pytest.approx(0.1, abs=0.01)
     assert watched["v_share"] == pytest.approx(0.5, abs=0.02)
+
+
+@pytest.mark.parametrize(
+    ("fault", "alarm"),
+    [
+        ("efficiencies = [1.0, 1.0, 1.0, 0.0]", "detectors: detector L is too weak"),
+        ("efficiencies = [1.0, 0.5, 1.0, 1.0]", "detectors: detector V is too weak"),
+    ],
+    ids=["L is dead", "V is weak"],
+)
+def test_a_spoiled_receiver_makes_no_key_and_names_the_detector_at_both_ends(
+    fault: str, alarm: str, tmp_path: Path
+) -> None:
+    alice, bob = pair(tmp_path)
+    replace_in(bob, TWIN, f"{TWIN}\n{fault}")
+    with running(bob, alice):
+        wait_until(lambda: alarm in alarms(bob) and alarm in alarms(alice), alice, bob)
+        assert good_blocks(alice, bob) == 0
+
+
+def test_bright_pulses_of_an_eavesdropper_make_no_key(tmp_path: Path) -> None:
+    """She measures everything in Z and resends fifteen photons: no error in Z, and few detections in X."""
+    alice, bob = pair(tmp_path)
+    replace_in(bob, TWIN, f"{TWIN}\neve = {{ photons = 15 }}")
+    with running(bob, alice):
+        wait_until(lambda: len(bob.blocks) >= 2, alice, bob)
+        assert good_blocks(alice, bob) == 0
+        last = bob.blocks[-1]
+    assert last["cross_clicks"] > 0.3 * last["detections"]
+    assert "too many errors for any key: " in last["reason"]
