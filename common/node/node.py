@@ -124,7 +124,7 @@ class Node:
 
     def fail_from_thread(self, error: BaseException) -> None:
         """A worker thread ended with a fault: the node ends with it."""
-        self._loop.call_soon_threadsafe(self.shell.fail, error)
+        self._loop.call_soon_threadsafe(lambda: self.shell.fail(error))  # the shell may be made later
 
     def alarm_from_thread(self, name: str, text: str | None) -> None:
         """Raise (text) or clear (None) an alarm, told by any thread."""
