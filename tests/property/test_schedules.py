@@ -116,6 +116,7 @@ def test_some_schedules() -> None:
 
 
 @pytest.mark.schedules
+@pytest.mark.slow
 @pytest.mark.timeout(3600)
 def test_many_schedules() -> None:
     first, count = map(int, os.environ.get("QKD_SCHEDULES", f"0:{MANY}").split(":"))
