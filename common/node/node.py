@@ -332,7 +332,7 @@ class Node:
             if heard is not None:
                 self.board.peer = "down" if silent else "up"
                 self.board.alarm("peer", "silent: the classical channel or the peer is down" if silent else None)
-            self.board.alarm("strangers", self._channel.notice(now_ns()))
+            self._raise_or_clear("strangers", self._channel.notice(now_ns()))
             quiet_ns = now_ns() - (begun_ns if heard is None else heard)
             lonely = quiet_ns > ns_from_seconds(self.config.channel.peer_timeout_s)
             self._raise_or_clear("channel", self._transport.fault(silent=lonely))

@@ -121,9 +121,19 @@ def expect_refusal(link: tuple[Daemon, Daemon], *words: str, exit_code: int = 3)
 
 
 def test_another_pre_shared_secret(link: tuple[Daemon, Daemon]) -> None:
-    path = link[1].directory / "bob" / "secrets" / "link.key"
+    """Neither proves anything to the other: both wait, and say why. Nobody's packet ends a node."""
+    alice, bob = link
+    path = bob.directory / "bob" / "secrets" / "link.key"
     path.write_bytes(path.read_bytes()[::-1])
-    expect_refusal(link, "tag did not verify", "link secret of the same `qkd init`", exit_code=4)
+    with running(alice, bob):
+        for daemon in link:
+            wait_until(
+                lambda daemon=daemon: any("link secrets differ" in text for text in daemon.status().get("alarms", [])),
+                alice,
+                bob,
+            )
+        stop_cleanly(bob, alice)
+    assert blocks_in_store(alice) == blocks_in_store(bob) == {}
 
 
 def test_another_epsilon_budget(link: tuple[Daemon, Daemon]) -> None:
