@@ -8,7 +8,7 @@ receiver says so by a :class:`ReceiverEvent` ``slip`` with the range of slots th
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from typing import Literal
 
 import numpy as np
@@ -87,7 +87,9 @@ class _Batch:
         self.far += more.far
 
     def close(self, to_slot: int) -> Detections:
-        return replace(join(self.parts), from_slot=self.from_slot, to_slot=to_slot)
+        all_ = join(self.parts)
+        columns = all_.slots, all_.bases, all_.bits
+        return Detections(*columns, self.from_slot, to_slot, all_.double_slots, all_.cross_slots)
 
 
 class Receiver:
