@@ -21,12 +21,13 @@ LONGEST_STEM = 128
 
 
 @contextmanager
-def replacing(path: Path, mode: int = ORDINARY) -> Iterator[Path]:
+def replacing(path: Path, mode: int = ORDINARY, *, lasting: bool = True) -> Iterator[Path]:
     """The name of a temporary sibling (same suffix), which replaces ``path`` when the block ends without an exception.
 
     Parameters
     ----------
     path : the file to be; a symbolic link is followed, so that the link stays. mode : of a new file.
+    lasting : False where a power cut may take it: no wait for the disk.
 
     Raises
     ------
@@ -40,9 +41,11 @@ def replacing(path: Path, mode: int = ORDINARY) -> Iterator[Path]:
             raise InputError(f"{path}: is no ordinary file and is not replaced", remedy="Give the name of a file.")
         os.close(os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, mode))
         yield temporary
-        _settle(temporary)
+        if lasting:
+            _settle(temporary)
         temporary.replace(target)
-        _settle(target.parent)
+        if lasting:
+            _settle(target.parent)
     except OSError as error:
         raise InputError(
             f"{path}: {error.strerror or error}; it was not written", remedy="Name a file that can be."
@@ -51,9 +54,9 @@ def replacing(path: Path, mode: int = ORDINARY) -> Iterator[Path]:
         temporary.unlink(missing_ok=True)
 
 
-def write_file(path: Path, content: str | bytes, mode: int = ORDINARY) -> None:
+def write_file(path: Path, content: str | bytes, mode: int = ORDINARY, *, lasting: bool = True) -> None:
     """Write a whole file at once; see :func:`replacing`."""
-    with replacing(path, mode) as temporary:
+    with replacing(path, mode, lasting=lasting) as temporary:
         temporary.write_bytes(content.encode() if isinstance(content, str) else content)
 
 

@@ -134,4 +134,4 @@ class StatusBoard:
 
 def write_document(document: dict[str, Any], path: Path) -> None:
     """Replace the status file in one step."""
-    write_file(path, json.dumps(document))
+    write_file(path, json.dumps(document), lasting=False)  # every second: a disk has better to do
