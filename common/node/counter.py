@@ -8,10 +8,10 @@ against that stands the peer's claim (`classical_channel/PROTOCOL.md`, section 2
 
 from __future__ import annotations
 
-import os
 from pathlib import Path
 
-from common.errors import KeyStoreError
+from common.errors import InputError, KeyStoreError
+from common.files import SECRET, write_file
 
 
 class Counter:
@@ -46,19 +46,10 @@ class Counter:
 
     def write(self, count: int) -> None:
         """Replace the file durably; it is whole at every moment."""
-        temporary = self.path.with_name(self.path.name + ".tmp")
-        handle = os.open(temporary, os.O_CREAT | os.O_WRONLY | os.O_TRUNC | os.O_CLOEXEC, 0o600)
         try:
-            os.write(handle, b"%d\n" % count)
-            os.fsync(handle)
-        finally:
-            os.close(handle)
-        temporary.replace(self.path)
-        folder = os.open(self.path.parent, os.O_RDONLY | os.O_CLOEXEC)
-        try:
-            os.fsync(folder)
-        finally:
-            os.close(folder)
+            write_file(self.path, f"{count}\n", SECRET)
+        except InputError as error:
+            raise KeyStoreError(str(error), remedy="Make room on the key store's disk.") from None
 
 
 _REMEDY = (
