@@ -37,6 +37,7 @@ from common.protocol.messages import (
     Syndrome,
     Verified,
     Verify,
+    Withdraw,
 )
 from common.protocol.session import Identity, LinkSession, Store
 from common.protocol.transitions import Role, State
@@ -130,6 +131,7 @@ class AliceSession(LinkSession):
             block = self._open(message.block_id)
             if self.held is not None:
                 return self.give_up(block, self.held)
+        before = block.state
         if not self.step(block, message, ours=False):
             return []
         match message:
@@ -147,27 +149,28 @@ class AliceSession(LinkSession):
                 block.compare(message)
                 return self._maybe_decide(block)
             case Refuse():
-                return self._end(block, self.refused(block, message))
+                return self._end(block, self.refused(block, message, before))
         raise RemoteProtocolError(f"{message!r} is not for Alice")
 
     def _late(self, message: BlockMessage) -> list[Effect]:
         """A message of a block that ended here while it was on its way, or that Bob gave up before he announced it."""
+        if isinstance(message, Withdraw):
+            return [self._take_back(message)]
         if isinstance(message, Refuse):
             self._last_block = max(self._last_block, message.block_id)
-            return [self._take_back(message)]
         if message.block_id <= self._last_block:
             return []
         raise RemoteProtocolError(f"{message!r} belongs to no open block")
 
-    def _take_back(self, refuse: Refuse) -> Run:
-        """Bob refuses what I had decided: he does not hold the key and never will, so it is nobody's."""
+    def _take_back(self, withdrawn: Withdraw) -> Run:
+        """Bob does not hold the key that I had decided and never will, so it is nobody's."""
 
         def work() -> BlockFacts | None:
-            if self.store.state_of(refuse.block_id) != "decided":
+            if self.store.state_of(withdrawn.block_id) != "decided":
                 return None
-            record = self.store.certificate_of(refuse.block_id)
-            self.destroy(refuse.block_id, "decided")
-            return refused_facts(record, "refused by the peer: " + refuse.reason)
+            record = self.store.certificate_of(withdrawn.block_id)
+            self.destroy(withdrawn.block_id, "decided")
+            return refused_facts(record, "refused by the peer: " + withdrawn.reason)
 
         return Run("store", work, lambda facts: [BlockDone(facts)] if facts is not None else [])
 

@@ -42,6 +42,7 @@ from common.protocol.messages import (
     Syndrome,
     Verified,
     Verify,
+    Withdraw,
 )
 from common.protocol.session import Identity, LinkSession, Store
 from common.protocol.transitions import Role, State, may_refuse
@@ -148,6 +149,7 @@ class BobSession(LinkSession):
             if message.block_id < self._next_block:
                 return []
             raise RemoteProtocolError(f"{message!r} belongs to no open block")
+        before = block.state
         if not self.step(block, message, ours=False):
             return []
         match message:
@@ -166,8 +168,8 @@ class BobSession(LinkSession):
                 return self._on_seed(block, message)
             case Fixed():
                 return self._on_fixed(block, message)
-            case Refuse():
-                return self._end(block, self.refused(block, message))
+            case Refuse() | Withdraw():
+                return self._end(block, self.refused(block, message, before))
         raise RemoteProtocolError(f"{message!r} is not for Bob")
 
     def _end(self, block: Block, effects: list[Effect]) -> list[Effect]:
@@ -423,7 +425,7 @@ class BobSession(LinkSession):
         return [self._guard(block, Run("store", work, done))]
 
     def _on_commit(self, message: Commit) -> list[Effect]:
-        """Alice has decided: commit, and say so as often as she asks; refuse what is not held here (any more)."""
+        """Alice has decided: commit, and say so as often as she asks; withdraw what is not held here (any more)."""
         block = self._blocks.get(message.block_id)
         if block is not None:
             self.step(block, message, ours=False)
@@ -439,7 +441,7 @@ class BobSession(LinkSession):
             return True, self.commit(message.block_id, "pending", reported=block is not None)
 
         committed = self.while_session_lasts(Committed(message.block_id))
-        not_held = self.while_session_lasts(Refuse(message.block_id, b"its key is not held here"))
+        not_held = self.while_session_lasts(Withdraw(message.block_id, b"its key is not held here"))
 
         def done(result: tuple[bool, BlockFacts | None]) -> list[Effect]:
             held, settled = result

@@ -23,9 +23,12 @@ from classical_channel.framing import FRAME, PLAIN, SEAL, SEALED, Frame, Kind, P
 from classical_channel.keypool import KeyPool, Pad
 from classical_channel.stream import ReliableStream
 from common.errors import AuthenticationError, LocalProtocolError, RemoteProtocolError
+from common.security.budget import LARGEST_TRANSCRIPT_BYTES
 from common.units import NS_PER_S
 
 _CONTEXT = struct.Struct("<BQQQIBQ")
+SEAL_BYTES = LARGEST_TRANSCRIPT_BYTES // 16
+"""Behind a transcript so long the next message is sealed, whatever it is: refused blocks alone seal nothing."""
 _NOTICE_NS = 10 * NS_PER_S
 _HELD = (
     "the peer has seen authentication key that this end has no record of using: its key store was set back, or "
@@ -126,6 +129,7 @@ class Channel:
             self._knock()
         while self._outbox and self._stream.has_room:
             message, seal = self._outbox[0]
+            seal |= self._hash_send is not None and self._hash_send.n_bytes >= SEAL_BYTES
             if seal and not self._may_seal():
                 break
             self._outbox.popleft()

@@ -16,11 +16,11 @@ from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import Any
 
-from classical_channel.framing import FRAME, SEAL, Frame, Kind, Packet
+from classical_channel.framing import FRAME, PLAIN, SEAL, Frame, Kind, Packet
 from common.errors import LinkLocked, QkdError, RemoteProtocolError
 from common.node import alarms
 from common.protocol.block import certified_digests
-from common.protocol.messages import Hello, Message, decode, message_types
+from common.protocol.messages import BlockMessage, Hello, Message, Refuse, decode, message_types
 from common.protocol.session import pads_name
 from tests.pair import DictStore, End, Pair, PowerCut
 
@@ -30,7 +30,8 @@ FIELDS = {kind.__name__.upper(): kind for kind in message_types().values()}
 PACKETS = ("SYN", "ACK", "ANY")
 OFTEN = ("HELLO", "ANNOUNCE", "VERIFIED", "PROPOSE", "SEED", "FIXED", "PREPARED", "COMMIT", "COMMITTED")
 """The messages on which a key turns, chosen more often than the rest."""
-DEEDS = (*["alter"] * 5, "lose", "lose all", "delay", "double", "swap", "replay", "reflect", "seal", "header", "junk")
+ONCE = ("refuse", "lose", "lose all", "delay", "double", "swap", "replay", "reflect", "seal", "header", "junk")
+DEEDS = (*["alter"] * 5, *ONCE)
 KILLS = ("sender", "receiver before", "receiver after", "write", "steps", "goodbye")
 
 
@@ -192,6 +193,8 @@ class World:
             case "junk" if packet.body:
                 body = flipped(packet.body, draw.randrange(len(packet.body)), draw)
                 return [(delay, replace(packet, body=body[: draw.choice((None, 1, -1, 20))]).encode())]
+            case "refuse" if packet.kind is Kind.DATA:
+                return [(delay, refusing(packet).encode())]
             case "alter" if packet.kind is Kind.DATA:
                 return [(delay, alter(packet, draw).encode())]
         return [(delay, raw)]
@@ -325,6 +328,15 @@ def alter(packet: Packet, draw: random.Random) -> Packet:
             continue
         return replace(packet, body=packet.body[: FRAME.size] + raw + seal)
     return packet
+
+
+def refusing(packet: Packet) -> Packet:
+    """A plain REFUSE in the place of a message of a block."""
+    message = decode(Frame.decode(packet.body).message)
+    if not isinstance(message, BlockMessage):
+        return packet
+    _, received = FRAME.unpack_from(packet.body)
+    return replace(packet, body=FRAME.pack(PLAIN, received) + Refuse(message.block_id, b"").encode())
 
 
 def other(message: Message, draw: random.Random) -> Message:

@@ -27,7 +27,7 @@ from common.postprocessing.sifting import SiftedChunk
 from common.preamble import key_slots
 from common.protocol.effects import Effect, Run
 from common.protocol.frames import FrameExchange
-from common.protocol.messages import BlockMessage, Commit, Committed, Fixed, Fixing, Prepared, Refuse
+from common.protocol.messages import BlockMessage, Commit, Committed, Fixed, Fixing, Prepared, Refuse, Withdraw
 from common.protocol.schedule import Schedule
 from common.protocol.transitions import Role, State
 from common.randomness import Uses, assumptions, documents
@@ -36,7 +36,7 @@ from common.security.tallies import ONES_STEPS, H, Tallies, V
 from common.units import seconds_from_ns
 
 BITS_PER_BYTE = 8
-_ENDINGS = (Fixed, Prepared, Commit, Committed, Refuse)
+_ENDINGS = (Fixed, Prepared, Commit, Committed, Refuse, Withdraw)
 """Messages after the key is fixed: not part of the transcript that both ends certify."""
 Digests = tuple[bytes, bytes]
 """SHA-256 of what Alice said of a block, and of what Bob said."""

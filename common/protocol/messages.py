@@ -217,9 +217,9 @@ class Committed(BlockMessage):
     block_id: int
 
 
-@_message(14, "Q", sealed=True)
+@_message(14, "Q")
 class Refuse(BlockMessage):
-    """Either: this block yields no key; the reason in words."""
+    """Either, while nothing is promised: this block yields no key; the reason in words."""
 
     block_id: int
     payload: bytes
@@ -263,6 +263,21 @@ class Fixed(BlockMessage):
     bob_to_alice: bytes
 
 
+@_message(19, "Q", sealed=True)
+class Withdraw(BlockMessage):
+    """Alice: what Bob may have promised is not decided. Bob: what Alice has decided is not held here. The reason."""
+
+    block_id: int
+    payload: bytes
+
+    @property
+    def reason(self) -> str:
+        """The words, whatever bytes came."""
+        return self.payload.decode(errors="replace")
+
+
+Ending = Refuse | Withdraw
+"""Messages that end a block without key."""
 Fixing = Fixed | Prepared | Commit
 """Messages that name both transcripts of their block."""
 

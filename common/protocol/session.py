@@ -25,6 +25,7 @@ from common.protocol.messages import (
     PROTOCOL_VERSION,
     BlockMessage,
     Bye,
+    Ending,
     Hello,
     Message,
     Refuse,
@@ -32,7 +33,7 @@ from common.protocol.messages import (
     Request,
 )
 from common.protocol.schedule import Schedule
-from common.protocol.transitions import Role, State, may_refuse, next_state
+from common.protocol.transitions import Role, State, ending, may_refuse, next_state
 from common.randomness import Randomness, Uses, documents, read_uses, shortfall
 
 MAX_REASON_BYTES = 500
@@ -360,12 +361,20 @@ class LinkSession(ABC):
         """Refuse a block at this end and tell the peer why."""
         if block.state is State.REFUSED:
             return []
-        send = self.say(block, Refuse(block.block_id, reason.encode()[:MAX_REASON_BYTES]))
+        kind = ending(block.state, self.role)
+        if kind is None:
+            raise LocalProtocolError(f"block {block.block_id} cannot be refused while it is {block.state.value}")
+        send = self.say(block, kind(block.block_id, reason.encode()[:MAX_REASON_BYTES]))
         return [send, *self._drop(block, reason)]
 
-    def refused(self, block: BlockRecord, message: Refuse) -> list[Effect]:
-        """The peer refused."""
-        return self._drop(block, "refused by the peer: " + message.reason)
+    def refused(self, block: BlockRecord, message: Ending, state: State) -> list[Effect]:
+        """The peer refused what was in this ``state`` here.
+
+        Plain words may be somebody else's: the peer is told that the block has ended, and waits for nothing.
+        """
+        kind = ending(state, self.role) if isinstance(message, Refuse) else None
+        answer: list[Effect] = [Send(kind(block.block_id, b"refused by both"))] if kind is not None else []
+        return [*answer, *self._drop(block, "refused by the peer: " + message.reason)]
 
     def _refuse_open(self, reason: str) -> list[Effect]:
         effects: list[Effect] = []

@@ -1,8 +1,9 @@
 """The life of a block as one literal table, the same for both roles.
 
 Each end applies the table when it sends a message and when it receives one. A message moves the block only if its
-sender is the one named here; whatever the table does not list is a protocol error. REFUSE is legal from both sides
-until Bob has promised (PREPARED); from then on only Alice may still refuse, and after her COMMIT nobody may.
+sender is the one named here; whatever the table does not list is a protocol error. REFUSE, which is plain, is legal
+from both sides while nothing is promised. From FIXED on Bob may have promised: Alice ends the block with WITHDRAW,
+which is sealed, and Bob, once he has promised, not at all; after her COMMIT nobody may.
 Nothing about key bits (SYNDROME, FRAME_RESULT) may be said while light of the block still arrives: it is closed first.
 
     FILLING -> CLOSED -> VERIFYING -> VERIFIED -> PROPOSED -> FIXED -> PREPARED -> DECIDED -> COMMITTED
@@ -23,6 +24,7 @@ from common.protocol.messages import (
     BlockMessage,
     Commit,
     Committed,
+    Ending,
     Fixed,
     FrameResult,
     Prepared,
@@ -33,6 +35,7 @@ from common.protocol.messages import (
     Syndrome,
     Verified,
     Verify,
+    Withdraw,
 )
 
 
@@ -84,9 +87,10 @@ TABLE: dict[tuple[State, type[BlockMessage]], tuple[frozenset[Role], State]] = {
     (S.PROPOSED, Fixed): (A, S.FIXED),
     (S.PROPOSED, Refuse): (EITHER, S.REFUSED),
     (S.FIXED, Prepared): (B, S.PREPARED),
-    (S.FIXED, Refuse): (EITHER, S.REFUSED),
+    (S.FIXED, Refuse): (B, S.REFUSED),
+    (S.FIXED, Withdraw): (A, S.REFUSED),
     (S.PREPARED, Commit): (A, S.DECIDED),
-    (S.PREPARED, Refuse): (A, S.REFUSED),
+    (S.PREPARED, Withdraw): (A, S.REFUSED),
     (S.DECIDED, Commit): (A, S.DECIDED),
     (S.DECIDED, Committed): (B, S.COMMITTED),
     (S.COMMITTED, Commit): (A, S.COMMITTED),
@@ -117,5 +121,10 @@ def next_state(state: State, message: BlockMessage, sender: Role, *, ours: bool)
 
 def may_refuse(state: State, role: Role) -> bool:
     """Whether ``role`` may still refuse a block in this state."""
-    entry = TABLE.get((state, Refuse))
-    return entry is not None and role in entry[0]
+    return ending(state, role) is not None
+
+
+def ending(state: State, role: Role) -> type[Ending] | None:
+    """The message with which ``role`` ends a block in this state; None where it may not."""
+    kinds: tuple[type[Ending], ...] = (Refuse, Withdraw)
+    return next((kind for kind in kinds if role in TABLE.get((state, kind), (frozenset(), state))[0]), None)

@@ -39,6 +39,7 @@ GOLDEN: dict[str, tuple[m.Message, str]] = {
     "reply": (m.Reply(6, b"y"), "100600000079"),
     "bye": (m.Bye(), "11"),
     "fixed": (m.Fixed(5, b"a" * 32, b"b" * 32), "120500000000000000" + "61" * 32 + "62" * 32),
+    "withdraw": (m.Withdraw(5, b"why"), "130500000000000000776879"),
 }
 
 
@@ -55,7 +56,7 @@ def test_every_message_type_is_frozen_here() -> None:
 
 def test_what_must_be_sealed() -> None:
     sealed = {kind.__name__ for kind in m.message_types().values() if kind.SEALED}
-    assert sealed == {"Hello", "Fixed", "Prepared", "Commit", "Committed", "Refuse", "Request", "Reply", "Bye"}
+    assert sealed == {"Hello", "Fixed", "Prepared", "Commit", "Committed", "Withdraw", "Request", "Reply", "Bye"}
 
 
 @pytest.mark.parametrize(

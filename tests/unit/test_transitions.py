@@ -44,7 +44,7 @@ def test_bob_promises_only_what_is_fixed() -> None:
     """FIXED seals all that Alice said of the block, and nothing but his promise or a refusal follows it."""
     assert {state for (state, kind) in TABLE if kind is m.Prepared} == {State.FIXED}
     assert {state for (state, kind) in TABLE if kind is m.Fixed} == {State.PROPOSED}
-    assert {kind for (state, kind) in TABLE if state is State.FIXED} == {m.Prepared, m.Refuse}
+    assert {kind for (state, kind) in TABLE if state is State.FIXED} == {m.Prepared, m.Refuse, m.Withdraw}
     assert m.Fixed.SEALED
 
 
