@@ -38,7 +38,7 @@ ROW_BYTES = HASH_KEY_BYTES + PADS_PER_HASH_KEY * PAD_BYTES
 RESERVE_BYTES = 16 * PAD_BYTES
 MIN_LINK_SECRET_BYTES = 2 * ROW_BYTES
 FLOOR_PADS = 64
-"""What a claim leaves: enough for four starts (16 are reserved at each), while blocks refill the pool."""
+"""What a claim leaves, and applications: for starts and blocks, which refill the pool."""
 Pointers = dict[str, Position]
 """What is durable: `send`, up to which pads may be used, and `receive`, up to which the peer's are burnt."""
 NOTHING_USED: Pointers = {"send": (0, 0), "receive": (0, 0)}
@@ -225,11 +225,26 @@ class KeyPool:
         return 8 * PAD_BYTES * pads
 
     @property
-    def missing_bits(self) -> int:
-        """Bits that a direction has too few, sending or receiving: the larger number."""
+    def least_bits(self) -> int:
+        """Bits of pad left in the direction that has fewer, sending or receiving."""
         held = self._segments.items()
         pads = sum(_count(s.receive, _start(self._next_receive, number, s.receive)) for number, s in held)
-        return max(self._target_bits - min(self.bits_left, 8 * PAD_BYTES * pads), 0)
+        return min(self.bits_left, 8 * PAD_BYTES * pads)
+
+    @property
+    def missing_bits(self) -> int:
+        """Bits that a direction has too few: of both, the larger number."""
+        return max(self._target_bits - self.least_bits, 0)
+
+    @property
+    def low(self) -> bool:
+        """Half of what is wanted is gone, and has not been replaced."""
+        return self.least_bits < self._target_bits // 2
+
+    @property
+    def at_floor(self) -> bool:
+        """What is left is for blocks and handshakes."""
+        return self.least_bits < min(8 * PAD_BYTES * FLOOR_PADS, self._target_bits // 4)
 
     @property
     def exhausted_segments(self) -> list[int]:

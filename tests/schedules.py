@@ -33,6 +33,8 @@ OFTEN = ("HELLO", "ANNOUNCE", "VERIFIED", "PROPOSE", "SEED", "FIXED", "PREPARED"
 ONCE = ("refuse", "lose", "lose all", "delay", "double", "swap", "replay", "reflect", "seal", "header", "junk")
 DEEDS = (*["alter"] * 5, *ONCE)
 KILLS = ("sender", "receiver before", "receiver after", "write", "steps", "goodbye")
+HOLDS = 3
+"""As many times something forbids key for a moment at one end or the other: open blocks are refused."""
 
 
 @dataclass(frozen=True)
@@ -135,6 +137,9 @@ class World:
                 goodbye = kill.what == "goodbye"
                 self._at_step[moment % 150] = lambda end=end, goodbye=goodbye: self._stop(end, goodbye)
         self._at_step[schedule.rng.randrange(100)] = self._request
+        for _ in range(schedule.rng.randrange(HOLDS + 1)):
+            end = schedule.rng.choice((pair.alice, pair.bob))
+            self._at_step[schedule.rng.randrange(150)] = lambda end=end: self._hold(end)
 
     # -- Eve ----------------------------------------------------------------------------------------------------------
 
@@ -225,6 +230,11 @@ class World:
         for end in (self.pair.alice, self.pair.bob):
             if end.running:
                 end.carry(end.session.request(b"one key please", lambda reply: []), self.pair.now_ns)
+
+    def _hold(self, end: End) -> None:
+        if end.running:
+            for reason in ("it is too bright", None):
+                end.carry(end.session.hold(reason, self.pair.now_ns), self.pair.now_ns)
 
     def _restart_later(self, end: End) -> None:
         delay = self._draw.choice((0, 1, 20, 500, 3000)) * MS

@@ -49,6 +49,7 @@ class KeyDelivery:
     reserve_at_peer : queues a question to the other end's key manager before it first waits; raises PeerUnreachable
         when the answer stays unknown.
     peer_is_up : whether the other end can be asked now.
+    pool_is_spent : whether the authentication key that is left is not for applications.
     """
 
     def __init__(
@@ -57,9 +58,11 @@ class KeyDelivery:
         inventory: Inventory,
         reserve_at_peer: Callable[[bytes], Awaitable[bytes]],
         peer_is_up: Callable[[], bool] = lambda: True,
+        pool_is_spent: Callable[[], bool] = lambda: False,
     ) -> None:
         self._config, self._settings = config, config.etsi014
         self._inventory, self._reserve_at_peer, self._peer_is_up = inventory, reserve_at_peer, peer_is_up
+        self._pool_is_spent = pool_is_spent
         self._admission: Admission | None = None
         self._cutting = asyncio.Lock()
         self._asked_s: dict[object, float] = {}
@@ -173,7 +176,7 @@ class KeyDelivery:
         asked within ``PATIENCE_S``.
         """
         async with self._cutting:
-            self._require_peer()
+            self._require_link()
             told, key_ids = await asyncio.to_thread(self._inventory.reserve, owners, number, n_bytes)
             ticket = object()
             self._asked_s[ticket] = asyncio.get_running_loop().time()
@@ -191,7 +194,10 @@ class KeyDelivery:
             del self._asked_s[ticket]
         return await asyncio.to_thread(self._inventory.collect, key_ids, answer)
 
-    def _require_peer(self) -> None:
+    def _require_link(self) -> None:
+        """Nothing is cut that could not be settled with the peer, or whose settling would take the last tags."""
+        if self._pool_is_spent():
+            raise KeysRefused("the authentication pool is low", later=True)
         oldest_s = min(self._asked_s.values(), default=math.inf)
         silent = asyncio.get_running_loop().time() - oldest_s > PATIENCE_S
         if silent or not self._peer_is_up():

@@ -37,6 +37,7 @@ log = logging.getLogger("qkd.node")
 STATUS_INTERVAL_S = 1.0
 STOP_TIMEOUT_S = 3.0
 REQUEST_TIMEOUT_S = 5.0
+TAG_BITS = 128
 
 
 @dataclass(frozen=True, slots=True)
@@ -170,7 +171,9 @@ class Node:
             peer_kme_id=etsi.peer_kme_id,
             deliver_simulated=self.config.keys.deliver_simulated,
         )
-        self.delivery = KeyDelivery(self.config, self.inventory, self._reserve_at_peer, self._peer_is_up)
+        self.delivery = KeyDelivery(
+            self.config, self.inventory, self._reserve_at_peer, self._peer_is_up, self._pool_is_spent
+        )
 
     def connect_broker(
         self,
@@ -301,6 +304,20 @@ class Node:
         """The handshake is made, and the peer was heard of late."""
         return self._session.ready and not self._peer_is_silent()
 
+    def _pool_is_spent(self) -> bool:
+        """What is left of the authentication key is for blocks and handshakes."""
+        return bool(self._pool.at_floor)
+
+    def _pool_fault(self) -> str | None:
+        if not self._pool.low:
+            return None
+        wanted, left = self.config.keys.auth_pool_target_bits, self._pool.least_bits
+        meanwhile = ", applications get no keys meanwhile" if self._pool.at_floor else ""
+        return (
+            f"{left // TAG_BITS} tags are left in one direction and {wanted // TAG_BITS} are wanted{meanwhile}:"
+            " requests and restarts used them and no block brought new ones; mend what keeps blocks from giving key"
+        )
+
     def _peer_is_silent(self) -> bool:
         heard = self._channel.last_heard_ns
         return heard is not None and now_ns() - heard > ns_from_seconds(self.config.channel.peer_timeout_s)
@@ -336,6 +353,7 @@ class Node:
             quiet_ns = now_ns() - (begun_ns if heard is None else heard)
             lonely = quiet_ns > ns_from_seconds(self.config.channel.peer_timeout_s)
             self._raise_or_clear("channel", self._transport.fault(silent=lonely))
+            self._raise_or_clear("authentication pool", self._pool_fault())
             status = self._status()
             self._raise_or_clear("status file", await asyncio.to_thread(self._publish, status))
             await asyncio.sleep(STATUS_INTERVAL_S)
@@ -349,7 +367,7 @@ class Node:
     def _status(self) -> dict[str, Any]:
         if self._pool is not None:
             self.board.auth_pool_bits = self._pool.bits_left
-            self.board.auth_bits_spent = 128 * self._channel.tags_sent
+            self.board.auth_bits_spent = TAG_BITS * self._channel.tags_sent
             self._look_at_life()
             self.board.details = self._details() | self.recorder.status()
             self.recorder.note("status", self.board.details)

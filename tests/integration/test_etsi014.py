@@ -42,6 +42,7 @@ class Kmes:
     bob: Kme
     peer_answers: bool = True
     peer_is_up: bool = True
+    pool_is_spent: bool = False
     answer_is_late: asyncio.Event | None = None
     question_waits: asyncio.Event = field(default_factory=asyncio.Event)
 
@@ -85,7 +86,13 @@ async def kmes(tmp_path: Path) -> AsyncIterator[Kmes]:
 
         return reserve
 
-    alice = KeyDelivery(both.alice.config, both.alice.inventory, ask(both.bob), lambda: both.peer_is_up)
+    alice = KeyDelivery(
+        both.alice.config,
+        both.alice.inventory,
+        ask(both.bob),
+        lambda: both.peer_is_up,
+        lambda: both.pool_is_spent,
+    )
     bob = KeyDelivery(both.bob.config, both.bob.inventory, ask(both.alice))
     async with alice.serve(), bob.serve():
         yield both
@@ -217,6 +224,15 @@ async def test_a_peer_that_is_away_costs_nothing(kmes: Kmes) -> None:
         code, answer = await ask(kmes, "alice", "sae-bob/enc_keys?number=100")
         assert (code, answer) == (503, {"message": "the other end of the link does not answer now"})
     assert kmes.alice.store.available_bits() == 8 * 4096
+
+
+async def test_what_is_left_of_the_authentication_pool_is_not_for_applications(kmes: Kmes) -> None:
+    kmes.pool_is_spent = True
+    code, answer = await ask(kmes, "alice", "sae-bob/enc_keys?number=100")
+    assert (code, answer) == (503, {"message": "the authentication pool is low"})
+    assert kmes.alice.store.available_bits() == 8 * 4096
+    kmes.pool_is_spent = False
+    assert (await ask(kmes, "alice", "sae-bob/enc_keys"))[0] == 200
 
 
 async def test_while_a_question_waits_too_long_nothing_more_is_cut(
