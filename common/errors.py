@@ -95,3 +95,24 @@ class KeyStoreError(QkdError):
     """The key store cannot be opened or is damaged (exit code 3)."""
 
     remedy = "Check the path, the permissions and the key file of the store."
+
+
+class KeyStoreInUse(KeyStoreError):
+    """Another process is the one that writes (exit code 3)."""
+
+    remedy = "Stop the other daemon."
+
+
+class StoreUnavailable(KeyStoreError):
+    """The key store's disk takes nothing now: full, read-only or failing; nothing was changed (exit code 3)."""
+
+    remedy = "Make room on the key store's disk, and see that it can be written."
+
+
+def exit_code(error: BaseException) -> int:
+    """Of a process that ends with this fault; what nobody meant to raise is a defect."""
+    if isinstance(error, AuthenticationError | LinkLocked):
+        return 4
+    if isinstance(error, ConfigurationError | InputError):
+        return 2
+    return 3 if isinstance(error, QkdError) else 1

@@ -16,7 +16,7 @@ from typing import Any, NoReturn
 import click
 
 from common.cli.signals import INTERRUPTED, ignore, interrupt
-from common.errors import AuthenticationError, ConfigurationError, InputError, LinkLocked, QkdError
+from common.errors import QkdError, exit_code
 
 COMMANDS = "qkd_node.commands"
 GROUPS = {
@@ -65,13 +65,6 @@ class LazyGroup(click.Group):
             if near and "did you mean" not in str(error).lower():
                 raise click.UsageError(f"{error} Did you mean {near[0]!r}?", ctx) from None
             raise
-
-
-def exit_code(error: QkdError) -> int:
-    """Of a fault."""
-    if isinstance(error, AuthenticationError | LinkLocked):
-        return 4
-    return 2 if isinstance(error, ConfigurationError | InputError) else 3
 
 
 def run(command: click.Command, name: str) -> NoReturn:

@@ -15,7 +15,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
 
-from common.errors import QkdError
+from common.errors import QkdError, StoreUnavailable
 
 #: One message between the key managers names at most so many keys.
 MAX_SLICES = 1 << 12
@@ -183,7 +183,11 @@ class Inventory:
             return _refusal(f"master SAE {owners.master!r} is not known here as an application of the other end")
         if not 0 < len(slices) <= MAX_SLICES or len({s.key_id for s in slices}) < len(slices):
             return _refusal("no key, too many keys, or a key ID twice")
-        if not self._shelf.cut(slices, owners, from_front=not self._alice, ours=False, simulated=self._simulated):
+        try:
+            done = self._shelf.cut(slices, owners, from_front=not self._alice, ours=False, simulated=self._simulated)
+        except StoreUnavailable:
+            return _refusal("the key store takes nothing now")
+        if not done:
             return _refusal("the named bytes are not available here")
         return b'{"ok": true}'
 

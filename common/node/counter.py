@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from common.errors import InputError, KeyStoreError
+from common.errors import InputError, KeyStoreError, StoreUnavailable
 from common.files import SECRET, write_file
 
 
@@ -49,7 +49,7 @@ class Counter:
         try:
             write_file(self.path, f"{count}\n", SECRET)
         except InputError as error:
-            raise KeyStoreError(str(error), remedy="Make room on the key store's disk.") from None
+            raise StoreUnavailable(str(error)) from None
 
 
 _REMEDY = (

@@ -4,40 +4,41 @@ Blocks lie in pages of 16 KiB; a key for an application is cut out of its pages 
 a row of its own, and that row is destroyed in the same transaction that reads it. So a byte that was handed out is
 nowhere in the database, whatever moment the process dies.
 
-Every page, key and setting is sealed with AES-256-GCM under a key of its own, derived (HKDF-SHA-256) from the key file
-and the item's name, which is authenticated too: items cannot be exchanged for one another.
+Every page, key and setting is sealed under a key of its own (:mod:`common.node.sealing`).
 """
 
 from __future__ import annotations
 
 import contextlib
-import fcntl
 import os
 import sqlite3
 import threading
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
-from cryptography.exceptions import InvalidTag
-from cryptography.hazmat.primitives.ciphers.aead import AESGCM
-from cryptography.hazmat.primitives.hashes import SHA256
-from cryptography.hazmat.primitives.kdf.hkdf import HKDF
-
-from common.errors import KeyStoreError, LocalProtocolError
+from common.errors import KeyStoreError, LocalProtocolError, StoreUnavailable
 from common.keybits import KeyBits
 from common.keys import life
 from common.keys.inventory import Owners, Slice
 from common.keys.life import Life, Share
 from common.node.counter import Counter
+from common.node.sealing import Sealing, read_key_file
+from common.node.storefile import StoreFiles, damaged, fault_of
 
-KEY_FILE_BYTES = 32
 PAGE_BYTES = 1 << 14
-NONCE_BYTES = 12
 VERSION = 2
 _ROOM_ROWS = 256
 _PROBE = "probe"
+_ROOM, _ROOM_BYTES = "room", 1 << 18
+"""What a disk must take before it is believed to take keys again."""
 _COUNT = "count"
 _AVAILABLE = "SELECT simulated, sum(back - front) FROM blocks WHERE back > front AND state != 'pending' GROUP BY 1"
+
+_SEALED = (
+    ("settings", "'setting/' || name"),
+    ("pages", "'block/' || block_id || '/' || number"),
+    ("keys", "'key/' || key_id"),
+)
 
 _SCHEMA = """
 CREATE TABLE IF NOT EXISTS settings (name TEXT PRIMARY KEY, sealed BLOB NOT NULL) WITHOUT ROWID;
@@ -75,13 +76,15 @@ class KeyStore:
     Attributes
     ----------
     blocks_spent : how many blocks have given key in the life of the link, and the sum of their epsilons.
+    unavailable : why the disk took nothing when it was last asked; None while it does.
     """
 
     def __init__(
-        self, connection: sqlite3.Connection, master: bytes, lock_file: int | None, counter: Counter
+        self, connection: sqlite3.Connection, sealing: Sealing, files: StoreFiles, counter: Counter
     ) -> None:
-        self._db, self._master, self._lock_file, self._counter = connection, master, lock_file, counter
+        self._db, self._sealing, self._files, self._counter = connection, sealing, files, counter
         self._lock = threading.RLock()
+        self.unavailable: str | None = None
         self._available = {False: 0, True: 0}
         self.blocks_spent = Share()
 
@@ -100,29 +103,30 @@ class KeyStore:
         KeyStoreError
             No or wrong key file, store in use, damaged, set back to an earlier state, or of another version.
         """
-        master = _read_key_file(key_file)
-        lock_file = None
+        sealing = Sealing(read_key_file(key_file))
+        files = StoreFiles(database)
+        connection = None
         try:
             if not read_only:
                 database.parent.mkdir(parents=True, exist_ok=True)
-                lock_file = _lock(database)
+                files.take()
                 os.close(os.open(database, os.O_CREAT | os.O_RDWR | os.O_CLOEXEC, 0o600))
             uri = f"file:{database.absolute()}?mode={'ro' if read_only else 'rw'}"
             connection = sqlite3.connect(uri, uri=True, isolation_level=None, check_same_thread=False, timeout=10)
-            store = cls(connection, master, lock_file, Counter(database))
-            try:
+            store = cls(connection, sealing, files, Counter(database))
+            with store._reading():
                 store._prepare(read_only)
-            except BaseException:
+        except BaseException as error:
+            if connection is not None:
                 connection.close()
-                raise
-        except (sqlite3.Error, OSError) as error:
-            _unlock(lock_file)
-            if read_only and not database.exists():
+            files.release()
+            if read_only and not database.exists() and isinstance(error, sqlite3.Error | OSError | StoreUnavailable):
                 remedy = "The node's first start makes it; or correct keys.database."
                 raise KeyStoreError(f"key store {database}: is not there yet", remedy=remedy) from None
-            raise KeyStoreError(f"key store {database}: {error}") from None
-        except KeyStoreError:
-            _unlock(lock_file)
+            if isinstance(error, sqlite3.Error):
+                raise fault_of(error, database) from None
+            if isinstance(error, OSError):
+                raise KeyStoreError(f"key store {database}: {error}") from None
             raise
         return store
 
@@ -141,18 +145,48 @@ class KeyStore:
         if not read_only:
             if probe is None:
                 self.put_setting(_PROBE, b"")
+            self._examine()
             self._counter.check(self._count())
             with self._transaction():
                 # Our own requests whose answer was lost with the last process: nobody's keys.
                 self._db.execute("DELETE FROM keys WHERE ours")
-        self._recount()
+            self._files.begin()
+        self._available, self.blocks_spent = self._counts()
+
+    def _examine(self) -> None:
+        """Look at all that is stored, once: what is damaged is told before anything rests on it."""
+        found = self._db.execute("PRAGMA quick_check(1)").fetchone()[0]
+        if found != "ok":
+            raise damaged(self._files.database, str(found))
+        bad = self._db.execute("SELECT block_id FROM blocks WHERE NOT json_valid(record)").fetchone()
+        if bad is not None:
+            raise damaged(self._files.database, f"the record of block {bad[0]} cannot be read")
+        for table, name in _SEALED:
+            for item, sealed in self._db.execute(f"SELECT {name}, sealed FROM {table}"):
+                self._sealing.unseal(item, sealed)
+
+    def look(self) -> None:
+        """Once a second: the files are as this process left them; a disk that took nothing is tried again.
+
+        Raises
+        ------
+        KeyStoreError
+            Something else has removed, replaced, cut or written them.
+        """
+        with self._lock:
+            self._files.check()
+        if self.unavailable is not None:
+            with contextlib.suppress(StoreUnavailable):
+                self.put_setting(_ROOM, bytes(_ROOM_BYTES))
+                self.delete_setting(_ROOM)
 
     def close(self) -> None:
         """Close the file; may be called twice."""
         with self._lock:
+            with contextlib.suppress(OSError):
+                self._files.end()
             self._db.close()
-            _unlock(self._lock_file)
-            self._lock_file = None
+            self._files.release()
 
     def __enter__(self) -> KeyStore:
         return self
@@ -166,7 +200,7 @@ class KeyStore:
         self, block_id: int, key: KeyBits, record: str, simulated: bool, *, authenticated: bool
     ) -> None:
         """Keep a key that is not decided yet; takes it out of ``key``."""
-        raw = key.take()
+        raw = key.view()  # not taken before it is stored: the disk may refuse it now and take it later
         with self._transaction():
             self._db.execute(
                 "INSERT INTO blocks VALUES (?, 'pending', ?, 0, ?, ?, ?, ?)",
@@ -177,11 +211,11 @@ class KeyStore:
                 self._db.execute(
                     "INSERT INTO pages VALUES (?, ?, ?)", (block_id, number, self._seal_page(block_id, number, page))
                 )
-        raw.fill(0)
+        key.wipe()
 
     def decide(self, block_id: int) -> None:
         """The key is authenticated and good, and will be committed."""
-        with self._transaction():
+        with self._transaction(recount=True):
             changed = self._db.execute(
                 "UPDATE blocks SET state = 'decided', authenticated = 1 WHERE block_id = ? AND state = 'pending'",
                 (block_id,),
@@ -189,11 +223,10 @@ class KeyStore:
             if changed.rowcount != 1:
                 raise LocalProtocolError(f"block {block_id} is not pending and cannot be decided")
             self._count_block(block_id)
-        self._recount()
 
     def commit(self, block_id: int) -> None:
         """The key may be delivered; repeating is harmless."""
-        with self._transaction():
+        with self._transaction(recount=True):
             if self.state_of(block_id) == "pending":
                 self._count_block(block_id)
             changed = self._db.execute(
@@ -201,7 +234,6 @@ class KeyStore:
             )
             if changed.rowcount != 1:
                 raise LocalProtocolError(f"block {block_id} is not in the store, or not authenticated: no commit")
-        self._recount()
 
     def _count_block(self, block_id: int) -> None:
         """A key becomes good, once: its epsilon is part of the link's life, in the transaction that makes it so."""
@@ -210,11 +242,10 @@ class KeyStore:
 
     def destroy(self, block_id: int, state: str = "pending") -> None:
         """Forget a key that is still in this state, which is not `committed`; repeating is harmless."""
-        with self._transaction():
+        with self._transaction(recount=True):
             self._db.execute(
                 "DELETE FROM blocks WHERE block_id = ? AND state = ? AND state != 'committed'", (block_id, state)
             )
-        self._recount()
 
     def destroy_unauthenticated(self) -> list[int]:
         """Forget every key that is not authenticated, and its pads; the blocks that were."""
@@ -226,30 +257,30 @@ class KeyStore:
 
     def unresolved(self) -> list[tuple[int, str]]:
         """(block_id, state) of every block that is not committed."""
-        with self._lock:
+        with self._reading():
             rows = self._db.execute("SELECT block_id, state FROM blocks WHERE state != 'committed' ORDER BY block_id")
             return [(int(number), str(state)) for number, state in rows]
 
     def newest_block(self) -> int:
         """The largest block number here; 0 without any."""
-        with self._lock:
+        with self._reading():
             return int(self._db.execute("SELECT coalesce(max(block_id), 0) FROM blocks").fetchone()[0])
 
     def state_of(self, block_id: int) -> str | None:
         """ "pending", "decided", "committed" or None."""
-        with self._lock:
+        with self._reading():
             row = self._db.execute("SELECT state FROM blocks WHERE block_id = ?", (block_id,)).fetchone()
         return None if row is None else str(row[0])
 
     def is_authenticated(self, block_id: int) -> bool:
         """Whether the block is there and authenticated."""
-        with self._lock:
+        with self._reading():
             row = self._db.execute("SELECT authenticated FROM blocks WHERE block_id = ?", (block_id,)).fetchone()
         return row is not None and bool(row[0])
 
     def certificate_of(self, block_id: int) -> str:
         """The certificate that was kept with a key."""
-        with self._lock:
+        with self._reading():
             row = self._db.execute("SELECT record FROM blocks WHERE block_id = ?", (block_id,)).fetchone()
         if row is None:
             raise LocalProtocolError(f"block {block_id} is not in the store")
@@ -257,7 +288,7 @@ class KeyStore:
 
     def blocks(self) -> list[dict[str, object]]:
         """What operators may see of each block: state, sizes, ledger; no key."""
-        with self._lock:
+        with self._reading():
             rows = self._db.execute(
                 "SELECT block_id, state, n_bytes, back - front, simulated, record FROM blocks ORDER BY block_id"
             ).fetchall()
@@ -273,7 +304,7 @@ class KeyStore:
 
     def advance(self, values: Mapping[str, bytes]) -> None:
         """Keep values that must never go back, all or none: once it returns, no earlier copy of the store opens."""
-        with self._lock:
+        with self._reading():
             count = self._count() + 1
             with self._transaction():
                 for name, value in {**values, _COUNT: b"%d" % count}.items():
@@ -282,7 +313,7 @@ class KeyStore:
 
     def _put(self, name: str, value: bytes) -> None:
         self._db.execute(
-            "INSERT OR REPLACE INTO settings VALUES (?, ?)", (name, self._seal(f"setting/{name}", value))
+            "INSERT OR REPLACE INTO settings VALUES (?, ?)", (name, self._sealing.seal(f"setting/{name}", value))
         )
 
     def _count(self) -> int:
@@ -290,9 +321,9 @@ class KeyStore:
 
     def get_setting(self, name: str) -> bytes | None:
         """Read it back."""
-        with self._lock:
+        with self._reading():
             row = self._db.execute("SELECT sealed FROM settings WHERE name = ?", (name,)).fetchone()
-        return None if row is None else self._unseal(f"setting/{name}", row[0])
+        return None if row is None else self._sealing.unseal(f"setting/{name}", row[0])
 
     def delete_setting(self, name: str) -> None:
         """Forget it."""
@@ -301,7 +332,7 @@ class KeyStore:
 
     def pads(self) -> list[tuple[int, str, bytes]]:
         """(block_id, state, authentication key) of every block that brought some, oldest first."""
-        with self._lock:
+        with self._reading():
             names = [row[0] for row in self._db.execute("SELECT name FROM settings WHERE name GLOB 'pads/*'")]
         numbers = sorted(int(name.removeprefix("pads/")) for name in names)
         found = [(number, self.state_of(number), self.get_setting(f"pads/{number}")) for number in numbers]
@@ -321,7 +352,7 @@ class KeyStore:
     def room(self, n_bytes: int, *, from_front: bool, simulated: bool) -> list[tuple[int, int, int]]:
         """(block_id, front, back) of committed blocks with room, in the order of cutting; the first 256."""
         order = "ASC" if from_front else "DESC"
-        with self._lock:
+        with self._reading():
             rows = self._db.execute(
                 "SELECT block_id, front, back FROM blocks WHERE back > front AND back - front >= ?"
                 f" AND state = 'committed' AND simulated <= ? ORDER BY block_id {order} LIMIT {_ROOM_ROWS}",
@@ -331,12 +362,11 @@ class KeyStore:
 
     def cut(self, slices: Sequence[Slice], owners: Owners, *, from_front: bool, ours: bool, simulated: bool) -> bool:
         """Move bytes from blocks to keys, all or none. Bytes that the peer has skipped are destroyed."""
-        with self._transaction() as transaction:
+        with self._transaction(recount=True) as transaction:
             for one in slices:
                 if not self._cut_one(one, owners, from_front, ours, simulated):
                     transaction.undo()
                     return False
-        self._recount()
         return True
 
     def _cut_one(self, one: Slice, owners: Owners, from_front: bool, ours: bool, simulated: bool) -> bool:
@@ -354,7 +384,7 @@ class KeyStore:
         try:
             self._db.execute(
                 "INSERT INTO keys VALUES (?, ?, ?, ?, ?)",
-                (one.key_id, owners.master, owners.slave, ours, self._seal(f"key/{one.key_id}", secret)),
+                (one.key_id, owners.master, owners.slave, ours, self._sealing.seal(f"key/{one.key_id}", secret)),
             )
         except sqlite3.IntegrityError:
             return False
@@ -367,8 +397,8 @@ class KeyStore:
             at, where = number * PAGE_BYTES, (one.block_id, number)
             row = self._db.execute("SELECT sealed FROM pages WHERE block_id = ? AND number = ?", where).fetchone()
             if row is None:
-                raise KeyStoreError(f"page {number} of block {one.block_id} is missing")
-            page = bytearray(self._unseal(f"block/{one.block_id}/{number}", row[0]))
+                raise damaged(self._files.database, f"page {number} of block {one.block_id} is missing")
+            page = bytearray(self._sealing.unseal(f"block/{one.block_id}/{number}", row[0]))
             secret += page[max(one.offset - at, 0) : max(one.offset + one.n_bytes - at, 0)]
             if max(kept[0], at) < min(kept[1], at + len(page)):
                 first, last = max(gone[0] - at, 0), min(gone[1] - at, len(page))
@@ -382,7 +412,7 @@ class KeyStore:
     def owners_of(self, key_ids: Sequence[str]) -> dict[str, tuple[Owners, bool]]:
         """Owners of the keys that are there, and whether our application asked for it."""
         found = {}
-        with self._lock:
+        with self._reading():
             for key_id in key_ids:
                 row = self._db.execute("SELECT master, slave, ours FROM keys WHERE key_id = ?", (key_id,)).fetchone()
                 if row is not None:
@@ -397,7 +427,7 @@ class KeyStore:
                 row = self._db.execute("DELETE FROM keys WHERE key_id = ? RETURNING sealed", (key_id,)).fetchone()
                 if row is None:
                     raise KeyError(key_id)
-                keys[key_id] = self._unseal(f"key/{key_id}", row[0])
+                keys[key_id] = self._sealing.unseal(f"key/{key_id}", row[0])
         return keys
 
     def discard(self, key_ids: Sequence[str]) -> None:
@@ -412,47 +442,48 @@ class KeyStore:
 
     def waiting_keys(self) -> int:
         """Number of keys that wait for their slave application."""
-        with self._lock:
+        with self._reading():
             return int(self._db.execute("SELECT count(*) FROM keys WHERE NOT ours").fetchone()[0])
 
     # -- inside -------------------------------------------------------------------------------------------------------
 
     @contextlib.contextmanager
-    def _transaction(self) -> Iterator[_Transaction]:
-        transaction = _Transaction()
+    def _reading(self) -> Iterator[None]:
         with self._lock:
-            self._db.execute("BEGIN IMMEDIATE")
             try:
-                yield transaction
-            except BaseException:
-                self._db.execute("ROLLBACK")
-                raise
-            self._db.execute("ROLLBACK" if transaction.undone else "COMMIT")
+                yield
+            except sqlite3.Error as error:
+                raise fault_of(error, self._files.database) from None
 
-    def _recount(self) -> None:
-        with self._lock:
-            found = {bool(simulated): 8 * int(n_bytes) for simulated, n_bytes in self._db.execute(_AVAILABLE)}
-            self._available = {real: found.get(real, 0) for real in (False, True)}
-            self.blocks_spent = Share.decode(self.get_setting(life.BLOCKS))
+    @contextlib.contextmanager
+    def _transaction(self, *, recount: bool = False) -> Iterator[_Transaction]:
+        """All or nothing, also where the disk refuses; the files are ours before it and remembered after it."""
+        transaction = _Transaction()
+        try:
+            with self._reading():
+                self._files.check()
+                try:
+                    self._db.execute("BEGIN IMMEDIATE")
+                    yield transaction
+                    counts = self._counts() if recount else None
+                    self._db.execute("ROLLBACK" if transaction.undone else "COMMIT")
+                    if counts is not None and not transaction.undone:
+                        self._available, self.blocks_spent = counts
+                finally:
+                    if self._db.in_transaction:  # SQLite may have ended it itself
+                        self._db.execute("ROLLBACK")
+                    self._files.leave()
+        except StoreUnavailable as error:
+            self.unavailable = str(error)
+            raise
+        self.unavailable = None
+
+    def _counts(self) -> tuple[dict[bool, int], Share]:
+        found = {bool(simulated): 8 * int(n_bytes) for simulated, n_bytes in self._db.execute(_AVAILABLE)}
+        return {real: found.get(real, 0) for real in (False, True)}, Share.decode(self.get_setting(life.BLOCKS))
 
     def _seal_page(self, block_id: int, number: int, page: bytes) -> bytes:
-        return self._seal(f"block/{block_id}/{number}", page)
-
-    def _cipher(self, name: str) -> AESGCM:
-        return AESGCM(HKDF(SHA256(), 32, None, b"qkd-node key store 1/" + name.encode()).derive(self._master))
-
-    def _seal(self, name: str, plain: bytes) -> bytes:
-        nonce = os.urandom(NONCE_BYTES)
-        return nonce + self._cipher(name).encrypt(nonce, plain, None)
-
-    def _unseal(self, name: str, sealed: bytes) -> bytes:
-        try:
-            return self._cipher(name).decrypt(sealed[:NONCE_BYTES], sealed[NONCE_BYTES:], None)
-        except InvalidTag:
-            raise KeyStoreError(
-                f"{name.split('/')[0]} cannot be decrypted: the key file is not this store's, or the store is damaged",
-                remedy="Install the key file that was made with this store (`keys.key_file`).",
-            ) from None
+        return self._sealing.seal(f"block/{block_id}/{number}", page)
 
 
 class _Transaction:
@@ -463,33 +494,3 @@ class _Transaction:
     def undo(self) -> None:
         """Roll back at the end."""
         self.undone = True
-
-
-def _read_key_file(path: Path) -> bytes:
-    try:
-        master = path.read_bytes()
-    except OSError as error:
-        raise KeyStoreError(
-            f"keys.key_file {path} cannot be read: {error.strerror}", remedy="Make the node's secrets with `qkd init`."
-        ) from None
-    if len(master) != KEY_FILE_BYTES:
-        raise KeyStoreError(f"keys.key_file {path} has {len(master)} bytes instead of {KEY_FILE_BYTES}")
-    return master
-
-
-def _lock(database: Path) -> int:
-    """One daemon a store: two would use one-time pads twice."""
-    handle = os.open(f"{database}.lock", os.O_CREAT | os.O_RDWR | os.O_CLOEXEC, 0o600)
-    try:
-        fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except OSError:
-        os.close(handle)
-        raise KeyStoreError(
-            f"key store {database} is in use by another process", remedy="Stop the other daemon."
-        ) from None
-    return handle
-
-
-def _unlock(handle: int | None) -> None:
-    if handle is not None:
-        os.close(handle)
