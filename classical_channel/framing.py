@@ -11,8 +11,9 @@
     45      4     offset  / the sender knows (pads of the receiver's direction before it are burnt)
     49      -     body
 
-The body of a DATA packet is `flag (1) | received (8) | message`, with a seal behind it if the flag is 1; that of a SYN
-is a seal or nothing; an ACK has none. A seal is `segment (8) | offset (4) | tag (16)`. `received` is how many messages
+The body of a DATA packet is `flag (1) | received (8) | message`, with a seal behind it if the flag is 1; flag 0 is a
+plain message, flag 2 one that waits at the receiver for the next seal. That of a SYN is a seal or nothing; an ACK has
+none. A seal is `segment (8) | offset (4) | tag (16)`. `received` is how many messages
 of the receiver the sender had taken when it framed this one. Integers are little-endian and unsigned.
 """
 
@@ -28,7 +29,7 @@ MAGIC = b"QKD2"
 HEADER = struct.Struct("<4sBQQQQQI")
 SEAL = struct.Struct("<QI16s")
 FRAME = struct.Struct("<BQ")
-PLAIN, SEALED = 0, 1
+PLAIN, SEALED, HELD = 0, 1, 2
 MAX_BODY_BYTES = 4 << 20
 Position = tuple[int, int]
 """(segment, offset in bytes): the pads of a direction before it are used, burnt or lost."""
@@ -44,11 +45,12 @@ class Kind(IntEnum):
 
 @dataclass(frozen=True, slots=True)
 class Frame:
-    """The body of a DATA packet; ``seal`` is (segment, offset, tag) or None."""
+    """The body of a DATA packet; ``seal`` is (segment, offset, tag) or None, ``flag`` says which of the three it is."""
 
     received: int
     message: bytes
     seal: tuple[int, int, bytes] | None
+    flag: int
 
     @classmethod
     def decode(cls, body: bytes) -> Frame:
@@ -56,13 +58,13 @@ class Frame:
         if len(body) < FRAME.size:
             raise RemoteProtocolError(f"a DATA body of {len(body)} bytes is shorter than its fixed part ({FRAME.size})")
         flag, received = FRAME.unpack_from(body)
-        if flag == PLAIN:
-            return cls(received, body[FRAME.size :], None)
+        if flag in (PLAIN, HELD):
+            return cls(received, body[FRAME.size :], None, flag)
         if flag != SEALED:
-            raise RemoteProtocolError("a message carries neither the plain nor the sealed flag")
+            raise RemoteProtocolError("a message carries none of the flags plain, sealed, held")
         if len(body) < FRAME.size + SEAL.size:
             raise RemoteProtocolError(f"a sealed message of {len(body)} bytes has no room for its tag")
-        return cls(received, body[FRAME.size : -SEAL.size], SEAL.unpack(body[-SEAL.size :]))
+        return cls(received, body[FRAME.size : -SEAL.size], SEAL.unpack(body[-SEAL.size :]), flag)
 
 
 @dataclass(frozen=True, slots=True)

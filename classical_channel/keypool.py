@@ -237,6 +237,11 @@ class KeyPool:
         return max(self._target_bits - self.least_bits, 0)
 
     @property
+    def scarcity(self) -> float:
+        """How many times more is wanted than is left; 1 where enough is."""
+        return max(self._target_bits / max(self.least_bits, 8 * PAD_BYTES), 1.0)
+
+    @property
     def low(self) -> bool:
         """Half of what is wanted is gone, and has not been replaced."""
         return self.least_bits < self._target_bits // 2

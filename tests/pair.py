@@ -200,7 +200,8 @@ class End:
         """Carry out effects; a job's work happens now, its result arrives later."""
         for effect in effects:
             if isinstance(effect, Send):
-                self.channel.send(effect.message.encode(), seal=effect.message.SEALED)
+                message = effect.message
+                self.channel.send(message.encode(), seal=message.SEALED, hold=message.HELD)
             elif isinstance(effect, Run):
                 start = max(now_ns, self.lane_free_ns.get(effect.lane, 0))
                 if effect.lane != "frames":

@@ -114,7 +114,7 @@ class ChannelPort(Protocol):
         """What an operator should know of packets that were not believed."""
         ...
 
-    def send(self, message: bytes, *, seal: bool = False) -> None:
+    def send(self, message: bytes, *, seal: bool = False, hold: bool = False) -> None:
         """Queue a message."""
         ...
 
@@ -238,7 +238,7 @@ class Shell:
         for effect in effects:
             match effect:
                 case Send(message):
-                    self.channel.send(message.encode(), seal=message.SEALED)
+                    self.channel.send(message.encode(), seal=message.SEALED, hold=message.HELD)
                 case Run():
                     self._submit(effect)
                 case BlockDone(facts):

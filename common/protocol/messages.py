@@ -30,6 +30,8 @@ class Message:
     FIELDS: ClassVar[tuple[str, ...]] = ()
     SEALED: ClassVar[bool] = False
     """Sent sealed, and refused when it arrives without a seal."""
+    HELD: ClassVar[bool] = False
+    """Its seal may wait a little and cover others like it."""
 
     def encode(self) -> bytes:
         """The message's bytes."""
@@ -68,10 +70,10 @@ def decode(raw: bytes) -> Message:
 
 
 @dataclass_transform(frozen_default=True)
-def _message(number: int, layout: str, *, sealed: bool = False) -> Callable[[type[M]], type[M]]:
+def _message(number: int, layout: str, *, sealed: bool = False, held: bool = False) -> Callable[[type[M]], type[M]]:
     def register(cls: type[M]) -> type[M]:
         made = dataclass(frozen=True, slots=True, repr=False)(cls)
-        made.TYPE, made.LAYOUT, made.SEALED = number, layout, sealed
+        made.TYPE, made.LAYOUT, made.SEALED, made.HELD = number, layout, sealed, held
         made.FIELDS = tuple(field.name for field in fields(made))
         _REGISTRY[number] = made
         return made
@@ -230,7 +232,7 @@ class Refuse(BlockMessage):
         return self.payload.decode(errors="replace")
 
 
-@_message(15, "I", sealed=True)
+@_message(15, "I", sealed=True, held=True)
 class Request(Message):
     """Either: a reservation of key for two applications (see `keys.inventory`)."""
 
@@ -238,7 +240,7 @@ class Request(Message):
     payload: bytes
 
 
-@_message(16, "I", sealed=True)
+@_message(16, "I", sealed=True, held=True)
 class Reply(Message):
     """Either: the answer to a request."""
 

@@ -127,7 +127,7 @@ SYN = Packet(Kind.SYN, 1, 0).encode()
         (SYN + bytes(27), "SYN packet with sequence 0 and 27 body bytes"),
         (Packet(Kind.DATA, 1, 1, 0).encode(), "sequence 0"),
         (Packet(Kind.DATA, 1, 1, 1, body=bytes(8)).encode(), "shorter than its fixed part"),
-        (Packet(Kind.DATA, 1, 1, 1, body=b"\2" + bytes(8)).encode(), "neither the plain nor the sealed flag"),
+        (Packet(Kind.DATA, 1, 1, 1, body=b"\3" + bytes(8)).encode(), "none of the flags plain, sealed, held"),
         (Packet(Kind.DATA, 1, 1, 1, body=b"\1" + bytes(35)).encode(), "no room for its tag"),
         (Packet(Kind.ACK, 1, 1, body=b"x").encode(), "body"),
         (b"QKD2\x09" + bytes(44), "unknown packet kind 9"),

@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from classical_channel.channel import Channel, Received
+from classical_channel import channel
+from classical_channel.channel import HOLD_BYTES, HOLD_NS, Channel, Received
+from classical_channel.framing import FRAME, HELD, Packet
 from classical_channel.keypool import KeyPool
 from classical_channel.memory_transport import MemoryPipe
 from classical_channel.stream import ReliableStream
@@ -185,3 +189,90 @@ def test_a_transcript_longer_than_every_bound_allows_for_is_not_sealed(monkeypat
         alice.send(bytes(100))
     with pytest.raises(LocalProtocolError, match="more than 1000 bytes"):
         alice.packets(0)
+
+
+def held(alice: Channel, now_ns: int, *messages: bytes) -> list[bytes]:
+    for message in messages:
+        alice.send(message, hold=True)
+    return alice.packets(now_ns)
+
+
+def flags(packets: list[bytes]) -> list[int]:
+    return [FRAME.unpack_from(body)[0] for body in (Packet.decode(raw).body for raw in packets) if body]
+
+
+def taken(bob: Channel, packets: list[bytes]) -> list[tuple[bytes, bool]]:
+    events = [event for raw in packets for event in bob.receive(raw, 0)]
+    return [(event.message, event.sealed) for event in events if isinstance(event, Received)]
+
+
+def opened_pair() -> tuple[Channel, Channel, KeyPool]:
+    alice, bob, pool, _ = ends()
+    connect(alice, bob)
+    alice.send(b"hello", seal=True)
+    assert taken(bob, alice.packets(0)) == [(b"hello", True)]
+    return alice, bob, pool
+
+
+def test_held_messages_share_a_seal_and_keep_their_order() -> None:
+    alice, bob, pool = opened_pair()
+    before = pool.bits_left
+    assert flags(held(alice, HOLD_NS - 1, b"one", b"two", b"three")) == []
+    assert alice.next_timer_ns(HOLD_NS - 1) == HOLD_NS
+    assert not alice.drained
+    packets = alice.packets(HOLD_NS)
+    assert flags(packets) == [HELD, HELD, 1]
+    assert before - pool.bits_left == 128
+    assert taken(bob, packets[:2]) == [], "handed on before anything says that it is authentic"
+    assert taken(bob, packets[2:]) == [(b"one", True), (b"two", True), (b"three", True)]
+
+
+def test_a_seal_of_something_else_takes_the_held_along() -> None:
+    alice, bob, pool = opened_pair()
+    before = pool.bits_left
+    held(alice, 1, b"question")
+    alice.send(b"plain")
+    alice.send(b"sealed", seal=True)
+    packets = alice.packets(2)
+    assert taken(bob, packets) == [(b"plain", False), (b"question", True), (b"sealed", True)]
+    assert before - pool.bits_left == 128
+
+
+@pytest.mark.parametrize("flag", [None, 0])
+def test_an_altered_held_message_is_never_handed_on(flag: int | None) -> None:
+    """Neither with other words nor as a plain one."""
+    alice, bob, _ = opened_pair()
+    held(alice, 1, b"one", b"two")
+    packets = alice.packets(HOLD_NS)
+    packet = Packet.decode(packets[0])
+    body = bytearray(packet.body)
+    if flag is None:
+        body[-1] ^= 1
+    else:
+        body[0] = flag
+    packets[0] = packet.head() + bytes(body)
+    got = taken(bob, packets[:-1])
+    with pytest.raises(AuthenticationError, match="did not verify"):
+        bob.receive(packets[-1], 0)
+    assert all(not sealed for _, sealed in got)
+
+
+def test_with_little_key_left_more_messages_share_a_seal() -> None:
+    alice, _, pool = opened_pair()
+    pool._target_bits = 2 * pool.least_bits
+    held(alice, HOLD_NS, b"one")
+    assert alice.next_timer_ns(HOLD_NS) == 8 * HOLD_NS
+    pool._target_bits *= 1000
+    assert alice.next_timer_ns(HOLD_NS) == channel.HOLD_MOST_NS
+
+
+def test_what_is_held_is_bounded_at_both_ends() -> None:
+    alice, bob, _ = opened_pair()
+    assert flags(held(alice, 1, bytes(HOLD_BYTES))) == [1]
+    forged = Packet.decode(held(alice, 2 * HOLD_NS, b"x", bytes(1 << 20))[0])
+    assert forged.body[0] == HELD
+    body = FRAME.pack(HELD, 0) + bytes(1 << 20)
+    forgeries = [replace(forged, sequence=number, body=body).encode() for number in range(2, 19)]
+    assert taken(bob, forgeries[:-1]) == []
+    with pytest.raises(RemoteProtocolError, match="held messages came without a seal"):
+        bob.receive(forgeries[-1], 0)

@@ -37,8 +37,12 @@ def pads(pair: Pair) -> list[int]:
     return [end.pool.bits_left // 128 for end in (pair.alice, pair.bob)]
 
 
-def ready(seed: int = 1, **options: Any) -> tuple[Pair, Sky]:
-    pair, sky = make_pair(seed, **options)
+def ready(seed: int = 1, target_bits: int = 0) -> tuple[Pair, Sky]:
+    pair, sky = make_pair(seed)
+    if target_bits:
+        pair.alice, pair.bob = (
+            End(end.name, end._make_session, pool_target_bits=target_bits) for end in (pair.alice, pair.bob)
+        )
     pair.run(lambda: pair.alice.session.ready and pair.bob.session.ready)
     pair.settle(500 * MS)
     return pair, sky
@@ -142,3 +146,52 @@ def test_only_alice_ends_what_may_be_promised_and_never_in_plain_words() -> None
     assert [ending(state, Role.BOB) for state in may_be_promised] == [Refuse, None]
     before = (State.FILLING, State.CLOSED, State.VERIFYING, State.VERIFIED, State.PROPOSED)
     assert {ending(state, role) for state in before for role in Role} == {Refuse}
+
+
+# -- requests of applications -----------------------------------------------------------------------------------------
+
+
+class Asked:
+    """Requests of one end, and their answers in the order in which they came."""
+
+    def __init__(self, pair: Pair, end: End) -> None:
+        self.pair, self.end = pair, end
+        self.answers: list[bytes | None] = []
+
+    def ask(self, payload: bytes) -> None:
+        def then(answer: bytes | None) -> list[Any]:
+            self.answers.append(answer)
+            return []
+
+        self.end.carry(self.end.session.request(payload, then), self.pair.now_ns)
+
+
+@pytest.mark.parametrize("both", [False, True])
+def test_ten_thousand_requests_in_a_minute_cost_few_tags(both: bool) -> None:
+    """One tag covers all that wait, and the less is left, the longer they wait; their order is kept."""
+    pair, _ = ready(target_bits=1 << 16)
+    before, begun_ns = pads(pair), pair.now_ns
+    asked = [Asked(pair, end) for end in ((pair.alice, pair.bob) if both else (pair.alice,))]
+    n = 10_000
+    for number in range(n):
+        for one in asked:
+            one.ask(b"%06d" % number)
+        while pair.now_ns < begun_ns + (number + 1) * 6 * MS:
+            pair.step()
+    pair.run(lambda: all(len(one.answers) == n for one in asked), 5_000 * MS)
+    for one in asked:
+        assert one.answers == [(b"%06d" % number)[::-1] for number in range(n)]
+    spent = [a - b for a, b in zip(before, pads(pair), strict=True)]
+    assert min(spent) > 100
+    assert max(spent) < 450, "the pool is spent on questions"
+
+
+def test_a_single_request_waits_for_nothing() -> None:
+    pair, _ = ready()
+    asked = Asked(pair, pair.bob)
+    for number in range(5):
+        begun_ns = pair.now_ns
+        asked.ask(b"x")
+        pair.run(lambda number=number: len(asked.answers) > number)
+        assert pair.now_ns - begun_ns < 12 * MS
+        pair.settle(100 * MS)
