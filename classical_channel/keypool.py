@@ -36,6 +36,8 @@ PADS_PER_HASH_KEY = 64
 """An r that became known would let Eve forge until its row ends: about 30 blocks; it costs a 64th more key."""
 ROW_BYTES = HASH_KEY_BYTES + PADS_PER_HASH_KEY * PAD_BYTES
 RESERVE_BYTES = 16 * PAD_BYTES
+FIRST_BYTES = 2 * PAD_BYTES
+"""What is reserved at a time: in the beginning what a start needs, then as much as the process has used."""
 MIN_LINK_SECRET_BYTES = 2 * ROW_BYTES
 FLOOR_PADS = 64
 """What a claim leaves, and applications: for starts and blocks, which refill the pool."""
@@ -113,6 +115,7 @@ class KeyPool:
         self._next_send = self._reserved = self._durable["send"]
         self._next_receive = self._durable["receive"]
         self._segments: dict[int, _Segment] = {}
+        self._used_bytes = 0
         self.add_segment(0, link_secret)
         self._target_bits = target_bits
         self._plenty_bits = 2 * max(target_bits, 8 * len(self._segments[0].send))
@@ -137,19 +140,24 @@ class KeyPool:
                 if start < end:
                     yield number, segment.send, start, end
 
+    @property
+    def _step_bytes(self) -> int:
+        """How much is reserved at a time."""
+        return max(FIRST_BYTES, min(self._used_bytes, RESERVE_BYTES))
+
     def _reserve(self) -> Position:
         """The reserved position after the next reservation; the present one when no pad is left."""
         for number, segment in self._segments.items():
             if segment.sendable and number >= self._reserved[0]:
                 start = _start(self._reserved, number, segment.send)
                 if start < len(segment.send):
-                    return number, min(start + RESERVE_BYTES, len(segment.send))
+                    return number, min(start + self._step_bytes, len(segment.send))
         return self._reserved
 
     def reservation(self) -> Pointers | None:
         """The pointers to make durable now, or None when enough pads are reserved (or none left) and few received."""
         unused = sum(end - start for _, _, start, end in self._at_hand())
-        send = self._reserve() if unused < RESERVE_BYTES // 2 else self._reserved
+        send = self._reserve() if unused < self._step_bytes // 2 else self._reserved
         (segment, offset), (written_segment, written_offset) = self._next_receive, self._durable["receive"]
         lags = segment != written_segment or offset - written_offset >= RESERVE_BYTES
         return {"send": send, "receive": self._next_receive} if lags or send != self._reserved else None
@@ -190,6 +198,7 @@ class KeyPool:
                 # Of plenty, the last one that is reserved: those before it are burnt, here and there.
                 offset = end - PAD_BYTES - (HASH_KEY_BYTES if (end - PAD_BYTES) % ROW_BYTES == 0 else 0)
             self._next_send = number, offset + PAD_BYTES
+            self._used_bytes += PAD_BYTES
             return _pad(number, half, offset)
         raise AuthenticationPoolEmpty("no reserved authentication key is at hand")
 

@@ -20,12 +20,17 @@ SECRET = bytes(range(256)) * 9
 MS = 1_000_000
 
 
+class Reserving(KeyPool):
+    """Its pointers are durable at once."""
+
+    def can_send(self) -> bool:
+        if (pointers := self.reservation()) is not None:
+            self.confirm(pointers)
+        return super().can_send()
+
+
 def ends(bob_secret: bytes = SECRET) -> tuple[Channel, Channel, KeyPool, KeyPool]:
-    pools = KeyPool(SECRET, alice=True), KeyPool(bob_secret, alice=False)
-    for pool in pools:
-        pointers = pool.reservation()
-        assert pointers is not None
-        pool.confirm(pointers)
+    pools = Reserving(SECRET, alice=True), Reserving(bob_secret, alice=False)
     return (
         Channel(ReliableStream(1), pools[0], alice=True),
         Channel(ReliableStream(1), pools[1], alice=False),
@@ -140,6 +145,7 @@ def test_pads_are_never_used_twice_across_restarts() -> None:
 
 def test_a_replayed_tag_is_refused() -> None:
     _, _, alice_pool, bob_pool = ends()
+    assert alice_pool.can_send()
     pad = alice_pool.next_pad()
     assert bob_pool.pad_for(pad.segment, pad.offset) == pad
     bob_pool.burn(pad)

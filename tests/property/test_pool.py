@@ -195,3 +195,25 @@ def test_a_single_request_waits_for_nothing() -> None:
         pair.run(lambda number=number: len(asked.answers) > number)
         assert pair.now_ns - begun_ns < 12 * MS
         pair.settle(100 * MS)
+
+
+# -- restarts ---------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("who", ["alice", "bob", "both"])
+def test_hundreds_of_starts_without_a_block_leave_tags_for_one(who: str) -> None:
+    """A service manager that starts a node again and again, for a night: 2016 tags a direction at the beginning."""
+    pair, sky = make_pair()
+    secret = bytes(range(256)) * 256
+    pair.alice, pair.bob = (End(end.name, end._make_session, secret) for end in (pair.alice, pair.bob))
+    for number in range(450):
+        restarted = pair.alice if who == "alice" or (who == "both" and number % 2) else pair.bob
+        pair.crash(restarted)
+        pair.run(lambda: pair.alice.session.ready and pair.bob.session.ready)
+        pair.settle(20 * MS)
+    assert min(pads(pair)) > 64
+    Feeder(pair, sky)
+    pair.run(lambda: len(pair.alice.store.committed()) >= 1)
+    pair.on_step = lambda now_ns: None
+    pair.settle()
+    agree(pair)

@@ -87,7 +87,7 @@ def test_a_link_whose_pool_is_empty_works_with_a_new_link_secret(ends: Ends) -> 
     assert ends.talk()
     assert all(store.get_setting(pads_name(BLOCK)) is None for store in ends.stores.values())
     assert ends.talk(), "it is not new any more: the positions go on"
-    assert all(read_pointers(store.get_setting(POINTERS))["send"] > (0, 16 * 16) for store in ends.stores.values())
+    assert all(read_pointers(store.get_setting(POINTERS))["send"] > (0, 3 * 16) for store in ends.stores.values())
 
 
 def test_one_end_alone_makes_no_session_and_the_other_cures_it(ends: Ends) -> None:
