@@ -15,6 +15,7 @@ from common.planning.presets import PRESETS, LinkParameters
 from common.postprocessing.estimation import estimate
 from common.preamble import key_slots
 from common.security.bounds import binary_entropy
+from common.security.tallies import ONES_STEPS, Tallies
 from hardware.twin import physics
 from hardware.twin.weather import Climate, Weather
 
@@ -32,6 +33,10 @@ class Block:
     n_z: int = 0
     wrong: int = 0
     x_counts: np.ndarray = field(default_factory=lambda: np.zeros((1, 4, 2), np.int64))
+    z_detections: int = 0
+    cross_clicks: int = 0
+    double_clicks: int = 0
+    ones: int = 0
     from_slot: int | None = None
     to_slot: int = 0
 
@@ -43,6 +48,10 @@ class Block:
             basis, bit, _ = symbols.lookup(batch.slots)
             z, x = (basis == 0) & (batch.bases == 0), batch.bases == 1
             self.n_z += int(z.sum())
+            self.z_detections += int((~x).sum())
+            self.ones += int(batch.bits[z].sum())
+            self.cross_clicks += int(batch.cross_slots.size)
+            self.double_clicks += int(batch.double_slots.size)
             self.wrong += int((bit[z] != batch.bits[z]).sum())
             np.add.at(self.x_counts[0], (2 * basis[x] + bit[x], batch.bits[x]), 1)
 
@@ -51,8 +60,18 @@ class Block:
         assert self.from_slot is not None
         slots = key_slots(self.from_slot, self.to_slot)
         leak = int(F_EC * self.n_z * binary_entropy(self.wrong / self.n_z))
-        counts = {"n_z": np.array([self.n_z]), "n_z_kept": self.n_z, "x_counts": self.x_counts}
-        return estimate(CONFIG, slots_sent=slots, leak_ec_bits=leak, **counts).ell_bits / slots
+        tallies = Tallies(
+            slots,
+            (self.n_z,),
+            self.n_z,
+            (tuple((int(right), int(left)) for right, left in self.x_counts[0]),),
+            self.z_detections,
+            int(self.x_counts.sum()),
+            self.cross_clicks,
+            self.double_clicks,
+            round(self.ones / self.n_z * ONES_STEPS),
+        )
+        return estimate(CONFIG, tallies, leak).ell_bits / slots
 
 
 def over(link: LinkParameters, climate: Climate, seconds: float, **light_qber: float) -> tuple[Block, Block]:
