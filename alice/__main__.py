@@ -14,11 +14,11 @@ def main() -> NoReturn:
     from common.cli.main import run as run_command  # the imports take seconds; a signal must find its handler
 
     try:
-        from alice.check import check
+        from alice.check import STEPS
         from alice.daemon import run
         from common.cli.role import role_command
 
-        run_command(role_command("alice", run, check), "alice")
+        run_command(role_command("alice", run, STEPS), "alice")
     finally:
         ignore()
 

@@ -1,20 +1,10 @@
-"""`alice check`: everything that can be validated without light."""
+"""`alice check`: everything that can be validated without light, and what `run` refuses before it opens anything."""
 
 from __future__ import annotations
 
-from classical_channel.check import Finding, check_channel, private_file
-from common.config import Config
-from common.node.check import check_alarms, check_key_store, check_recorder, check_statements
-from hardware.registry import check_devices
+from classical_channel.check import CHANNEL
+from common.node.check import NODE, Step
+from hardware.registry import device_steps
 from hardware.slow_control import ROLES
 
-DEVICES = ("random_source", "modulator")
-
-
-def check(config: Config) -> list[Finding]:
-    """(what, good, finding) rows."""
-    key_file = config.path(config.keys.key_file)
-    signing_key = config.path(config.keys.certificate_key_file)
-    rows = [*check_channel(config), private_file(key_file), private_file(signing_key)]
-    rows += check_devices(config, DEVICES, ROLES)
-    return [*rows, *check_statements(config), check_key_store(config), *check_alarms(config), *check_recorder(config)]
+STEPS: tuple[Step, ...] = (*NODE, *CHANNEL, *device_steps(("random_source", "modulator"), ROLES))

@@ -14,11 +14,11 @@ def main() -> NoReturn:
     from common.cli.main import run as run_command  # the imports take seconds; a signal must find its handler
 
     try:
-        from bob.check import check
+        from bob.check import STEPS
         from bob.daemon import run
         from common.cli.role import role_command
 
-        run_command(role_command("bob", run, check), "bob")
+        run_command(role_command("bob", run, STEPS), "bob")
     finally:
         ignore()
 

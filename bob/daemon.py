@@ -200,6 +200,15 @@ class Clicks(threading.Thread):
             self._room.set()
 
 
+def require_controller(config: Config) -> None:
+    """Refuse a polarisation feedback without anything to turn."""
+    if config.polarisation.feedback and "polarisation_controller" not in config.devices:
+        raise ConfigurationError(
+            "polarisation.feedback needs a controller",
+            remedy="Name it in [devices.polarisation_controller], or switch the feedback off.",
+        )
+
+
 def make_steering(
     config: Config, node: Node, controller: PolarisationController | None, moved: Callable[[], None]
 ) -> Steering | None:
@@ -207,11 +216,8 @@ def make_steering(
     wanted = config.polarisation
     if not wanted.feedback:
         return None
-    if controller is None:
-        raise ConfigurationError(
-            "polarisation.feedback needs a controller",
-            remedy="Name it in [devices.polarisation_controller], or switch the feedback off.",
-        )
+    require_controller(config)
+    assert controller is not None
     feedback = Feedback(controller.n_axes, wanted.enough_clicks, wanted.patience_s)
     return Steering(feedback, controller, node.board.alarm, moved)
 

@@ -20,7 +20,7 @@ from bob.gating import CrossBasisPolicy, Gate, GateCounts, Gated, RandomBits
 from bob.intervals import IntervalWatch
 from bob.selection import NO_CLICKS, WINDOW_S, FarClicks, Selection, SelectionCounts
 from bob.synchronisation import SIGNIFICANT_POWER, ClockTracker, FrequencySearch, light_power
-from common.config import Config, SelectionRule
+from common.config import Config, SelectionRule, check_gate
 from common.datatypes import Bytes8, Detections, TimeTags
 from common.errors import ConfigurationError
 from common.kernels import tags
@@ -35,8 +35,6 @@ MEASURE_PS = 20_000_000_000
 PATIENCE_PS = 150_000_000_000
 """and after this time a stretch without light is given up."""
 MAX_STEP_TAGS = 1 << 17
-MAX_GATE = 0.9
-"""Widest gate in slots: outside it the background is measured."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -121,8 +119,10 @@ class Receiver:
         segment_s: float = 0.01,
         light_qber: float = 0.0,
     ) -> None:
-        if not 0.0 < gate_ps < MAX_GATE * PS_PER_S / clock_rate_hz:
-            raise ConfigurationError(f"receiver.gate_ps: {gate_ps:g} does not fit a clock of {clock_rate_hz:g} Hz")
+        try:
+            check_gate(gate_ps, clock_rate_hz)
+        except ValueError as error:
+            raise ConfigurationError(str(error)) from None
         self._nominal_hz = clock_rate_hz
         self._skew_ps = np.array(channel_skew_ps, dtype=np.int64)
         self._step_slots = round(clock_rate_hz * MEASURE_PS / PS_PER_S)

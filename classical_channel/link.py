@@ -13,7 +13,7 @@ from typing import Protocol
 from classical_channel.channel import Channel
 from classical_channel.keypool import NOTHING_USED, KeyPool, Pointers
 from classical_channel.stream import ReliableStream
-from classical_channel.zmq_transport import ZmqTransport
+from classical_channel.zmq_transport import ZmqTransport, is_curve_key
 from common.config import Config
 from common.errors import ConfigurationError
 from common.security.budget import EPS_AUTH_LEAST
@@ -74,6 +74,31 @@ def read_link_secret(config: Config) -> bytes:
     return secret
 
 
+def read_curve_keys(config: Config) -> tuple[bytes, bytes]:
+    """(own secret, the peer's public) CURVE key; a missing or malformed one is a configuration error that names it."""
+    keys = []
+    for field in ("curve_secret_file", "peer_curve_public_file"):
+        path = config.path(getattr(config.channel, field))
+        key = read_secret(path, f"channel.{field}").strip()
+        if not is_curve_key(key):
+            raise ConfigurationError(
+                f"channel.{field} {path} does not hold 40 Z85 characters",
+                remedy="Make the link's files with `qkd init`.",
+            )
+        keys.append(key)
+    return keys[0], keys[1]
+
+
+def require_eps_auth(config: Config) -> None:
+    """Refuse a failure probability of authentication that the tags of one block may exceed."""
+    if config.security.eps_auth < EPS_AUTH_LEAST:
+        raise ConfigurationError(
+            f"security.eps_auth = {config.security.eps_auth} is less than the tags of a block may spend"
+            f" ({EPS_AUTH_LEAST:.1e})",
+            remedy="State a larger security.eps_auth at both ends.",
+        )
+
+
 def next_instance(settings: Settings) -> int:
     """This process's start counter: durable, larger at every start."""
     instance = int.from_bytes(settings.get_setting(INSTANCE) or b"\x00", "little") + 1
@@ -107,31 +132,46 @@ def begin_anew_with(secret: bytes, settings: Settings) -> None:
 
     Every secret that was ever in use is remembered by its digest: one that comes back would be used twice.
     """
-    digest = hashlib.sha256(b"qkd-node link secret" + secret).hexdigest()
-    known: list[str] = json.loads(settings.get_setting(LINK_SECRETS) or b"[]")
+    known, digest = _link_secrets(settings), _digest(secret)
+    refuse_used(secret, settings)
     if known[-1:] == [digest]:
         return
-    if digest in known:
-        raise ConfigurationError(
-            "channel.link_secret_file holds a link secret that was in use before another one",
-            remedy="Make a new one with `qkd init` and install it at both ends.",
-        )
     settings.forget_pads()
     settings.advance({LINK_SECRETS: json.dumps([*known, digest]).encode(), POINTERS: json.dumps(NOTHING_USED).encode()})
 
 
+class Readable(Protocol):
+    """A key store that is only looked at."""
+
+    def get_setting(self, name: str) -> bytes | None:
+        """Read it."""
+        ...
+
+
+def refuse_used(secret: bytes, settings: Readable) -> None:
+    """Refuse a link secret that was in use before another one."""
+    if _digest(secret) in _link_secrets(settings)[:-1]:
+        raise ConfigurationError(
+            "channel.link_secret_file holds a link secret that was in use before another one",
+            remedy="Make a new one with `qkd init` and install it at both ends.",
+        )
+
+
+def _digest(secret: bytes) -> str:
+    return hashlib.sha256(b"qkd-node link secret" + secret).hexdigest()
+
+
+def _link_secrets(settings: Readable) -> list[str]:
+    known: list[str] = json.loads(settings.get_setting(LINK_SECRETS) or b"[]")
+    return known
+
+
 def open_link(config: Config, settings: Settings) -> LinkEnd:
     """Everything between the session and the wire."""
-    if config.security.eps_auth < EPS_AUTH_LEAST:
-        raise ConfigurationError(
-            f"security.eps_auth = {config.security.eps_auth} is less than the tags of a block may spend"
-            f" ({EPS_AUTH_LEAST:.1e})",
-            remedy="State a larger security.eps_auth at both ends.",
-        )
+    require_eps_auth(config)
     alice = config.role == "alice"
     pool = open_pool(config, settings)
-    secret = read_secret(config.path(config.channel.curve_secret_file), "channel.curve_secret_file").strip()
-    peer = read_secret(config.path(config.channel.peer_curve_public_file), "channel.peer_curve_public_file").strip()
+    secret, peer = read_curve_keys(config)
     transport = ZmqTransport(config.channel.endpoint, bind=alice, secret=secret, peer_public=peer)
     instance = next_instance(settings)
     process = instance << 32 | secrets.randbits(32)  # a store that was set back counts the same number again

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import errno
 import json
 import logging
 import os
@@ -22,6 +23,7 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from classical_channel.pipe import Kind, Pipe
+from common.addresses import refuse
 from common.errors import ConfigurationError, PeerUnreachable
 
 log = logging.getLogger("qkd.channel")
@@ -124,9 +126,7 @@ class ZmqTransport:
         if "error" in first:
             self.close()
             if first["in_use"]:
-                raise PeerUnreachable(
-                    f"{self._endpoint} is in use", remedy="Stop the other program or choose another channel.endpoint."
-                )
+                refuse("channel.endpoint", self._endpoint, OSError(errno.EADDRINUSE, ""))
             raise ConfigurationError(f"channel.endpoint {self._endpoint!r}: {first['error']}")
         pipe.end.setblocking(False)
         self._listen()

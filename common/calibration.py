@@ -78,11 +78,11 @@ def load_calibration(path: Path) -> Calibration:
     remedy = "Make it with `qkd plan g2` and `qkd plan source`, or correct the named field."
     try:
         return Calibration.model_validate(tomllib.loads(path.read_text(encoding="utf-8")))
-    except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
-        raise ConfigurationError(f"{path}: cannot be read: {error}", remedy=remedy) from None
     except ValidationError as error:
         faults = "; ".join(f"{'.'.join(map(str, item['loc'])) or 'file'}: {item['msg']}" for item in error.errors())
         raise ConfigurationError(f"{path}: {faults}", remedy=remedy) from None
+    except (OSError, ValueError) as error:  # ValueError: NUL in the name, not UTF-8, not TOML
+        raise ConfigurationError(f"{path}: cannot be read: {error}", remedy=remedy) from None
 
 
 def with_calibration(table: Any, base_dir: Path, section: str) -> Any:

@@ -5,15 +5,18 @@ from __future__ import annotations
 import difflib
 import hashlib
 import json
+import os
 import tomllib
 from pathlib import Path
 from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
+from common.addresses import read_address, read_endpoint, read_host
 from common.calibration import with_calibration
 from common.errors import ConfigurationError
 from common.randomness import RandomnessClass
+from common.units import PS_PER_S
 
 ProtocolName = Literal["three-state", "bb84", "decoy-bb84"]
 SelectionRule = Literal["off", "transmittance"]
@@ -23,10 +26,29 @@ LEAST_DECOY_PHASES = 16
 (`common.statements.phase_distance`)."""
 
 
+MAX_GATE = 0.9
+"""Widest gate in slots: outside it the background is measured."""
+LONGEST_NAME, LONGEST_PATH = 200, 3000
+"""Bytes of a file's name and path: less than file systems allow, so that siblings and the file's folder fit as well."""
+LONGEST_DELAY_PS = 10**12
+
+
 class Section(BaseModel):
     """A table of the file: frozen, unknown keys refused."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
+
+    @field_validator("*", mode="after")
+    @classmethod
+    def _named(cls, value: Any) -> Any:
+        """A path that no file system has would be a fault of every program that opens it."""
+        if isinstance(value, Path):
+            if "\0" in str(value):
+                raise ValueError("holds a NUL character")
+            longest = max((len(os.fsencode(part)) for part in value.parts), default=0)
+            if longest > LONGEST_NAME or len(os.fsencode(value)) > LONGEST_PATH:
+                raise ValueError(f"is longer than file systems allow ({LONGEST_NAME} bytes a name, {LONGEST_PATH} all)")
+        return value
 
 
 class Link(Section):
@@ -153,8 +175,14 @@ class Channel(Section):
     """What it was made with: shown in every certificate."""
     curve_secret_file: Path = Path("secrets/curve.key")
     peer_curve_public_file: Path = Path("secrets/peer.pub")
-    heartbeat_s: float = Field(1.0, gt=0.01)
-    peer_timeout_s: float = Field(5.0, gt=0.1)
+    heartbeat_s: float = Field(1.0, gt=0.01, le=3600.0)
+    peer_timeout_s: float = Field(5.0, gt=0.1, le=86_400.0)
+
+    @field_validator("endpoint")
+    @classmethod
+    def _endpoint(cls, value: str) -> str:
+        read_endpoint(value)
+        return value
 
 
 class Keys(Section):
@@ -190,6 +218,12 @@ class Etsi014(Section):
     saes: dict[str, str] = Field(default_factory=dict)
     """SAE ID -> KME ID that serves it (this one's or the peer's); the certificate's common name is the SAE ID."""
 
+    @field_validator("listen")
+    @classmethod
+    def _listen(cls, value: str) -> str:
+        read_address(value)
+        return value
+
 
 class Mqtt(Section):
     """Telemetry and slow control over an MQTT broker; its loss never disturbs key production."""
@@ -210,6 +244,11 @@ class Mqtt(Section):
     """Obey operators' commands for slow devices (attenuator, polarisation controller, detector bias)."""
     min_attenuation_db: float | None = Field(None, ge=0.0)
     """No command sets the attenuator lower: the calibrated mean photon number holds from here on."""
+
+    @field_validator("host")
+    @classmethod
+    def _host(cls, value: str) -> str:
+        return read_host(value)
 
 
 class Blocks(Section):
@@ -248,7 +287,7 @@ class Receiver(Section):
 
     gate_ps: float = Field(3420.0, gt=0.0)
     """Full width of the gate around the light."""
-    dead_time_ps: int | None = Field(None, ge=0)
+    dead_time_ps: int | None = Field(None, ge=0, le=LONGEST_DELAY_PS)
     """Blanks all four detectors after any click: at least the longest recovery time of a single detector. Must be given
     with a real tagger (`qkd doctor --hardware` measures it); 0 where it is not, with a simulated one."""
     channel_skew_ps: tuple[int, int, int, int] = (0, 0, 0, 0)
@@ -269,6 +308,16 @@ class Polarisation(Section):
     """Clicks of each basis that one reading waits for."""
     patience_s: float = Field(8.0, gt=0.0)
     """How long a setting may fail to show the preamble before another is tried."""
+
+
+def check_gate(gate_ps: float, clock_rate_hz: float) -> None:
+    """Refuse (ValueError) a gate that leaves no room beside it in a slot, where the background is measured."""
+    slot_ps = PS_PER_S / clock_rate_hz
+    if not 0.0 < gate_ps < MAX_GATE * slot_ps:
+        raise ValueError(
+            f"receiver.gate_ps: {gate_ps:g} does not fit a clock of {clock_rate_hz:g} Hz,"
+            f" whose slot lasts {slot_ps:.6g} ps: at most {MAX_GATE:g} of it"
+        )
 
 
 class DeviceSection(BaseModel):
@@ -310,6 +359,10 @@ class Config(Section):
 
     @model_validator(mode="after")
     def _consistent(self) -> Config:
+        if self.role == "bob":
+            check_gate(self.receiver.gate_ps, self.link.clock_rate_hz)
+        if any(abs(skew) > LONGEST_DELAY_PS for skew in self.receiver.channel_skew_ps):
+            raise ValueError("receiver.channel_skew_ps: no cable delays a click by a second")
         lower_w, upper_w = self.source.power_lower_w, self.source.power_upper_w
         whole = lower_w is not None and upper_w is not None and lower_w <= upper_w
         if not whole and (lower_w, upper_w) != (None, None):

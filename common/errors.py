@@ -91,6 +91,12 @@ class AnotherDeviceError(DeviceError):
     remedy = "Correct the address, the expected identity or the driver."
 
 
+class EnvironmentFault(QkdError):
+    """The machine lacks something: room on a disk, the right to write (exit code 3)."""
+
+    remedy = "Give the machine what it lacks."
+
+
 class KeyStoreError(QkdError):
     """The key store cannot be opened or is damaged (exit code 3)."""
 

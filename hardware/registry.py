@@ -6,6 +6,7 @@ import difflib
 import hashlib
 import json
 from collections.abc import Callable, Sequence
+from functools import partial
 from importlib.metadata import entry_points
 from typing import Any
 
@@ -13,6 +14,7 @@ from pydantic import ValidationError
 
 from common.config import Config, DeviceSection
 from common.errors import ConfigurationError, QkdError
+from common.node.check import Step
 
 GROUP = "qkd_node.devices"
 
@@ -26,14 +28,19 @@ def driver_factory(name: str) -> Callable[[dict[str, Any], Config], Any]:
             f"unknown driver {name!r}" + (f" (did you mean {near[0]!r}?)" if near else ""),
             remedy="Known drivers: " + ", ".join(sorted(points)),
         )
-    factory: Callable[[dict[str, Any], Config], Any] = points[name].load()
+    try:
+        factory: Callable[[dict[str, Any], Config], Any] = points[name].load()
+    except ImportError as error:
+        raise ConfigurationError(
+            f"driver {name!r} cannot be imported: {error}", remedy="Install what its package needs."
+        ) from None
     return factory
 
 
 def open_device(role: str, section: DeviceSection | None, config: Config) -> Any:
     """Open the device that plays a role (random_source, modulator, time_tagger, ...)."""
     if section is None:
-        raise ConfigurationError(f"devices.{role} is missing")
+        raise missing(role)
     parameters = dict(section.model_extra or {})
     return driver_factory(section.driver)(parameters, config)
 
@@ -59,7 +66,7 @@ def tried(name: str) -> bool:
     """Whether a driver says (``tried``) that it was tried on a real instrument; one that cannot be read was not."""
     try:
         return bool(getattr(driver_factory(name), "tried", True))
-    except ImportError:
+    except QkdError:
         return False
 
 
@@ -69,25 +76,41 @@ def manifest_digest(config: Config) -> str:
     return hashlib.sha256(json.dumps(devices, sort_keys=True).encode()).hexdigest()
 
 
-def check_devices(config: Config, roles: Sequence[str], optional: Sequence[str] = ()) -> list[tuple[str, bool, str]]:
-    """(device, good, finding) for every role needed or configured: is its driver known? Nothing is opened.
+def device_steps(roles: Sequence[str], optional: Sequence[str] = ()) -> tuple[Step, ...]:
+    """Steps over the devices of a manifest: driver and parameters are right. Nothing is opened.
 
-    A device whose role is in neither list is good, but the finding says that no daemon opens it.
+    Parameters
+    ----------
+    roles : needed. optional : opened where they are configured; the other roles of a manifest are looked at too.
     """
-    rows = []
-    for role in [*roles, *(role for role in config.devices if role not in roles)]:
-        section = config.devices.get(role)
-        try:
-            if section is None:
-                raise ConfigurationError(f"devices.{role} is missing")
-            driver_factory(section.driver)
-            note = "" if tried(section.driver) else " (not tried on a real instrument)"
-            note += "" if role in (*roles, *optional) else ", but this role is never opened"
-            rows.append((f"device {role}", True, section.driver + note))
-        except QkdError as error:
-            rows.append((f"device {role}", False, str(error)))
-    rows.append(("device manifest", True, f"sha256 {manifest_digest(config)[:16]}"))
-    return rows
+
+    def others(config: Config) -> str | None:
+        found = [f"{role}: {_described(config, role)}" for role in config.devices if role not in (*roles, *optional)]
+        return "never opened by this daemon: " + "; ".join(found) if found else None
+
+    needed = [(f"device {role}", partial(_described, role=role)) for role in roles]
+    wanted = [(f"device {role}", partial(_described_if_there, role=role)) for role in optional]
+    digest = ("device manifest", lambda config: f"sha256 {manifest_digest(config)[:16]}")
+    return (*needed, *wanted, ("other devices", others), digest)
+
+
+def _described_if_there(config: Config, role: str) -> str | None:
+    return _described(config, role) if role in config.devices else None
+
+
+def _described(config: Config, role: str) -> str:
+    section = config.devices.get(role)
+    if section is None:
+        raise missing(role)
+    model = getattr(driver_factory(section.driver), "model", None)
+    if model is not None:
+        parse_parameters(model, dict(section.model_extra or {}), section.driver)
+    return section.driver + ("" if tried(section.driver) else " (not tried on a real instrument)")
+
+
+def missing(role: str) -> ConfigurationError:
+    """Of a device that a daemon needs and the manifest does not have."""
+    return ConfigurationError(f"devices.{role} is missing", remedy=f"Write a table [devices.{role}]: docs/hardware.md.")
 
 
 def parse_parameters(model: type[Any], parameters: dict[str, Any], driver: str) -> Any:
@@ -95,7 +118,9 @@ def parse_parameters(model: type[Any], parameters: dict[str, Any], driver: str) 
     try:
         return model.model_validate(parameters)
     except ValidationError as error:
-        item = error.errors()[0]
+        faults = error.errors()
+        # A misspelt key is also a missing one: the misspelling is what a person must see.
+        item = next((one for one in faults if one["type"] == "extra_forbidden"), faults[0])
         name = ".".join(map(str, item["loc"]))
         near = difflib.get_close_matches(name, list(model.model_fields), n=1, cutoff=0.4)
         hint = f" (did you mean {near[0]!r}?)" if item["type"] == "extra_forbidden" and near else ""

@@ -73,6 +73,8 @@ class ReplayTimeTagger:
 
     always_simulated = True
 
+    model = TaggerParameters
+
     def __init__(self, parameters: dict[str, Any], config: Config) -> None:
         given = parse_parameters(TaggerParameters, parameters, "replay-time-tagger")
         path = config.path(given.path)
@@ -146,6 +148,8 @@ class ReplayTimeTagger:
 class ReplayRandomSource:
     """Recorded random bytes, in their order, each handed out once; then an error."""
 
+    model = RandomParameters
+
     def __init__(self, parameters: dict[str, Any], config: Config) -> None:
         given = parse_parameters(RandomParameters, parameters, "replay-random-source")
         self.info = DeviceInfo(
@@ -184,6 +188,8 @@ class ReplayModulator:
     always_simulated = True
 
     unsent_from_slot = NONE_HELD
+
+    model = ModulatorParameters
 
     def __init__(self, parameters: dict[str, Any], config: Config) -> None:
         given = parse_parameters(ModulatorParameters, parameters, "replay-modulator")

@@ -20,7 +20,7 @@ from common.cli.output import emit, json_option, machine, progress_console, quie
 from common.config import load_config
 from common.errors import ConfigurationError
 from common.kernels.clmul import OVERRIDE, active_path
-from common.node.check import check_key_store, check_statements
+from common.node.check import NODE, judged, told_apart
 
 GROUP = "qkd_node.doctor"
 MIN_MEMORY_BYTES = 2 << 30
@@ -37,7 +37,7 @@ def findings(config_path: Path | None) -> list[Finding]:
     if config_path is not None:
         config = load_config(config_path)
         rows.append(("configuration", True, f"{config_path}: {config.role} of link {config.link.name!r}"))
-        rows += [*check_statements(config), check_key_store(config)]
+        rows += [(row.name, row.good, row.text) for row in (*judged(NODE, config), *told_apart(config))]
     return rows
 
 

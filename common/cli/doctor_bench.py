@@ -6,8 +6,6 @@ their names): the devices first, then what the light tells. Devices are only rea
 
 from __future__ import annotations
 
-import json
-import os
 from collections import Counter
 from dataclasses import asdict, dataclass, field
 from importlib.metadata import entry_points
@@ -20,6 +18,7 @@ from common.cli.output import emit, machine, table
 from common.config import Config, load_config
 from common.datatypes import TimeTags
 from common.errors import DeviceError
+from common.node.status import running
 
 GROUP = "qkd_node.bench_examination"
 Verdict = Literal["good", "to fix", "not looked at"]
@@ -86,16 +85,9 @@ def examine(examination: Examination) -> Examination:
 
 def refuse_beside_daemon(config: Config) -> None:
     """Most instruments allow one connection, and closing one puts it into its safe state: not beside a daemon."""
-    try:
-        status = json.loads(config.path(config.status_file).read_text(encoding="utf-8"))
-        if status.get("role") != config.role or status["state"] == "stopped":
-            return
-        os.kill(int(status["process_id"]), 0)
-    except PermissionError:  # it runs, as another user
-        pass
-    except (OSError, ValueError, KeyError):
-        return
-    raise DeviceError(f"{config.role} is running and holds these devices", remedy="Stop it first; its `status` helps.")
+    if running(config):
+        message = f"{config.role} is running and holds these devices"
+        raise DeviceError(message, remedy="Stop it first; its `status` helps.")
 
 
 def answer(path: Path, as_json: bool, **wishes: Any) -> int:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import json
 import logging
-import os
 import sys
 from collections.abc import Callable, Coroutine
 from io import FileIO
@@ -19,11 +18,12 @@ from rich.logging import RichHandler
 from common.cli.main import LazyGroup
 from common.cli.output import emit, json_option, progress_console, quiet_option, table
 from common.config import Config, load_config
+from common.errors import exit_code
 from common.node.alarms import NAME, alarms_of
+from common.node.check import Step, judged, require, told_apart
 from common.node.node import Options
 from common.node.process import keep_secrets_in_memory, make_room_for_files
-
-Check = Callable[[Config], list[tuple[str, bool, str]]]
+from common.node.status import alive, read_document
 
 
 def config_option(role: str) -> Callable[[Any], Any]:
@@ -38,8 +38,15 @@ def config_option(role: str) -> Callable[[Any], Any]:
     )
 
 
-def role_command(role: str, run: Callable[[Config, Options], Coroutine[Any, Any, None]], check: Check) -> click.Group:
-    """The command group of one daemon."""
+def role_command(
+    role: str, run: Callable[[Config, Options], Coroutine[Any, Any, None]], steps: tuple[Step, ...]
+) -> click.Group:
+    """The command group of one daemon.
+
+    Parameters
+    ----------
+    steps : what `run` refuses before it opens anything; `check` takes the same and tells all.
+    """
     name = role.capitalize()
 
     @click.group(cls=LazyGroup, prefix=f"{role}!", context_settings={"help_option_names": ["-h", "--help"]})
@@ -59,6 +66,7 @@ def role_command(role: str, run: Callable[[Config, Options], Coroutine[Any, Any,
         keep_secrets_in_memory()
         make_room_for_files()
         _log_to(progress_console(quiet), quiet)
+        require(steps, config)
 
         def on_block(facts: Any) -> None:
             if as_json:
@@ -71,14 +79,24 @@ def role_command(role: str, run: Callable[[Config, Options], Coroutine[Any, Any,
     @json_option
     def check_command(config_path: Path, as_json: bool) -> int:
         config = load_config(config_path, role)
-        rows = check(config)
+        rows = [*judged(steps, config), *told_apart(config)]
         document = {
-            "ok": all(good for _, good, _ in rows),
-            "checks": [{"name": name, "ok": good, "message": text} for name, good, text in rows],
+            "ok": all(row.good for row in rows),
+            "checks": [
+                {"name": row.name, "ok": row.good, "message": row.text, "remedy": row.fault.remedy if row.fault else ""}
+                for row in rows
+            ],
         }
-        marks = [(name, "ok" if good else "FAULT", text) for name, good, text in rows]
-        emit(document, as_json, lambda console: console.print(table(f"{name}: check", ("what", "", "finding"), marks)))
-        return 0 if document["ok"] else 1
+        marks = [(row.name, "ok" if row.good else "FAULT", row.text) for row in rows]
+
+        def render(console: Console) -> None:
+            console.print(table(f"{name}: check", ("what", "", "finding"), marks))
+            for row in rows:
+                if row.fault is not None:
+                    console.print(f"{row.name}: {row.fault.remedy}", markup=False, highlight=False)
+
+        emit(document, as_json, render)
+        return next((exit_code(row.fault) for row in rows if row.fault is not None), 0)
 
     @group.command("status", help=f"What the running daemon says.\n\nExample: {role} status --json")
     @config_option(role)
@@ -100,23 +118,16 @@ def print_line(line: str) -> None:
 
 def read_status(config: Config) -> dict[str, Any]:
     """The status file, and whether its writer still runs."""
-    try:
-        document = dict(json.loads(config.path(config.status_file).read_text(encoding="utf-8")))
-    except (OSError, ValueError):
+    document = read_document(config)
+    if document is None:
         document = {"role": config.role, "link": config.link.name, "state": "never started", "alarms": []}
     # The file says what held when the node ended; the alarm that locks it may have been cleared since.
-    others = [text for text in document["alarms"] if not text.startswith(f"{NAME}: ")]
+    others = [text for text in document["alarms"] if not str(text).startswith(f"{NAME}: ")]
     document["alarms"] = [*others, *(f"{alarm['name']}: {alarm['reason']}" for alarm in alarms_of(config))]
     if document["state"] == "never started":
         return document | {"running": False}
-    try:
-        os.kill(int(document["process_id"]), 0)
-        document["running"] = document["state"] != "stopped"
-    except PermissionError:  # it runs, as another user
-        document["running"] = document["state"] != "stopped"
-    except (OSError, KeyError):
-        document["running"] = False
-    if not document["running"] and document.get("state") != "stopped":
+    document["running"] = document["state"] != "stopped" and alive(document)
+    if not document["running"] and document["state"] != "stopped":
         document["state"] = "not running (it ended without saying so)"
     return document
 

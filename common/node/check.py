@@ -1,29 +1,199 @@
-"""What `check` says about the parts that both daemons share."""
+"""One validator: what `run` asks before it opens anything, and `check` and `doctor` tell, with the same words.
+
+A step looks at one thing of a configuration. It returns what it found, or raises the fault: the exception's class says
+whether the configuration is wrong or the machine lacks something, and so gives the exit code. `run` stops at the first
+fault, `check` tells all of them. What only a device could answer, and what does not stop a node, is told by `check`
+alone (:func:`told_apart`).
+"""
 
 from __future__ import annotations
 
 import shutil
+import tempfile
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
 from importlib.metadata import entry_points
+from pathlib import Path
 
 from common import statements
+from common.addresses import read_address, read_endpoint, require_free
 from common.config import Config, DeviceSection
-from common.errors import ConfigurationError, QkdError
-from common.node.alarms import alarms_of
+from common.errors import ConfigurationError, EnvironmentFault, KeyStoreError, QkdError
+from common.node import alarms, credentials
+from common.node.etsi014 import tls_context
 from common.node.keystore import KeyStore
 from common.node.recorder import recorded_bytes
+from common.node.sealing import read_key_file
+from common.node.status import running
 from common.randomness import OPERATING_SYSTEM
 
+Finding = tuple[str, bool, str]
+"""(what was looked at, whether it is good, what was found)."""
+Step = tuple[str, Callable[[Config], str | None]]
+"""What is looked at, and how: returns what was found (None: nothing that concerns this node), or raises the fault."""
+LEAST_FREE_BYTES = 16 << 20
+"""Of the disks of key store and status file: the store's journal alone needs a few million."""
 
-def check_key_store(config: Config) -> tuple[str, bool, str]:
-    """(what, good, finding): does the key file open the store?"""
-    database, key_file = config.path(config.keys.database), config.path(config.keys.key_file)
+
+@dataclass(frozen=True, slots=True)
+class Row:
+    """One thing that was looked at; ``fault`` is None if it is good."""
+
+    name: str
+    text: str
+    fault: QkdError | None = None
+
+    @property
+    def good(self) -> bool:
+        """Whether it is."""
+        return self.fault is None
+
+
+def judged(steps: Iterable[Step], config: Config) -> list[Row]:
+    """Take every step and tell what it found."""
+    rows = []
+    for name, look in steps:
+        try:
+            found = look(config)
+        except QkdError as error:
+            rows.append(Row(name, str(error), error))
+        else:
+            if found is not None:
+                rows.append(Row(name, found))
+    return rows
+
+
+def require(steps: Iterable[Step], config: Config) -> None:
+    """Take the steps until one raises a fault."""
+    for _, look in steps:
+        look(config)
+
+
+# -- steps ------------------------------------------------------------------------------------------------------------
+
+
+def _secrets(config: Config) -> str:
+    credentials.refuse_readable(config)
+    return "no secret can be read by others"
+
+
+def _certificate_key(config: Config) -> str:
+    credentials.read_certificate_key(config.path(config.keys.certificate_key_file))
+    return "Ed25519"
+
+
+def _disk(config: Config) -> str:
+    """Folders that can be written, on disks with room."""
+    free = []
+    for field, path, made in (
+        ("keys.database", config.keys.database, True),
+        ("status_file", config.status_file, False),
+    ):
+        file = config.path(path)
+        folder = writable(field, file, made=made)
+        left = shutil.disk_usage(folder).free
+        if left < LEAST_FREE_BYTES:
+            raise EnvironmentFault(
+                f"{field} {file}: {left} bytes are free on its disk, a node needs {LEAST_FREE_BYTES}",
+                remedy="Make room on that disk, or name a file on another one.",
+            )
+        free.append(left)
+    return f"{min(free)} bytes free"
+
+
+def writable(field: str, file: Path, *, made: bool) -> Path:
+    """The folder in which ``file`` can be made; with ``made``, the nearest one above it that is there already.
+
+    Raises
+    ------
+    ConfigurationError
+        There is no such folder. EnvironmentFault: it cannot be written.
+    """
+    folder = file.parent
+    while made and not folder.exists() and folder != folder.parent:
+        folder = folder.parent
+    if not folder.is_dir() or file.is_dir() or (file.exists() and not file.is_file()):
+        reason = "is no ordinary file" if folder.is_dir() else f"{folder} is no folder"
+        raise ConfigurationError(f"{field} {file}: {reason}", remedy=f"Make the folder, or correct {field}.")
     try:
-        if not database.exists():
-            return ("key store", key_file.exists(), "not made yet" if key_file.exists() else f"no key file {key_file}")
+        with tempfile.TemporaryFile(dir=folder):
+            pass
+    except OSError as error:
+        raise EnvironmentFault(
+            f"{field} {file}: nothing can be written in {folder}: {error.strerror}",
+            remedy="Give this user the right to write there, make room, or name another folder.",
+        ) from None
+    return folder
+
+
+def _key_store(config: Config) -> str:
+    """Does the key file open the store?"""
+    database, key_file = config.path(config.keys.database), config.path(config.keys.key_file)
+    if not database.exists():
+        read_key_file(key_file)
+        return "not made yet"
+    with KeyStore.open(database, key_file, read_only=True) as store:
+        return f"{store.available_bits()} bits for applications"
+
+
+def _alarm(config: Config) -> str | None:
+    """What keeps the node from starting until a person clears it."""
+    database, key_file = config.path(config.keys.database), config.path(config.keys.key_file)
+    if not database.exists():
+        return None
+    try:
         with KeyStore.open(database, key_file, read_only=True) as store:
-            return ("key store", True, f"{store.available_bits()} bits for applications")
-    except QkdError as error:
-        return ("key store", False, str(error))
+            alarms.refuse_if_latched(store, config.role)
+    except KeyStoreError:  # the step before tells what is wrong with the store
+        return None
+    return None
+
+
+def _tls(config: Config) -> str | None:
+    if not config.etsi014.enabled:
+        return None
+    tls_context(config)
+    return f"certificate of {config.etsi014.kme_id}, key and authority fit"
+
+
+def _addresses(config: Config) -> str:
+    """Those that this end listens at; a node that runs holds its own."""
+    listened = {"etsi014.listen": config.etsi014.listen} if config.etsi014.enabled else {}
+    addresses = {field: read_address(value) for field, value in listened.items()}
+    if config.role == "alice" and (address := read_endpoint(config.channel.endpoint)) is not None:
+        listened["channel.endpoint"], addresses["channel.endpoint"] = config.channel.endpoint, address
+    held = running(config)
+    if not held:
+        for field, address in addresses.items():
+            require_free(field, listened[field], address)
+    state = "held by the node that runs" if held else "free"
+    return f"{', '.join(listened.values())} {state}" if listened else "listens nowhere"
+
+
+NODE: tuple[Step, ...] = (
+    ("secrets", _secrets),
+    ("certificate key", _certificate_key),
+    ("disk", _disk),
+    ("key store", _key_store),
+    ("alarm", _alarm),
+    ("key delivery", _tls),
+    ("addresses", _addresses),
+)
+"""Of what both daemons share; the channel and the roles add theirs."""
+
+
+# -- what does not stop a node, and what only a device could answer ---------------------------------------------------
+
+
+def told_apart(config: Config) -> list[Row]:
+    """Rows of `check` that are no steps: `run` asks the device itself, or goes on without a recording."""
+    rows = [_row(ConfigurationError, finding) for finding in check_statements(config)]
+    return rows + [_row(EnvironmentFault, finding) for finding in check_recorder(config)]
+
+
+def _row(fault: type[QkdError], finding: Finding) -> Row:
+    name, good, text = finding
+    return Row(name, text, None if good else fault(text))
 
 
 def surely_simulated(section: DeviceSection) -> bool:
@@ -50,11 +220,6 @@ def check_statements(config: Config) -> list[tuple[str, bool, str]]:
     except ConfigurationError as error:
         rows.append(("randomness", False, f"{error}: {error.remedy}"))
     return rows or [("statements", True, "all that the proof takes from the device is stated")]
-
-
-def check_alarms(config: Config) -> list[tuple[str, bool, str]]:
-    """What keeps the node from starting until a person clears it."""
-    return [(f"alarm {a['name']}", False, f"{a['reason']} ({a['since']}): qkd alarm clear") for a in alarms_of(config)]
 
 
 def check_recorder(config: Config) -> list[tuple[str, bool, str]]:

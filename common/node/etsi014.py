@@ -8,16 +8,16 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import errno
 import json
 import logging
 import math
 import ssl
 from collections.abc import AsyncIterator, Awaitable, Callable
-from typing import Any, NoReturn
+from typing import Any
 
 from aiohttp import web
 
+from common.addresses import read_address, refuse
 from common.config import Config
 from common.errors import ConfigurationError, PeerUnreachable, QkdError
 from common.keys.inventory import Inventory, KeysRefused, Owners
@@ -30,6 +30,7 @@ BODY_S = 10.0
 """A body that has not come by then does not come."""
 PATIENCE_S = 1.0
 """No key is cut while a question to the peer has waited longer than this."""
+_FILES_REMEDY = "Give the node's certificate, its key and the CA of the applications (`qkd init` makes all)."
 _QUERY_NUMBERS = ("number", "size")
 
 Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
@@ -76,8 +77,8 @@ class KeyDelivery:
         ConfigurationError
             Certificates or the address are not usable.
         """
-        context = self._tls()
-        host, _, port = self._settings.listen.rpartition(":")
+        context = tls_context(self._config)
+        address = read_address(self._settings.listen)
         longest = MAX_BODY_BYTES + BYTES_A_KEY_ID * self._settings.max_key_per_request
         app = web.Application(middlewares=[self._bounded, _as_json], client_max_size=longest)
         root = "/api/v1/keys/{sae}"
@@ -92,21 +93,13 @@ class KeyDelivery:
             self._admission = Admission(runner.server, context)
             async with contextlib.AsyncExitStack() as stack:
                 try:
-                    await stack.enter_async_context(self._admission.listen(host.strip("[]") or None, int(port)))
-                except OSError as error:
-                    self._refuse_address(error)
-                except (ValueError, OverflowError) as error:
-                    raise ConfigurationError(f"etsi014.listen {self._settings.listen!r}: {error}") from None
+                    listening = self._admission.listen(address.host.strip("*") or None, address.port)
+                    await stack.enter_async_context(listening)
+                except (OSError, UnicodeError) as error:
+                    refuse("etsi014.listen", self._settings.listen, error)
                 yield
         finally:
             await runner.cleanup()
-
-    def _refuse_address(self, error: OSError) -> NoReturn:
-        """Another program's address may become free, and one of this machine may come up: that is no configuration."""
-        message = f"etsi014.listen {self._settings.listen!r}: {error.strerror or error}"
-        if error.errno in (errno.EADDRINUSE, errno.EADDRNOTAVAIL):
-            raise PeerUnreachable(message, remedy="Stop the other program or choose another etsi014.listen.") from None
-        raise ConfigurationError(message, remedy="Choose a free host:port.") from None
 
     @property
     def connections(self) -> dict[str, int]:
@@ -120,22 +113,6 @@ class KeyDelivery:
         assert self._admission is not None
         with self._admission.request(request.transport):
             return await handler(request)
-
-    def _tls(self) -> ssl.SSLContext:
-        context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
-        context.minimum_version = ssl.TLSVersion.TLSv1_2
-        context.verify_mode = ssl.CERT_REQUIRED
-        names = [self._settings.certificate, self._settings.private_key, self._settings.ca_certificate]
-        certificate, key, authority = (self._config.path(name) for name in names)
-        try:
-            context.load_cert_chain(certificate, key)
-            context.load_verify_locations(authority)
-        except (OSError, ssl.SSLError) as error:
-            raise ConfigurationError(
-                f"etsi014: certificate {certificate}, key {key} or CA {authority} cannot be used: {error}",
-                remedy="Give the node's certificate, its key and the CA of the applications (`qkd init` makes all).",
-            ) from None
-        return context
 
     # -- the three calls ----------------------------------------------------------------------------------------------
 
@@ -229,6 +206,37 @@ class KeyDelivery:
             raise BadRequest("not all extension_mandatory parameters are supported")
         _list(arguments, "extension_optional")
         return number, size_bits
+
+
+def tls_context(config: Config) -> ssl.SSLContext:
+    """What the key manager shows to applications, and asks of them.
+
+    Raises
+    ------
+    ConfigurationError
+        A file is missing, damaged, or certificate and key are not of one pair.
+    """
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.minimum_version = ssl.TLSVersion.TLSv1_2
+    context.verify_mode = ssl.CERT_REQUIRED
+    etsi = config.etsi014
+    certificate, key, authority = (
+        config.path(name) for name in (etsi.certificate, etsi.private_key, etsi.ca_certificate)
+    )
+    for field, path in (("certificate", certificate), ("private_key", key), ("ca_certificate", authority)):
+        try:
+            path.read_bytes()
+        except OSError as error:
+            raise ConfigurationError(f"etsi014.{field} {path}: {error.strerror}", remedy=_FILES_REMEDY) from None
+    what = f"etsi014.certificate {certificate} and private_key {key}"
+    try:
+        context.load_cert_chain(certificate, key, password=lambda: b"")  # a daemon cannot be asked for one
+        what = f"etsi014.ca_certificate {authority}"
+        context.load_verify_locations(authority)
+    except (OSError, ValueError) as error:
+        reason = getattr(error, "reason", None) or getattr(error, "strerror", None) or str(error)
+        raise ConfigurationError(f"{what} cannot be used: {reason}", remedy=_FILES_REMEDY) from None
+    return context
 
 
 # -- requests ---------------------------------------------------------------------------------------------------------

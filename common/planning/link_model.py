@@ -13,6 +13,7 @@ from typing import Literal
 import numpy as np
 from numpy.typing import NDArray
 
+from common.config import check_gate
 from common.errors import InputError
 from common.planning.presets import LinkParameters
 from common.security.bounds import binary_entropy
@@ -211,6 +212,10 @@ def check_link(link: LinkParameters) -> None:
         value = getattr(link, name)
         if not low <= value <= high:
             raise InputError(f"{name} = {value} is not in {low:g} .. {high:g}", remedy=f"Correct {name}.")
+    try:
+        check_gate(link.gate_ps, link.clock_rate_hz)
+    except ValueError as error:
+        raise InputError(str(error), remedy="Correct gate_ps or clock_rate_hz.") from None
     if link.dark_probability > 1.0:
         raise InputError(f"{link.dark_probability:g} darks in a gate", remedy="Correct dark_rate_cps or gate_ps.")
     p2 = link.g2 * link.mean_photon_number**2 / 2.0

@@ -38,6 +38,8 @@ class _ScpiAttenuator:
     prefix: ClassVar[tuple[str, str]]
     """Headers of attenuation and shutter, `{n}` = channel."""
 
+    model = Parameters
+
     def __init__(self, parameters: dict[str, Any], config: Config) -> None:
         given = parse_parameters(Parameters, parameters, self.name)
         self._maximum_db = given.maximum_db

@@ -57,6 +57,8 @@ class BurstModulator(ABC):
     name: ClassVar[str]
     models: ClassVar[tuple[str, ...]]
 
+    model = Parameters
+
     def __init__(self, parameters: dict[str, Any], config: Config) -> None:
         given = parse_parameters(Parameters, parameters, self.name)
         check_channels(given.channels, given.amplitude_v, config)

@@ -63,6 +63,8 @@ class IdTimeController:
 
     tried = False
 
+    model = Parameters
+
     def __init__(self, parameters: dict[str, Any], config: Config) -> None:
         given = parse_parameters(Parameters, parameters, NAME)
         if len(set(given.channels)) != 4 or len(set(given.stream_ports)) != 4:

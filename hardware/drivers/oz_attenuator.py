@@ -39,6 +39,8 @@ class OzAttenuator:
 
     tried = False
 
+    model = Parameters
+
     def __init__(self, parameters: dict[str, Any], config: Config) -> None:
         given = parse_parameters(Parameters, parameters, NAME)
         self._maximum_db, self._closed = given.maximum_db, False

@@ -65,6 +65,8 @@ class PicoQuant:
 
     tried = False
 
+    model = Parameters
+
     def __init__(self, parameters: dict[str, Any], config: Config) -> None:
         given = parse_parameters(Parameters, parameters, NAME)
         self._map = detectors_of_inputs(given.channels, N_CHANNELS, NAME)

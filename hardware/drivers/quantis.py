@@ -40,6 +40,8 @@ class Quantis:
 
     tried = False
 
+    model = Parameters
+
     def __init__(self, parameters: dict[str, Any], config: Config) -> None:
         given = parse_parameters(Parameters, parameters, NAME)
         self._library = load_library(

@@ -40,6 +40,8 @@ class RandomDevice:
 
     tried = False
 
+    model = Parameters
+
     def __init__(self, parameters: dict[str, Any], config: Config) -> None:
         given = parse_parameters(Parameters, parameters, "random-device")
         self._path = given.path

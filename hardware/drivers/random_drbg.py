@@ -38,6 +38,8 @@ class DrbgExpansion:
 
     tried = True
 
+    model = Parameters
+
     def __init__(self, parameters: dict[str, Any], config: Config) -> None:
         given = parse_parameters(Parameters, parameters, "drbg-expansion")
         if not given.accept_computational:

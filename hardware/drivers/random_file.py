@@ -42,6 +42,8 @@ class RandomFile:
 
     tried = True
 
+    model = Parameters
+
     def __init__(self, parameters: dict[str, Any], config: Config) -> None:
         given = parse_parameters(Parameters, parameters, "random-file")
         self._path = config.path(given.path)

@@ -30,6 +30,8 @@ class Parameters(BaseModel):
 class SoftwareRandom:
     """An endless stream from 256 bits of the operating system (or of a seed), each byte handed out once."""
 
+    model = Parameters
+
     def __init__(self, parameters: dict[str, Any], config: Config) -> None:
         given = parse_parameters(Parameters, parameters, "software-random")
         self.info = DeviceInfo("random source", "software (AES-256-CTR)", simulated=True, randomness="computational")

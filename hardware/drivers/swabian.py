@@ -50,6 +50,8 @@ class Swabian:
 
     tried = False
 
+    model = Parameters
+
     def __init__(self, parameters: dict[str, Any], config: Config) -> None:
         given = parse_parameters(Parameters, parameters, NAME)
         if given.serial and given.address:

@@ -55,6 +55,8 @@ class TcpTags:
 
     tried = False
 
+    model = Parameters
+
     def __init__(self, parameters: dict[str, Any], config: Config) -> None:
         given = parse_parameters(Parameters, parameters, NAME)
         self._given, self._last_ps, self._rest = given, 0, b""

@@ -51,6 +51,8 @@ class ThorlabsMPC320:
     tried = False
     n_axes = len(PADDLES)
 
+    model = SerialParameters
+
     def __init__(self, parameters: dict[str, Any], config: Config) -> None:
         given = parse_parameters(SerialParameters, parameters, NAME)
         self._settle_s, self._closed = given.settle_s, False

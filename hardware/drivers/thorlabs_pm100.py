@@ -30,6 +30,8 @@ class ThorlabsPM100:
 
     tried = False
 
+    model = Parameters
+
     def __init__(self, parameters: dict[str, Any], config: Config) -> None:
         given = parse_parameters(Parameters, parameters, "thorlabs-pm100")
         scpi = ScpiSession(given, "thorlabs-pm100", ("PM10", "PM16", "PM40", "PM5"))

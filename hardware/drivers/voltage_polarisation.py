@@ -34,6 +34,8 @@ class VoltagePolarisation:
 
     tried = False
 
+    model = Parameters
+
     def __init__(self, parameters: dict[str, Any], config: Config) -> None:
         given = parse_parameters(Parameters, parameters, NAME)
         self._channels, self._full_scale_v, self._closed = given.channels, given.full_scale_v, False

@@ -49,6 +49,8 @@ class WebSQ:
 
     tried = False
 
+    model = Parameters
+
     def __init__(self, parameters: dict[str, Any], config: Config) -> None:
         given = parse_parameters(Parameters, parameters, NAME)
         self._given, self._lock, self._closed = given, threading.RLock(), False

@@ -9,8 +9,9 @@ from typing import Annotated, Any
 from weakref import WeakValueDictionary
 
 import numpy as np
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field
 
+from common.addresses import read_endpoint
 from common.config import Config
 from common.datatypes import Symbols, TimeTags
 from common.errors import ConfigurationError, DeviceError
@@ -25,6 +26,14 @@ from hardware.twin.physics import CLOCK_WALK_PER_SQRT_S, CLOCK_WHITE_SQRT_S, Rec
 from hardware.twin.real_time import LightClock, TagBuffer
 from hardware.twin.weather import Climate, Weather
 
+
+def _tcp(fibre: str) -> str:
+    if read_endpoint(fibre) is None:
+        raise ValueError("tcp://host:port is needed")
+    return fibre
+
+
+Fibre = Annotated[str, AfterValidator(_tcp)]
 Share = Annotated[float, Field(ge=0.0, le=1.0)]
 _MAX_OFFSET_PPM = 20.0
 _MAX_START_S = 1000.0
@@ -38,7 +47,7 @@ class ModulatorParameters(BaseModel):
     """Manifest of `twin-modulator`."""
 
     model_config = ConfigDict(extra="forbid")
-    fibre: str
+    fibre: Fibre
 
 
 class WeatherParameters(BaseModel):
@@ -66,7 +75,7 @@ class TaggerParameters(BaseModel):
     """Manifest of `twin-time-tagger`: a preset, its exceptions, and the tagger's clock."""
 
     model_config = ConfigDict(extra="forbid")
-    fibre: str
+    fibre: Fibre
     preset: str = "field-14.6dB"
     seed: int | None = Field(None, ge=0)
     clock_offset_ppm: float | None = Field(None, ge=-50.0, le=50.0)
@@ -116,6 +125,8 @@ class TwinModulator:
 
     unsent_from_slot = NONE_HELD
 
+    model = ModulatorParameters
+
     def __init__(self, parameters: dict[str, Any], config: Config) -> None:
         given = parse_parameters(ModulatorParameters, parameters, "twin-modulator")
         self.info = DeviceInfo("modulator", "digital twin", simulated=True)
@@ -157,6 +168,8 @@ class TwinTimeTagger:
     """Whether the light stops for a reader that is behind."""
     axes: AxesTwin | None
     """Retarders of a controller that stands before the receiver: the light follows within 55 ms."""
+
+    model = TaggerParameters
 
     def __init__(self, parameters: dict[str, Any], config: Config) -> None:
         given = parse_parameters(TaggerParameters, parameters, "twin-time-tagger")

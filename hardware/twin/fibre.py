@@ -16,8 +16,9 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from common.addresses import read_endpoint, refuse
 from common.datatypes import Symbols
-from common.errors import ConfigurationError, DeviceError
+from common.errors import DeviceError
 
 _HEADER = struct.Struct("<4sIIqQ")
 _MAGIC = b"QKDl"
@@ -40,10 +41,9 @@ class Light:
 
 def parse_address(fibre: str) -> tuple[str, int]:
     """(host, port) of `tcp://host:port`."""
-    host, colon, port = fibre.removeprefix("tcp://").rpartition(":")
-    if not fibre.startswith("tcp://") or not colon or not port.isdigit():
-        raise ConfigurationError(f"fibre {fibre!r} is not tcp://host:port")
-    return host.strip("[]"), int(port)
+    address = read_endpoint(fibre)
+    assert address is not None  # the parameters' model has looked at it
+    return address.host, address.port
 
 
 class FibreEntrance:
@@ -53,8 +53,8 @@ class FibreEntrance:
         host, port = parse_address(fibre)
         try:
             self._listener = socket.create_server((host, port), backlog=1)
-        except OSError as error:
-            raise DeviceError(f"fibre {fibre}: {error.strerror}", remedy="Choose a free address.") from None
+        except (OSError, UnicodeError) as error:
+            refuse("devices.modulator.fibre", fibre, error)
         self._closed = threading.Event()
         self._bob: socket.socket | None = None
 

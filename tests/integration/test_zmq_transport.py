@@ -314,7 +314,7 @@ def test_keys_and_endpoints_are_judged_at_the_start() -> None:
     with socket.socket() as taken:
         taken.bind(("127.0.0.1", ends.port))
         taken.listen()
-        with pytest.raises(PeerUnreachable, match="is in use"):
+        with pytest.raises(PeerUnreachable, match=r"channel.endpoint .*already in use"):
             asyncio.run(start(ends.alice()))
     keys = {"secret": ends.alice_secret, "peer_public": ends.bob_public}
     with pytest.raises(ConfigurationError, match=r"channel\.endpoint 'tcp://nowhere'"):

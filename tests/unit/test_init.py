@@ -7,20 +7,22 @@ from pathlib import Path
 
 import pytest
 
-import alice.check
-import bob.check
+from alice.check import STEPS as ALICE
+from bob.check import STEPS as BOB
 from common.cli.init import initialise, template
 from common.config import load_config
 from common.errors import ConfigurationError
+from common.node.check import judged
 
 ROOT = Path(__file__).parents[2]
 
 
 def test_both_checks_are_content_with_a_fresh_link(tmp_path: Path) -> None:
     initialise(tmp_path)
-    for check, role in ((alice.check.check, "alice"), (bob.check.check, "bob")):
-        rows = check(load_config(tmp_path / f"{role}.toml", role))
-        assert [row for row in rows if not row[1]] == []
+    for steps, role in ((ALICE, "alice"), (BOB, "bob")):
+        rows = judged(steps, load_config(tmp_path / f"{role}.toml", role))
+        busy = "addresses"  # another link may run on this machine
+        assert [row for row in rows if not row.good and row.name != busy] == []
 
 
 @pytest.mark.parametrize("role", ["alice", "bob"])

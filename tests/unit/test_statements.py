@@ -8,14 +8,14 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from alice.check import check as check_alice
-from bob.check import check as check_bob
+from alice.check import STEPS as ALICE_STEPS
+from bob.check import STEPS as BOB_STEPS
 from common import statements
 from common.cli.doctor import findings
 from common.cli.doctor_bench import Examination
 from common.config import Config, parse_config
 from common.errors import ConfigurationError
-from common.node.check import check_statements, surely_simulated
+from common.node.check import check_statements, judged, surely_simulated, told_apart
 from common.randomness import OPERATING_SYSTEM
 from hardware import examination
 from hardware.interfaces import DeviceInfo
@@ -82,8 +82,8 @@ def test_each_field_is_needed_and_run_check_and_doctor_say_so_alike(
     said = f"{caught.value}: {caught.value.remedy}"
     (tmp_path / "x.toml").write_text(f'role = "{role}"\n{text}{REAL[role]}')
     real = config(role, text + REAL[role], tmp_path)
-    check = {"alice": check_alice, "bob": check_bob}[role]
-    assert said in [finding for _, good, finding in check(real) if not good]
+    rows = [*judged({"alice": ALICE_STEPS, "bob": BOB_STEPS}[role], real), *told_apart(real)]
+    assert said in [row.text for row in rows if not row.good]
     assert said in [finding for _, good, finding in findings(tmp_path / "x.toml") if not good]
     found = Examination(real)
     device = type("Real", (), {"info": DeviceInfo("real", "x")})()
@@ -100,8 +100,8 @@ def test_weak_randomness_is_told_before_the_start_with_the_same_words(role: str,
     with pytest.raises(ConfigurationError, match=rf"security\.randomness is 'physical', but {weak}") as caught:
         statements.require_randomness(real, False, uses)
     said = f"{caught.value}: {caught.value.remedy}"
-    check = {"alice": check_alice, "bob": check_bob}[role]
-    assert said in [finding for _, good, finding in check(real) if not good]
+    rows = [*judged({"alice": ALICE_STEPS, "bob": BOB_STEPS}[role], real), *told_apart(real)]
+    assert said in [row.text for row in rows if not row.good]
     assert said in [finding for _, good, finding in findings(tmp_path / "x.toml") if not good]
     found = Examination(real)
     device = type("Real", (), {"info": DeviceInfo("real", "x")})()

@@ -13,7 +13,8 @@ import pytest
 import hardware.drivers
 from common.config import Config, DeviceSection
 from common.errors import ConfigurationError
-from hardware.registry import GROUP, check_devices, doctor, manifest_digest, open_device, tried
+from common.node.check import judged
+from hardware.registry import GROUP, device_steps, doctor, manifest_digest, open_device, tried
 
 README = Path(hardware.drivers.__file__).with_name("README.md")
 
@@ -56,24 +57,31 @@ def test_check_says_what_was_not_tried_and_hashes_the_manifest() -> None:
         section = {"driver": "tcp-tags", "host": "x", "port": port, "simulated": False}
         return Config(role="bob", devices={"time_tagger": DeviceSection.model_validate(section)})
 
-    rows = check_devices(config(1), ["time_tagger"])
-    assert rows[0] == ("device time_tagger", True, "tcp-tags (not tried on a real instrument)")
-    assert manifest_digest(config(1))[:16] in rows[1][2]
+    rows = judged(device_steps(["time_tagger"]), config(1))
+    assert (rows[0].name, rows[0].text) == ("device time_tagger", "tcp-tags (not tried on a real instrument)")
+    assert manifest_digest(config(1))[:16] in rows[1].text
     assert manifest_digest(config(1)) != manifest_digest(config(2))
 
 
 def test_check_looks_at_every_configured_device_and_says_which_is_never_opened() -> None:
-    drivers = {"time_tagger": "tcp-tags", "attenuator": "oz-attenuater", "spare": "oz-attenuator"}
+    drivers = {"time_tagger": "software-random", "attenuator": "oz-attenuater", "spare": "random-device"}
     devices = {role: DeviceSection(driver=driver) for role, driver in drivers.items()}
-    rows = check_devices(Config(role="bob", devices=devices), ["time_tagger"], ["attenuator"])
-    assert [(name, good) for name, good, _ in rows[:3]] == [
+    rows = judged(device_steps(["time_tagger"], ["attenuator"]), Config(role="bob", devices=devices))
+    assert [(row.name, row.good) for row in rows[:3]] == [
         ("device time_tagger", True),
         ("device attenuator", False),
-        ("device spare", True),
+        ("other devices", True),
     ]
-    assert "did you mean 'oz-attenuator'" in rows[1][2]
-    assert "never opened" in rows[2][2]
-    assert "never opened" not in rows[0][2]
+    assert "did you mean 'oz-attenuator'" in rows[1].text
+    assert "never opened" in rows[2].text
+    assert "spare: random-device" in rows[2].text
+
+
+def test_a_misspelt_parameter_is_named_before_the_one_that_is_missing_for_it() -> None:
+    section = DeviceSection.model_validate({"driver": "tcp-tags", "hots": "x", "port": 1, "simulated": False})
+    (row, *_) = judged(device_steps(["time_tagger"]), Config(role="bob", devices={"time_tagger": section}))
+    assert "'hots'" in row.text
+    assert "did you mean 'host'" in row.text
 
 
 def test_the_readme_lists_every_driver() -> None:

@@ -16,7 +16,7 @@ from common.cli.role import read_status
 from common.config import load_config
 from common.errors import AuthenticationError, LinkLocked
 from common.node import alarms
-from common.node.check import check_alarms
+from common.node.check import NODE, judged
 from common.node.keystore import KeyStore
 from common.node.node import Node, Options
 from common.node.runtime import Lanes, Shell
@@ -76,9 +76,9 @@ async def test_a_locked_node_does_not_start_and_says_why(node: Path) -> None:
             pass
     assert exit_code(refused.value) == 4
     assert "qkd alarm clear" in refused.value.remedy
-    (finding,) = check_alarms(config)
-    assert finding[1] is False
-    assert "tag did not verify" in finding[2]
+    (row,) = [row for row in judged(NODE, config) if row.name == "alarm"]
+    assert isinstance(row.fault, LinkLocked)
+    assert "tag did not verify" in row.text
     assert read_status(config)["alarms"] == [f"authentication: {FAULT}"]
 
 
@@ -93,7 +93,8 @@ def test_a_person_clears_the_alarm(node: Path) -> None:
     assert answer(commands.clear_command)["cleared"] == [standing]
     assert answer(commands.list_command)["alarms"] == answer(commands.clear_command)["cleared"] == []
     config = load_config(node)
-    assert check_alarms(config) == read_status(config)["alarms"] == []
+    assert not [row for row in judged(NODE, config) if row.name == "alarm"]
+    assert read_status(config)["alarms"] == []
     with KeyStore.open(config.path(config.keys.database), config.path(config.keys.key_file)) as store:
         alarms.refuse_if_latched(store, "bob")
 

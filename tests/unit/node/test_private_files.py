@@ -6,11 +6,12 @@ from pathlib import Path
 
 import pytest
 
-from classical_channel.check import check_channel
+from classical_channel.check import CHANNEL
 from classical_channel.link import read_link_secret
 from common.cli.init import initialise
 from common.config import Config, load_config
 from common.errors import ConfigurationError
+from common.node.check import judged
 from common.node.credentials import private_files, refuse_readable
 
 
@@ -42,4 +43,4 @@ def test_a_link_secret_that_is_not_random(config: Config, content: bytes) -> Non
     config.path(config.channel.link_secret_file).write_bytes(content)
     with pytest.raises(ConfigurationError, match="does not hold random bytes"):
         read_link_secret(config)
-    assert not next(good for name, good, _ in check_channel(config) if name == "link secret")
+    assert not next(row.good for row in judged(CHANNEL, config) if row.name == "link secret")
