@@ -111,7 +111,7 @@ async def run(config: Config, options: Options) -> None:
             AliceSession(
                 config,
                 who,
-                recorder.store(node.store),
+                recorder.store(node.durable),
                 recorder.symbols(ring),
                 recorder.random(random.read),
                 recorder.answer("refill", refill_bytes),

@@ -243,7 +243,7 @@ async def run(config: Config, options: Options) -> None:
         node.before_close(ahead.close)
         nonces = recorder.random(ahead.take)
         session = recorder.session(
-            BobSession(config, who, recorder.store(node.store), link.instance, nonces, accept_request)
+            BobSession(config, who, recorder.store(node.durable), link.instance, nonces, accept_request)
         )
         receiver = recorder.receiver(Receiver.configured(config, recorder.coins(random.bits)))
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from dataclasses import asdict
 from pathlib import Path
+from typing import Any
 
 import click
 from rich.console import Console
@@ -12,9 +13,10 @@ from rich.console import Console
 from common.cli.main import LazyGroup
 from common.cli.output import emit, json_option, table
 from common.config import load_config
-from common.errors import InputError
+from common.errors import InputError, KeyStoreError
 from common.files import write_file
 from common.node.keystore import KeyStore
+from common.node.storefile import ANEW
 
 NEWEST = 20
 CONFIG_HELP = "Configuration file (TOML) of the node."
@@ -42,7 +44,7 @@ def command(context: click.Context, config_path: Path | None, as_json: bool) -> 
                 "secret_bits": 8 * int(str(block["n_bytes"])),
                 "free_bits": 8 * int(str(block["free_bytes"])),
                 "simulated": bool(block["simulated"]),
-                "certificate": json.loads(str(block["record"]) or "{}"),
+                "certificate": _certificate(block),
             }
             for block in store.blocks()
         ]
@@ -66,6 +68,13 @@ def command(context: click.Context, config_path: Path | None, as_json: bool) -> 
 
     emit(document, as_json, render)
     return 0
+
+
+def _certificate(block: dict[str, object]) -> Any:
+    try:
+        return json.loads(str(block["record"]) or "{}")
+    except ValueError:
+        raise KeyStoreError(f"the record of block {block['block_id']} cannot be read", remedy=ANEW) from None
 
 
 @click.command("certificate")

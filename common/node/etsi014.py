@@ -51,6 +51,8 @@ class KeyDelivery:
         when the answer stays unknown.
     peer_is_up : whether the other end can be asked now.
     pool_is_spent : whether the authentication key that is left is not for applications.
+    peer_was_met : whether this process has shaken hands with the other end: before that a store that was set back
+        would hand out again what it has delivered.
     """
 
     def __init__(
@@ -60,10 +62,11 @@ class KeyDelivery:
         reserve_at_peer: Callable[[bytes], Awaitable[bytes]],
         peer_is_up: Callable[[], bool] = lambda: True,
         pool_is_spent: Callable[[], bool] = lambda: False,
+        peer_was_met: Callable[[], bool] = lambda: True,
     ) -> None:
         self._config, self._settings = config, config.etsi014
         self._inventory, self._reserve_at_peer, self._peer_is_up = inventory, reserve_at_peer, peer_is_up
-        self._pool_is_spent = pool_is_spent
+        self._pool_is_spent, self._peer_was_met = pool_is_spent, peer_was_met
         self._admission: Admission | None = None
         self._cutting = asyncio.Lock()
         self._asked_s: dict[object, float] = {}
@@ -185,6 +188,8 @@ class KeyDelivery:
         key_ids = _key_ids(await _arguments(request))
         if len(key_ids) > self._settings.max_key_per_request:
             raise BadRequest(f"at most {self._settings.max_key_per_request} keys per request")
+        if not self._peer_was_met():
+            raise KeysRefused("this node has not met the other end of the link since it started", later=True)
         keys = await asyncio.to_thread(self._inventory.fetch, caller, master, key_ids)
         log.info("%d keys to %s, made for %s", len(keys), caller, master)
         return _container(keys)

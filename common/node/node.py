@@ -6,6 +6,7 @@ import asyncio
 import contextlib
 import gc
 import logging
+import threading
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from importlib.metadata import version
@@ -13,7 +14,7 @@ from typing import Any
 
 from common import statements
 from common.config import Config
-from common.errors import AuthenticationError, PeerUnreachable, QkdError
+from common.errors import AuthenticationError, KeyStoreInUse, PeerUnreachable, QkdError
 from common.keys import life
 from common.keys.inventory import Inventory
 from common.node import alarms, credentials
@@ -22,6 +23,7 @@ from common.node.etsi014 import KeyDelivery
 from common.node.keystore import KeyStore
 from common.node.load import Load
 from common.node.mqtt import Broker
+from common.node.patience import patient
 from common.node.recorder import open_recorder
 from common.node.runtime import ChannelPort, Lanes, Shell, TransportPort, now_ns, stop_event
 from common.node.status import StatusBoard, write_document
@@ -92,24 +94,38 @@ class Node:
         self._status_path = config.path(config.status_file)
         self.recorder = open_recorder(config, self._recording_ended)
         self._held: str | None = None
-        self._watches: dict[str, Callable[[], str | None]] = {"key store": self._store_is_full}
+        self._watches: dict[str, Callable[[], str | None]] = {
+            "key store": self._store_is_full,
+            "disk": lambda: self.store.unavailable,
+        }
+        self._given_up = threading.Event()
+        self.durable = patient(store, self._given_up)
+        """The store of the session: what it must keep waits for a disk that is full."""
+        self._met_peer = False
 
     @classmethod
     @contextlib.asynccontextmanager
     async def open(cls, config: Config, options: Options) -> AsyncIterator[Node]:
         """Open the key store; close everything in reverse order whatever happens."""
         credentials.refuse_readable(config)
-        store = await asyncio.to_thread(
-            KeyStore.open, config.path(config.keys.database), config.path(config.keys.key_file)
-        )
+        store = None
         try:
+            store = await asyncio.to_thread(
+                KeyStore.open, config.path(config.keys.database), config.path(config.keys.key_file)
+            )
             alarms.refuse_if_latched(store, config.role)
-        except QkdError:
-            store.close()
+        except QkdError as error:
+            if store is not None:
+                store.close()
+            if not isinstance(error, KeyStoreInUse):  # the status is the other process's
+                _tell_end(config, error)
             raise
         node = cls(config, options, store)
         try:
             yield node
+        except Exception as error:
+            node.board.end(error)
+            raise
         finally:
             await node._close()
 
@@ -160,7 +176,7 @@ class Node:
                 pool.add_segment(block_id, pads, sendable=state == "committed")
         self._transport = transport
         self.shell = Shell(
-            session, channel, transport, pool, self.store, self.lanes, self._on_block, self._on_ready, self.load
+            session, channel, transport, pool, self.durable, self.lanes, self._on_block, self._on_ready, self.load
         )
         etsi = self.config.etsi014
         self.inventory = Inventory(
@@ -172,7 +188,12 @@ class Node:
             deliver_simulated=self.config.keys.deliver_simulated,
         )
         self.delivery = KeyDelivery(
-            self.config, self.inventory, self._reserve_at_peer, self._peer_is_up, self._pool_is_spent
+            self.config,
+            self.inventory,
+            self._reserve_at_peer,
+            self._peer_is_up,
+            self._pool_is_spent,
+            lambda: self._met_peer,
         )
 
     def connect_broker(
@@ -244,6 +265,7 @@ class Node:
                 close() if on_loop else await asyncio.to_thread(close)
             except Exception:
                 log.exception("while closing")
+        self._given_up.set()  # what still waits for room is as after a power cut: the next handshake settles it
         await asyncio.to_thread(self.lanes.close)
         await asyncio.to_thread(self.recorder.close)
         self.board.state = "stopped"
@@ -254,6 +276,7 @@ class Node:
 
     def _on_ready(self) -> None:
         log.info("handshake agreed")
+        self._met_peer = True
         self.board.simulated = self._session.simulated
         if self.board.state == "starting":  # Bob's receiver says more than this
             self.board.state = "running"
@@ -344,6 +367,7 @@ class Node:
     async def _report(self) -> None:
         begun_ns = now_ns()
         while True:
+            await asyncio.to_thread(self.store.look)
             self._judge()
             heard, silent = self._channel.last_heard_ns, self._peer_is_silent()
             if heard is not None:
@@ -399,6 +423,17 @@ class Node:
             log.error("status file: %s", error)
             return
         self._raise_or_clear("status file", self._publish(document))
+
+
+def _tell_end(config: Config, error: QkdError) -> None:
+    """Leave in the status file why the node did not start."""
+    board = StatusBoard(config.role, config.link.name, config.link.clock_rate_hz)
+    board.end(error)
+    board.state = "stopped"
+    try:
+        write_document(board.document(), config.path(config.status_file))
+    except (OSError, QkdError) as fault:
+        log.error("status file: %s", fault)
 
 
 def _first(group: BaseExceptionGroup[QkdError]) -> BaseException:

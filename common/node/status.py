@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from common.config import Config
+from common.errors import QkdError, exit_code
 from common.files import write_file
 from common.keys.life import Life
 from common.node.runtime import now_ns
@@ -48,6 +49,7 @@ class StatusBoard:
         self.applications: dict[str, int] = {}
         self.details: dict[str, Any] = {}
         self.load: dict[str, Any] = {}
+        self._ended: dict[str, Any] = {}
         self._started_ns = now_ns()
         self._ready_ns: int | None = None
         self._slots = 0
@@ -83,6 +85,15 @@ class StatusBoard:
         else:
             self.alarms[name] = text
 
+    def end(self, error: BaseException) -> None:
+        """The node ends with this fault; its status says so until the next start."""
+        known = isinstance(error, QkdError)
+        self._ended = {
+            "reason": str(error) if known else f"a defect of this software ({type(error).__name__})",
+            "remedy": error.remedy if isinstance(error, QkdError) else "Please report it with the log.",
+            "exit_code": exit_code(error),
+        }
+
     @property
     def real_time_factor(self) -> float:
         """Link seconds per wall second since the first handshake."""
@@ -111,6 +122,7 @@ class StatusBoard:
             "link": self._link,
             "peer": self.peer,
             "state": self.state,
+            **self._ended,
             "blocks_committed": self.blocks_committed,
             "blocks_refused": self.blocks_refused,
             "qber": qber,

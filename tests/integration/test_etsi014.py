@@ -43,6 +43,7 @@ class Kmes:
     peer_answers: bool = True
     peer_is_up: bool = True
     pool_is_spent: bool = False
+    peer_was_met: bool = True
     answer_is_late: asyncio.Event | None = None
     question_waits: asyncio.Event = field(default_factory=asyncio.Event)
 
@@ -93,7 +94,9 @@ async def kmes(tmp_path: Path) -> AsyncIterator[Kmes]:
         lambda: both.peer_is_up,
         lambda: both.pool_is_spent,
     )
-    bob = KeyDelivery(both.bob.config, both.bob.inventory, ask(both.alice))
+    bob = KeyDelivery(
+        both.bob.config, both.bob.inventory, ask(both.alice), peer_was_met=lambda: both.peer_was_met
+    )
     async with alice.serve(), bob.serve():
         yield both
     both.alice.store.close()
@@ -233,6 +236,17 @@ async def test_what_is_left_of_the_authentication_pool_is_not_for_applications(k
     assert kmes.alice.store.available_bits() == 8 * 4096
     kmes.pool_is_spent = False
     assert (await ask(kmes, "alice", "sae-bob/enc_keys"))[0] == 200
+
+
+async def test_a_store_that_may_have_been_set_back_delivers_nothing_before_the_handshake(kmes: Kmes) -> None:
+    _, made = await ask(kmes, "alice", "sae-bob/enc_keys")
+    ids = {"key_IDs": [{"key_ID": key["key_ID"]} for key in made["keys"]]}
+    kmes.peer_was_met = False
+    code, answer = await ask(kmes, "bob", "sae-alice/dec_keys", ids)
+    assert code == 503
+    assert "has not met the other end" in answer["message"]
+    kmes.peer_was_met = True
+    assert (await ask(kmes, "bob", "sae-alice/dec_keys", ids))[1] == made
 
 
 async def test_while_a_question_waits_too_long_nothing_more_is_cut(

@@ -14,6 +14,7 @@ from common.node.node import Node, Options
 
 class Store:
     stored_bits = 0
+    unavailable: str | None = None
 
     def available_bits(self) -> int:
         return self.stored_bits
@@ -76,4 +77,17 @@ async def test_every_watch_is_asked_and_named(tmp_path: Path) -> None:
     made._judge()
     assert "too bright" not in str(session.told[1])
     assert set(made.board.alarms) == {"key store"}
+    made.lanes.close()
+
+
+async def test_a_full_disk_holds_until_there_is_room(tmp_path: Path) -> None:
+    made, store, session = node(tmp_path)
+    store.unavailable = "key store k.sqlite: the disk does not take it: database or disk is full"
+    made._judge()
+    assert "disk is full; no block gives key" in made.board.alarms["disk"]
+    assert "disk is full" in str(session.told[0])
+    store.unavailable = None
+    made._judge()
+    assert session.told[1:] == [None]
+    assert made.board.alarms == {}
     made.lanes.close()
