@@ -2,10 +2,22 @@
 
 from __future__ import annotations
 
+import sqlite3
 from dataclasses import fields, replace
+from pathlib import Path
 
+import pytest
+from click.testing import CliRunner
+
+from common.cli.keys import command as keys
+from common.cli.role import read_status
+from common.config import Config, parse_config
+from common.errors import AuthenticationError, ConfigurationError, KeyStoreError
+from common.node.keystore import KeyStore
+from common.node.node import Node, Options
 from common.node.status import StatusBoard
 from common.protocol.block import WATCHED, BlockFacts
+from tests.stores import add_block
 
 NOTHING = BlockFacts(**{field.name: "" if field.type == "str" else 0 for field in fields(BlockFacts)})  # type: ignore[arg-type]
 
@@ -25,3 +37,58 @@ def test_a_block_that_a_detector_spoiled_raises_an_alarm_until_one_gives_key() -
 
 def test_before_the_handshake_nobody_knows_whether_keys_are_simulated() -> None:
     assert StatusBoard("alice", "link", 1e6).document()["simulated"] is None
+
+
+@pytest.mark.parametrize(
+    ("error", "code"),
+    [(KeyStoreError("gone"), 3), (AuthenticationError("forged"), 4), (ConfigurationError("odd"), 2)],
+)
+def test_after_a_fatal_stop_the_status_keeps_the_reason(error: KeyStoreError, code: int) -> None:
+    board = StatusBoard("bob", "link", 1e6)
+    assert "reason" not in board.document()
+    board.end(error)
+    document = board.document()
+    assert (document["reason"], document["remedy"], document["exit_code"]) == (str(error), error.remedy, code)
+
+
+def test_a_defect_is_named_by_its_kind_alone() -> None:
+    board = StatusBoard("bob", "link", 1e6)
+    board.end(ValueError("what may be secret"))
+    assert "ValueError" in board.document()["reason"]
+    assert "may be" not in str(board.document())
+    assert board.document()["exit_code"] == 1
+
+
+def node_with_store(directory: Path) -> Config:
+    """A node's configuration with a store that was never opened."""
+    directory.chmod(0o700)
+    key_file = directory / "store.key"
+    key_file.write_bytes(bytes(32))
+    key_file.chmod(0o600)
+    text = 'role = "alice"\nstatus_file = "status.json"\n[keys]\ndatabase = "k.sqlite"\nkey_file = "store.key"\n'
+    (directory / "alice.toml").write_text(text)
+    return parse_config(text, directory)
+
+
+async def test_a_node_that_could_not_start_says_why(tmp_path: Path) -> None:
+    config = node_with_store(tmp_path)
+    (tmp_path / "k.sqlite").write_bytes(b"no database" * 100)
+    with pytest.raises(KeyStoreError, match="damaged"):
+        async with Node.open(config, Options()):
+            pass
+    status = read_status(config)
+    assert (status["state"], status["running"], status["exit_code"]) == ("stopped", False, 3)
+    assert "damaged" in status["reason"]
+    assert "qkd init" in status["remedy"]
+
+
+def test_a_damaged_record_is_told_in_words(tmp_path: Path) -> None:
+    config = node_with_store(tmp_path)
+    with KeyStore.open(config.path(config.keys.database), config.path(config.keys.key_file)) as store:
+        add_block(store, 7, 100)
+    with sqlite3.connect(tmp_path / "k.sqlite") as database:
+        database.execute("UPDATE blocks SET record = 'no record'")
+    database.close()
+    looked = CliRunner().invoke(keys, ["--config", str(tmp_path / "alice.toml")], standalone_mode=False)
+    assert isinstance(looked.exception, KeyStoreError)
+    assert "record of block 7" in str(looked.exception)
