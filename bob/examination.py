@@ -22,6 +22,12 @@ NOISE_SHARE = 0.01
 """Of a basis's clicks in the gate that one detector's darks may be: half of it is error."""
 HOT_CPS = 1000.0
 HOT_RATIO = 5.0
+DARK_PARITY = 0.05
+"""Of the light: so little in every second slot is what leaks, not a pulse."""
+UNEVEN_PARITY, UNEVEN_SIGMA = 0.02, 6.0
+ENOUGH_SEEN = 0.5
+"""Of the time asked for: with less, rates that take time (darks) are not judged."""
+LIT = 0.9
 MAX_ERROR = 0.05
 MAX_IMBALANCE = 0.2
 
@@ -43,7 +49,8 @@ def light(found: Examination) -> None:
         straight = folded.shifted(by)
         agreements = survey.find_preamble(straight, half_gate)
         _skew(found, folded, measured, agreements)
-        _darks(found, straight, half_gate)
+        if _enough(found, tags, straight.seconds, "between pulses"):
+            _darks(found, straight, half_gate)
         _recovery(found, straight, half_gate)
         _preamble(found, straight, agreements, half_gate)
         if found.prepared is not None:
@@ -74,12 +81,18 @@ def _comb(found: Examination, tags: TimeTags, half_gate: float) -> Folded | None
     text = (
         f"{line.rate_hz / 1e6:.6f} MHz ({ppm:+.2f} ppm of the tagger's clock), {sigma:.0f} sigma in {DETECTORS[guide]}"
     )
-    if survey.half_rate(tags, line.rate_hz):
+    folded = survey.follow(tags, line, guide, half_gate)
+    weak, sigma_weak = survey.weaker_parity(folded, guide, half_gate)
+    if weak < DARK_PARITY:
         remedy = f"Set link.clock_rate_hz = {0.5 * line.rate_hz:.0f} at both ends, or send light in every slot."
         found.to_fix("comb", "light", f"{text}, but only every second slot holds light", remedy)
         return None
     found.good("comb", "light", text)
-    return survey.follow(tags, line, guide, half_gate)
+    if 0.5 - weak > max(UNEVEN_PARITY, UNEVEN_SIGMA * sigma_weak):
+        heights = f"{100 * weak:.0f}:{100 * (1 - weak):.0f}"
+        remedy = "Level the pulses of even and odd slots: Eve could tell them apart, and the mean photon number is two."
+        found.to_fix("pulse heights", "light", f"pulse heights alternate {heights}", remedy)
+    return folded
 
 
 def _no_comb(found: Examination, tags: TimeTags, nominal_hz: float) -> None:
@@ -107,6 +120,18 @@ def _no_comb(found: Examination, tags: TimeTags, nominal_hz: float) -> None:
 def _rates(tags: TimeTags) -> NDArray[np.float64]:
     seconds = (tags.until_ps - int(tags.times_ps[0])) / PS_PER_S if len(tags) else math.inf
     return np.bincount(tags.channels, minlength=len(DETECTORS)) / seconds
+
+
+def _enough(found: Examination, tags: TimeTags, seconds: float, what: str) -> bool:
+    """Whether enough of the time asked for was seen; tells what was lacking."""
+    found.measured |= {"light_seconds": seconds, "lit_share": (lit := survey.lit_share(tags))}
+    if seconds >= ENOUGH_SEEN * found.seconds and lit >= LIT:
+        return True
+    seen = f"{seconds:.3g} s of light followed of {found.seconds:g} s asked for; it shone {100 * lit:.0f} % of the time"
+    remedy = "Send light all the time (shutter, trigger, laser); everything below rests on what little was seen."
+    found.to_fix("light", "light", seen, remedy)
+    found.not_looked_at("dark counts", what, f"too little seen: {seen}")
+    return False
 
 
 # -- delays -----------------------------------------------------------------------------------------------------------
@@ -184,6 +209,11 @@ def _behind_the_shutter(found: Examination, tags: TimeTags) -> None:
     if len(tags) >= PEAK_POWER and survey.strongest_line(tags, found.config.link.clock_rate_hz) is not None:
         remedy = "That attenuator is not in this light's path, or its shutter does not close."
         found.to_fix("dark counts", "shutter", "light passes the closed shutter", remedy)
+        return
+    seconds = (tags.until_ps - int(tags.times_ps[0])) / PS_PER_S if len(tags) else found.seconds
+    if seconds < ENOUGH_SEEN * found.seconds:
+        why = f"only {seconds:.3g} s of darkness recorded of {found.seconds:g} s asked for"
+        found.not_looked_at("dark counts", "shutter closed", why)
     else:
         _judge_darks(found, "shutter closed", _rates(tags))
 

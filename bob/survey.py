@@ -43,6 +43,7 @@ MEMORY_SIGMA = 6.0
 MEMORY_SHARE = 0.02
 """What a detector may click more or less often than by chance: what afterpulses of no importance do."""
 FEWEST_PAIRS = 30.0
+LIT_CLICKS, LIT_BINS = 100, 100
 MAX_LAG = 8
 LAG_SIGMA = 4.5
 
@@ -153,9 +154,28 @@ def rate_elsewhere(tags: TimeTags, nominal_hz: float) -> float | None:
     return max(lines, key=lambda line: line.power).rate_hz if lines else None
 
 
-def half_rate(tags: TimeTags, rate_hz: float) -> bool:
-    """Whether only every second slot holds light: the comb has a line at half the rate too."""
-    return strongest_line(tags, 0.5 * rate_hz) is not None
+def weaker_parity(folded: Folded, guide: int, half_gate: float) -> tuple[float, float]:
+    """(share of the light in the weaker one of even and odd slots, its standard deviation), by one detector.
+
+    A comb at half the rate is no proof of dark slots: pulses of alternating height make one, too.
+    """
+    mine = folded.channels == guide
+    inside = mine & (np.abs(folded.offsets) <= half_gate)
+    dark = 0.5 * float(folded.darks_cps()[guide]) * 2.0 * half_gate * folded.seconds
+    odd = int(np.count_nonzero(folded.slots[inside] & 1))
+    clicks = int(np.count_nonzero(inside))
+    light = max(clicks - 2.0 * dark, 1.0)
+    return max(min(odd, clicks - odd) - dark, 0.0) / light, 0.5 * math.sqrt(clicks) / light
+
+
+def lit_share(tags: TimeTags) -> float:
+    """Part of the recording in which there is light: in which it clicks at least a quarter as often as at its best."""
+    bins = min(len(tags) // LIT_CLICKS, LIT_BINS)
+    if bins < 2:
+        return 1.0
+    start_ps = int(tags.times_ps[0])
+    counts, _ = np.histogram(tags.times_ps, bins=bins, range=(start_ps, max(tags.until_ps, start_ps + 1)))
+    return float(np.mean(counts > 0.25 * np.quantile(counts, 0.95)))
 
 
 def follow(tags: TimeTags, line: CombLine, guide: int, half_gate: float) -> Folded:

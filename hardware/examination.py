@@ -260,7 +260,10 @@ def record(tagger: TimeTagger, seconds: float) -> TimeTags:
     if bool((np.diff(times) < 0).any()):
         raise DeviceError("the tagger's times went back", remedy="Open it again; look for a second program on it.")
     channels = np.concatenate([part.channels for part in parts])
-    return TimeTags(times, channels, parts[-1].until_ps, any(part.overflow for part in parts))
+    # One batch may hold much more than was asked for, of a time when the shutter had moved already.
+    end_ps = min(parts[-1].until_ps, (start_ps or 0) + round(seconds * PS_PER_S))
+    count = int(np.searchsorted(times, end_ps))
+    return TimeTags(times[:count], channels[:count], end_ps, any(part.overflow for part in parts))
 
 
 def duration_s(tags: TimeTags) -> float:

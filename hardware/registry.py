@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import ctypes.util
 import difflib
 import hashlib
+import importlib.util
 import json
 from collections.abc import Callable, Sequence
 from functools import partial
@@ -54,12 +56,28 @@ def doctor() -> list[tuple[str, bool, str]]:
             point.load()
         except ImportError as error:
             broken.append((f"driver {point.name}", False, str(error)))
+    lacking = {point.name: needs for point in points if (needs := lacks(point.name)) is not None}
     untried = [name for name in (point.name for point in points) if not tried(name)]
     return [
-        ("drivers", not broken, ", ".join(point.name for point in points)),
+        ("drivers", not broken, ", ".join(point.name for point in points if point.name not in lacking)),
+        ("not usable here", True, "; ".join(f"{name} needs {needs}" for name, needs in lacking.items()) or "none"),
         ("not tried on an instrument", True, ", ".join(untried) or "none"),
         *broken,
     ]
+
+
+def lacks(name: str) -> str | None:
+    """The vendor's package or library (``needs``) that a driver does not find on this machine; nothing is loaded."""
+    try:
+        needs: str | None = getattr(driver_factory(name), "needs", None)
+    except QkdError:
+        return None
+    if needs is None:
+        return None
+    if needs.endswith(".so"):
+        found = ctypes.util.find_library(needs.removeprefix("lib").removesuffix(".so"))
+        return None if found else f"{needs}, or its path in `library`"
+    return None if importlib.util.find_spec(needs) else f"the package {needs!r}"
 
 
 def tried(name: str) -> bool:

@@ -39,6 +39,7 @@ class _ScpiAttenuator:
     """Headers of attenuation and shutter, `{n}` = channel."""
 
     model = Parameters
+    needs = "pyvisa"
 
     def __init__(self, parameters: dict[str, Any], config: Config) -> None:
         given = parse_parameters(Parameters, parameters, self.name)

@@ -58,6 +58,7 @@ class BurstModulator(ABC):
     models: ClassVar[tuple[str, ...]]
 
     model = Parameters
+    needs = "pyvisa"
 
     def __init__(self, parameters: dict[str, Any], config: Config) -> None:
         given = parse_parameters(Parameters, parameters, self.name)

@@ -40,6 +40,7 @@ class OzAttenuator:
     tried = False
 
     model = Parameters
+    needs = "serial"
 
     def __init__(self, parameters: dict[str, Any], config: Config) -> None:
         given = parse_parameters(Parameters, parameters, NAME)

@@ -66,6 +66,7 @@ class PicoQuant:
     tried = False
 
     model = Parameters
+    needs = "snAPI"
 
     def __init__(self, parameters: dict[str, Any], config: Config) -> None:
         given = parse_parameters(Parameters, parameters, NAME)

@@ -41,6 +41,7 @@ class Quantis:
     tried = False
 
     model = Parameters
+    needs = "libQuantis.so"
 
     def __init__(self, parameters: dict[str, Any], config: Config) -> None:
         given = parse_parameters(Parameters, parameters, NAME)

@@ -52,6 +52,7 @@ class QuTag:
     tried = False
 
     model = Parameters
+    needs = "libtdcbase.so"
 
     def __init__(self, parameters: dict[str, Any], config: Config) -> None:
         given = parse_parameters(Parameters, parameters, NAME)

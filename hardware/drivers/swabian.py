@@ -51,6 +51,7 @@ class Swabian:
     tried = False
 
     model = Parameters
+    needs = "Swabian"
 
     def __init__(self, parameters: dict[str, Any], config: Config) -> None:
         given = parse_parameters(Parameters, parameters, NAME)

@@ -52,6 +52,7 @@ class ThorlabsMPC320:
     n_axes = len(PADDLES)
 
     model = SerialParameters
+    needs = "serial"
 
     def __init__(self, parameters: dict[str, Any], config: Config) -> None:
         given = parse_parameters(SerialParameters, parameters, NAME)

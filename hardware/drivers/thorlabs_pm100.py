@@ -31,6 +31,7 @@ class ThorlabsPM100:
     tried = False
 
     model = Parameters
+    needs = "pyvisa"
 
     def __init__(self, parameters: dict[str, Any], config: Config) -> None:
         given = parse_parameters(Parameters, parameters, "thorlabs-pm100")

@@ -35,6 +35,7 @@ class VoltagePolarisation:
     tried = False
 
     model = Parameters
+    needs = "pyvisa"
 
     def __init__(self, parameters: dict[str, Any], config: Config) -> None:
         given = parse_parameters(Parameters, parameters, NAME)

@@ -282,6 +282,30 @@ def test_people_see_rows_and_remedies(tags: TimeTags, tmp_path: Path) -> None:
     assert "1 to fix" in result.stdout
 
 
+def thinned(tags: TimeTags, keep: Any) -> TimeTags:
+    return replace(tags, times_ps=tags.times_ps[keep], channels=tags.channels[keep])
+
+
+def test_pulses_of_alternating_height_are_no_dark_slots(tags: TimeTags, tmp_path: Path) -> None:
+    slot_ps = 1e12 / RATE_HZ * (1.0 + 7e-6)
+    odd = np.floor(tags.times_ps / slot_ps + 0.25).astype(np.int64) % 2 == 1
+    keep = ~odd | (np.random.default_rng(1).random(len(tags)) < 2.0 / 3.0)
+    _, document = looked(Bench(thinned(tags, keep)), tmp_path)
+    found = faults(document)
+    assert "comb" not in found, found
+    assert re.search(r"pulse heights alternate (39|40|41):", found["pulse heights"]), found
+
+
+def test_darks_are_not_judged_from_light_that_went_out(tags: TimeTags, tmp_path: Path) -> None:
+    start_ps = int(tags.times_ps[0])
+    dark = (tags.times_ps > start_ps + 60_000_000_000) & (np.arange(len(tags)) % 1000 > 0)
+    _, document = looked(Bench(thinned(tags, ~dark)), tmp_path)
+    assert "of 0.4 s asked for" in faults(document)["light"]
+    (row,) = [row for row in document["rows"] if row["step"] == "dark counts"]
+    assert row["verdict"] == "not looked at"
+    assert "asked for" in row["finding"]
+
+
 def test_it_does_not_look_beside_a_running_daemon(tags: TimeTags, tmp_path: Path) -> None:
     status = {"role": "bob", "state": "locked", "process_id": os.getpid()}
     (tmp_path / "status.json").write_text(json.dumps(status))

@@ -45,6 +45,17 @@ def test_a_package_outside_the_tree_brings_a_driver() -> None:
     assert any("my-shutter" in text for _, _, text in doctor())
 
 
+def test_doctor_says_what_a_driver_needs_that_is_not_here(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
+    monkeypatch.setattr("ctypes.util.find_library", lambda name: None)
+    rows = {what: text for what, _, text in doctor()}
+    for needs in ("swabian needs the package 'Swabian'", "picoquant needs", "qutag needs libtdcbase.so", "quantis"):
+        assert needs in rows["not usable here"]
+    for name in ("swabian", "keysight-awg", "oz-attenuator"):
+        assert name not in rows["drivers"].split(", ")
+    assert "tcp-tags" in rows["drivers"].split(", ")
+
+
 @pytest.mark.usefixtures("my_lab")
 def test_its_wrong_parameter_is_named() -> None:
     section = DeviceSection.model_validate({"driver": "my-shutter", "serail": "7"})
