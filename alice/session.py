@@ -20,7 +20,7 @@ from common.postprocessing.reconciliation import QberTracker
 from common.postprocessing.sifting import alice_sift, decode_announcement
 from common.postprocessing.verification import draw_point, verification_tag, verified_key
 from common.protocol.block import BITS_PER_BYTE, Block, BlockFacts, certified_digests, refused_facts
-from common.protocol.effects import BlockDone, Effect, Run, Send
+from common.protocol.effects import BlockDone, DropPads, Effect, Run, Send
 from common.protocol.messages import (
     Announce,
     BlockEnd,
@@ -172,7 +172,10 @@ class AliceSession(LinkSession):
             self.destroy(withdrawn.block_id, "decided")
             return refused_facts(record, "refused by the peer: " + withdrawn.reason)
 
-        return Run("store", work, lambda facts: [BlockDone(facts)] if facts is not None else [])
+        def done(facts: BlockFacts | None) -> list[Effect]:
+            return [DropPads(withdrawn.block_id), BlockDone(facts)] if facts is not None else []
+
+        return Run("store", work, done)
 
     def _end(self, block: Block, effects: list[Effect]) -> list[Effect]:
         self.forget(block.block_id)

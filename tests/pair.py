@@ -23,7 +23,7 @@ from classical_channel.stream import ReliableStream
 from common.errors import AuthenticationError, KeyStoreError
 from common.keybits import KeyBits
 from common.node import alarms
-from common.protocol.effects import AddPads, BlockDone, Effect, Run, Send
+from common.protocol.effects import AddPads, BlockDone, DropPads, Effect, Run, Send
 from common.protocol.messages import decode
 from common.protocol.session import LinkSession, pads_name
 
@@ -210,6 +210,8 @@ class End:
                 heapq.heappush(self.jobs, (start, self.counter, effect, []))
             elif isinstance(effect, AddPads):
                 self.pool.add_segment(effect.segment_id, effect.secret, sendable=effect.sendable)
+            elif isinstance(effect, DropPads):
+                self.pool.forget(effect.segment_id)
             elif isinstance(effect, BlockDone):
                 self.done.append(effect.facts)
 

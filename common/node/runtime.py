@@ -22,7 +22,7 @@ from common.keys.life import Share
 from common.node import alarms
 from common.node.compute import make_executor
 from common.node.load import Load
-from common.protocol.effects import AddPads, BlockDone, Effect, Lane, PeerStopped, Ready, Run, Send
+from common.protocol.effects import AddPads, BlockDone, DropPads, Effect, Lane, PeerStopped, Ready, Run, Send
 from common.protocol.messages import decode
 from common.protocol.session import LinkSession, Store, pads_name
 from common.units import NS_PER_S
@@ -247,6 +247,8 @@ class Shell:
                     self._on_ready()
                 case AddPads(segment_id, secret, sendable):
                     self.pool.add_segment(segment_id, secret, sendable=sendable)
+                case DropPads(segment_id):
+                    self.pool.forget(segment_id)
                 case PeerStopped():
                     log.info("the peer stopped in good order")
                     self.peer_stopped.set()

@@ -50,8 +50,15 @@ class AddPads:
 
 
 @dataclass(frozen=True, slots=True)
+class DropPads:
+    """Authentication key that the peer will never hold: the pool forgets it."""
+
+    segment_id: int
+
+
+@dataclass(frozen=True, slots=True)
 class PeerStopped:
     """The peer said goodbye."""
 
 
-Effect = Send | Run | BlockDone | Ready | AddPads | PeerStopped
+Effect = Send | Run | BlockDone | Ready | AddPads | DropPads | PeerStopped

@@ -358,8 +358,8 @@ class LinkSession(ABC):
         return Send(message)
 
     def refuse(self, block: BlockRecord, reason: str) -> list[Effect]:
-        """Refuse a block at this end and tell the peer why."""
-        if block.state is State.REFUSED:
+        """Refuse a block at this end and tell the peer why; one with an obligation stays."""
+        if block.state is State.REFUSED or self.must_keep(block):
             return []
         kind = ending(block.state, self.role)
         if kind is None:
@@ -379,7 +379,7 @@ class LinkSession(ABC):
     def _refuse_open(self, reason: str) -> list[Effect]:
         effects: list[Effect] = []
         for block in self.open_blocks():
-            if may_refuse(block.state, self.role):
+            if may_refuse(block.state, self.role) and not self.must_keep(block):
                 effects += self.refuse(block, reason)
                 self.forget(block.block_id)
         return effects
