@@ -195,6 +195,7 @@ class End:
         if isinstance(error, AuthenticationError):
             with contextlib.suppress(PowerCut):
                 alarms.latch(self.store, str(error), "")
+                self.counted = self.store.count
 
     def carry(self, effects: list[Effect], now_ns: int) -> None:
         """Carry out effects; a job's work happens now, its result arrives later."""

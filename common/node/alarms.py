@@ -1,13 +1,16 @@
 """The alarm that outlives its process: after a failed authentication a node stays down until a person clears it.
 
-It stands in the key store, so that neither a restart nor another machine with the same store forgets it.
+It stands in the key store, so that neither a restart nor another machine with the same store forgets it, and it is
+counted there, so that no earlier copy of the store opens instead.
 """
 
 from __future__ import annotations
 
 import json
 import logging
+from collections.abc import Mapping
 from datetime import UTC, datetime
+from typing import Protocol
 
 from common.config import Config
 from common.errors import LinkLocked, QkdError
@@ -19,7 +22,15 @@ NAME = "authentication"
 _SETTING = f"alarm/{NAME}"
 
 
-def latch(store: Store, reason: str, since: str) -> None:
+class DurableStore(Store, Protocol):
+    """The key store, with what must never go back."""
+
+    def advance(self, values: Mapping[str, bytes]) -> None:
+        """Keep such values: once it returns, no earlier copy of the store opens."""
+        ...
+
+
+def latch(store: DurableStore, reason: str, since: str) -> None:
     """Authentication failed: destroy every key that rests on unauthenticated words, and lock the link.
 
     A key that Bob has promised and one that Alice has decided stay. Whatever their block's messages were, a tag over
@@ -27,11 +38,11 @@ def latch(store: Store, reason: str, since: str) -> None:
     The next handshake settles them.
     """
     lost = store.destroy_unauthenticated()
-    store.put_setting(_SETTING, json.dumps({"name": NAME, "since": since, "reason": reason}).encode())
+    store.advance({_SETTING: json.dumps({"name": NAME, "since": since, "reason": reason}).encode()})
     log.critical("the link is locked until a person clears the alarm; keys destroyed: %d", len(lost))
 
 
-def lock(store: Store, error: BaseException) -> None:
+def lock(store: DurableStore, error: BaseException) -> None:
     """:func:`latch` at this moment; a store that cannot be written is told of, the process ends all the same."""
     try:
         latch(store, str(error), f"{datetime.now(UTC):%Y-%m-%dT%H:%M:%SZ}")
@@ -45,9 +56,10 @@ def latched(store: Store) -> dict[str, str] | None:
     return None if raw is None else dict(json.loads(raw))
 
 
-def clear(store: Store) -> None:
+def clear(store: DurableStore) -> None:
     """A person says that the link may start again."""
     store.delete_setting(_SETTING)
+    store.advance({})
 
 
 def refuse_if_latched(store: Store, role: str) -> None:

@@ -12,7 +12,7 @@ import json
 import logging
 import signal
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from concurrent.futures import Executor
 from typing import Any, Protocol
 
@@ -20,11 +20,12 @@ from common.errors import AuthenticationError, QkdError
 from common.keys import life
 from common.keys.life import Share
 from common.node import alarms
+from common.node.alarms import DurableStore
 from common.node.compute import make_executor
 from common.node.load import Load
 from common.protocol.effects import AddPads, BlockDone, DropPads, Effect, Lane, PeerStopped, Ready, Run, Send
 from common.protocol.messages import decode
-from common.protocol.session import LinkSession, Store, pads_name
+from common.protocol.session import LinkSession, pads_name
 from common.units import NS_PER_S
 
 log = logging.getLogger("qkd.node")
@@ -57,14 +58,6 @@ class TransportPort(Protocol):
     @property
     def wire(self) -> Any:
         """A data class of counters: connections, and strangers among them."""
-        ...
-
-
-class DurableStore(Store, Protocol):
-    """What the shell needs of the key store."""
-
-    def advance(self, values: Mapping[str, bytes]) -> None:
-        """Keep values that must never go back."""
         ...
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +15,7 @@ from common.cli import alarm as commands
 from common.cli.main import exit_code
 from common.cli.role import read_status
 from common.config import load_config
-from common.errors import AuthenticationError, LinkLocked
+from common.errors import AuthenticationError, KeyStoreError, LinkLocked
 from common.node import alarms
 from common.node.check import NODE, judged
 from common.node.keystore import KeyStore
@@ -108,3 +109,18 @@ def test_the_alarm_of_a_status_file_is_the_store_s(node: Path) -> None:
     with KeyStore.open(config.path(config.keys.database), config.path(config.keys.key_file)) as store:
         alarms.clear(store)
     assert read_status(config)["alarms"] == ["peer: silent"]
+
+
+@pytest.mark.parametrize("what", ["latch", "clear"])
+def test_an_alarm_is_not_undone_by_an_older_copy_of_the_store(node: Path, what: str) -> None:
+    config = load_config(node)
+    database, key_file = config.path(config.keys.database), config.path(config.keys.key_file)
+    if what == "latch":
+        with KeyStore.open(database, key_file) as store:
+            alarms.clear(store)
+    copy = database.read_bytes()
+    with KeyStore.open(database, key_file) as store:
+        {"latch": partial(alarms.lock, store, FAULT), "clear": partial(alarms.clear, store)}[what]()
+    database.write_bytes(copy)
+    with pytest.raises(KeyStoreError, match="was set back"):
+        KeyStore.open(database, key_file)
