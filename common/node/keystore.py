@@ -34,6 +34,7 @@ _ROOM, _ROOM_BYTES = "room", 1 << 18
 _COUNT = "count"
 _AVAILABLE = "SELECT simulated, sum(back - front) FROM blocks WHERE back > front AND state != 'pending' GROUP BY 1"
 
+_ORPHANS = "DELETE FROM settings WHERE name GLOB 'pads/*' AND name NOT IN (SELECT 'pads/' || block_id FROM blocks)"
 _SEALED = (
     ("settings", "'setting/' || name"),
     ("pages", "'block/' || block_id || '/' || number"),
@@ -150,6 +151,7 @@ class KeyStore:
             with self._transaction():
                 # Our own requests whose answer was lost with the last process: nobody's keys.
                 self._db.execute("DELETE FROM keys WHERE ours")
+                self._db.execute(_ORPHANS)  # killed between a block's pads and its key
             self._files.begin()
         self._available, self.blocks_spent = self._counts()
 
