@@ -102,7 +102,7 @@ def count(value: Any) -> bool:
 
 def number(value: Any) -> bool:
     """Tell whether it is a finite number."""
-    return type(value) in (int, float) and math.isfinite(value)
+    return type(value) in (int, float) and -sys.float_info.max <= value <= sys.float_info.max
 
 
 def size(value: Any) -> bool:

@@ -319,6 +319,14 @@ def test_what_is_no_certificate_is_said_to_be_none(text: str) -> None:
     assert any("not a key certificate" in reason for reason in report.reasons)
 
 
+def test_a_number_beyond_all_floats_is_a_fault_and_the_other_certificates_are_judged() -> None:
+    good = made()
+    for path in leaves(good):
+        if path not in (("role",), ("signature",)):
+            report = verdict(signed(altered(good, path, lambda _: 10**400)), made(block_id=8_000))
+            assert (report.verdict, [one["block_id"] for one in report.certificates]) == ("invalid", [8_000]), path
+
+
 @pytest.fixture
 def folder(tmp_path: Path) -> Path:
     """Certificates, keys and policy beside a copy of the auditor's file, as an auditor has them."""
@@ -327,6 +335,8 @@ def folder(tmp_path: Path) -> Path:
         public = KEYS[role].public_key().public_bytes(Encoding.PEM, PublicFormat.SubjectPublicKeyInfo)
         (tmp_path / f"{role}.pub").write_bytes(public)
     (tmp_path / "bad.json").write_text(json.dumps(altered(made(), ("block_id",), another)))
+    huge = json.dumps({**made(), "life": {"blocks": 3, "tags": 40, "eps_life": 10**400}})
+    (tmp_path / "huge.json").write_text(huge)
     (tmp_path / "policy.toml").write_text(POLICY_FILE.read_text())
     (tmp_path / "verify_certificate.py").write_text(FILE.read_text())
     return tmp_path
@@ -339,6 +349,7 @@ RUNS = [
     ("alice.json --policy policy.toml", 5, "consistent"),
     ("alice.json --policy policy.toml --signer bob.pub", 1, "invalid"),
     ("alice.json bad.json --policy policy.toml --signer alice.pub", 1, "invalid"),
+    ("huge.json alice.json --policy policy.toml --signer alice.pub", 1, "invalid"),
     ("none.json", 2, "cannot be read"),
     ("alice.json --policy alice.json", 2, "not a policy"),
     ("alice.json --signer policy.toml", 2, "not an Ed25519 public key"),
