@@ -28,10 +28,12 @@ def fault(tallies: Tallies, settings: ProtocolSettings, source: SourceBounds) ->
     mu, p = settings.intensities, settings.p_intensities
     if len(mu) != 3 or len(p) != 3:
         return "decoy states need three intensities and three probabilities"
-    if not BRIGHTEST >= mu[SIGNAL] > mu[DECOY] + mu[VACUUM]:
-        return "the signal is not brighter than decoy and vacuum together, or absurdly bright"
     if not mu[DECOY] > mu[VACUUM] >= 0.0:
         return "the decoy is not brighter than the vacuum"
+    if not max(mu) <= BRIGHTEST:
+        return "an intensity is absurdly bright"
+    if not mu[SIGNAL] > mu[DECOY] + mu[VACUUM]:
+        return "the signal is not brighter than decoy and vacuum together"
     if not abs(sum(p) - 1.0) <= PROBABILITY_SLACK:
         return "the probabilities of the intensities do not sum to 1"
     if len(tallies.n_z) < 3:

@@ -15,6 +15,7 @@ from common.security import bb84, decoy, monitors, three_state
 from common.security.bounds import binary_entropy
 from common.security.budget import EpsilonBudget, eps_verify
 from common.security.tallies import (
+    LARGEST_COUNT,
     SMALLEST_PROBABILITY,
     Estimate,
     Monitor,
@@ -116,8 +117,8 @@ def key_length(
         )
 
     fault = tallies.fault() or budget.fault() or receiver.fault() or _settings_fault(settings, source, receiver)
-    if fault is None and not all(math.isfinite(leak) and leak >= 0 for leak in leaks):
-        fault = "a leak is negative or not finite"
+    if fault is None and not all(0 <= leak <= LARGEST_COUNT for leak in leaks):
+        fault = f"a leak is negative or above {LARGEST_COUNT}"
     if fault is None:
         fault = PROTOCOLS[settings.protocol].fault(tallies, settings, source)
     if fault is not None:
@@ -153,6 +154,6 @@ def _settings_fault(settings: ProtocolSettings, source: SourceBounds, receiver: 
         return "a probability is not strictly between 0 and 1"
     if not receiver.p_z_lower <= settings.p_z_bob <= receiver.p_z_upper:
         return "the receiver's basis probability is not in its interval"
-    if not (math.isfinite(source.eps) and source.eps >= 0.0):
-        return "the probability that a source bound is wrong is negative or not finite"
+    if not 0.0 <= source.eps <= 1.0:
+        return "the probability that a source bound is wrong is not in 0 .. 1"
     return None

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-import math
 from dataclasses import dataclass
 
 SYMBOLS = 4
 H, V, R, L = range(SYMBOLS)
 """What Alice prepares, as the index of a tally."""
 LARGEST_COUNT = 2**63
+LARGEST_BOUND = 1e6
+"""Of a mean photon number or a g2; more means nothing, and its square may be more than a float can hold."""
 CROSS_BASIS = ("discard", "random")
 SMALLEST_PROBABILITY = 2.0**-32
 ONES_STEPS = 2**16
@@ -88,8 +89,8 @@ class SourceBounds:
     def fault(self) -> str | None:
         """Why these cannot be bounds of a single-photon source, or None."""
         values = (self.mean_photon_number_upper, self.g2_upper)
-        if not all(math.isfinite(value) and value >= 0.0 for value in values):
-            return "a source bound is negative or not finite"
+        if not all(0.0 <= value <= LARGEST_BOUND for value in values):
+            return f"a source bound is negative, not finite or above {LARGEST_BOUND:g}"
         if self.mean_photon_number_upper == 0.0:
             return "the source's mean photon number is 0"
         if self.g2_upper == 0.0:
@@ -121,8 +122,8 @@ class ReceiverBounds:
             return "a probability is not strictly between 0 and 1"
         if not 0.0 <= self.mismatch < 1.0:
             return "the mismatch of the detectors is not in 0 .. 1"
-        if not (math.isfinite(self.eps) and self.eps >= 0.0):
-            return "the probability that a receiver bound is wrong is negative or not finite"
+        if not 0.0 <= self.eps <= 1.0:
+            return "the probability that a receiver bound is wrong is not in 0 .. 1"
         if self.cross_basis not in CROSS_BASIS:
             return f"there is no rule {self.cross_basis!r} for clicks in both bases"
         return None

@@ -191,6 +191,8 @@ def main() -> None:
 
 
 NAN, INF = float("nan"), float("inf")
+HUGE = 10**400
+"""More than a floating point number can be."""
 FINITE = "not finite"
 NEGATIVE = "negative"
 EMPTY = (((0, 0), (0, 0), (0, 0), (0, 0)),)
@@ -231,19 +233,21 @@ NONSENSE: list[tuple[tuple[str, ...], str, dict[str, Any], str]] = [
     (ALL, "receiver", {"p_z_lower": 0.93, "p_z_upper": 0.94}, "not in its interval"),
     (ALL, "receiver", {"p_z_lower": 0.88, "p_z_upper": 0.89}, "not in its interval"),
     *((ALL, "receiver", {"mismatch": value}, "mismatch") for value in (-0.1, 1.0, NAN)),
-    *((ALL, "receiver", {"eps": value}, "receiver bound is wrong") for value in (-1e-12, NAN, INF)),
+    *((ALL, "receiver", {"eps": value}, "receiver bound is wrong") for value in (-1e-12, 1.1, NAN, INF, HUGE)),
     (ALL, "receiver", {"eps": 1e-9}, "overspent"),
     (ALL, "receiver", {"cross_basis": "guess"}, "no rule"),
     (ALL, "settings", {"protocol": "b92"}, "no proof"),
     *((ALL, "settings", {p: v}, "probability") for p in ("p_z_alice", "p_z_bob") for v in (0.0, 1.0, -0.1, NAN, 1e-17)),
     *((SINGLES, "source", {name: -0.1}, NEGATIVE) for name in ("mean_photon_number_upper", "g2_upper")),
     *((SINGLES, "source", {name: v}, FINITE) for name in ("mean_photon_number_upper", "g2_upper") for v in (NAN, INF)),
+    *((SINGLES, "source", {"mean_photon_number_upper": value}, FINITE) for value in (1.1e6, 1e308, HUGE)),
+    *((SINGLES, "source", {"g2_upper": value}, FINITE) for value in (1.1e6, 1e308, HUGE)),
     (SINGLES, "source", {"mean_photon_number_upper": 0.0}, "photon number is 0"),
     (SINGLES, "source", {"g2_upper": 0.0}, "g2"),
     (SINGLES, "source", {"g2_upper": 50.0}, "may be multi-photon"),
     (ALL, "source", {"eps": 1e-9}, "overspent"),
     (ALL, "source", {"eps": 1.0}, "overspent"),
-    *((ALL, "source", {"eps": value}, "source bound is wrong") for value in (-1e-12, NAN, INF)),
+    *((ALL, "source", {"eps": value}, "source bound is wrong") for value in (-1e-12, 1.1, NAN, INF, HUGE)),
     *((ALL, "budget", {e: v}, "epsilon") for e in TOTALS for v in (0.0, 1.0, -1e-10, NAN)),
     (ALL, "budget", {"eps_cor": 0.26e-14, "eps_auth": 0.26e-14}, "too little"),
     (ALL, "budget", {"eps_cor": 1e-28}, "eps_cor is below"),
@@ -268,17 +272,19 @@ NONSENSE: list[tuple[tuple[str, ...], str, dict[str, Any], str]] = [
     (("decoy-bb84",), "settings", {"p_intensities": (0.7, 0.3)}, "three intensities"),
     (("decoy-bb84",), "settings", {"intensities": (0.36, 0.36, 0.0)}, "not brighter"),
     (("decoy-bb84",), "settings", {"intensities": (0.36, 0.3, 0.06)}, "not brighter"),
-    (("decoy-bb84",), "settings", {"intensities": (NAN, 0.1, 0.0)}, "not brighter"),
+    (("decoy-bb84",), "settings", {"intensities": (NAN, 0.1, 0.0)}, "absurdly"),
     (("decoy-bb84",), "settings", {"intensities": (0.36, NAN, 0.0)}, "not brighter"),
     (("decoy-bb84",), "settings", {"intensities": (INF, 0.1, 0.0)}, "absurdly"),
     (("decoy-bb84",), "settings", {"intensities": (11.0, 0.1, 0.0)}, "absurdly"),
+    *((("decoy-bb84",), "settings", {"intensities": (0.3, *mu)}, "absurdly") for mu in ((HUGE, 0.0), (HUGE, 1e-3))),
+    (("decoy-bb84",), "settings", {"intensities": (0.36, 0.1, HUGE)}, "decoy is not brighter"),
     (("decoy-bb84",), "settings", {"intensities": (0.36, 0.0, 0.0)}, "decoy is not brighter"),
     (("decoy-bb84",), "settings", {"intensities": (0.36, 0.1, -0.01)}, "decoy is not brighter"),
     (("decoy-bb84",), "settings", {"p_intensities": (1.0, 0.0, 0.0)}, "probability"),
     (("decoy-bb84",), "settings", {"p_intensities": (0.5, 0.3, 0.21)}, "sum to 1"),
     (("decoy-bb84",), "settings", {"p_intensities": (0.5, 0.3, NAN)}, "probability"),
     (ALL, "leak_ec_bits", {"": -1}, "leak is negative"),
-    (ALL, "leak_ec_bits", {"": NAN}, "leak is negative"),
+    *((ALL, "leak_ec_bits", {"": value}, "leak is negative") for value in (NAN, INF, HUGE)),
     (ALL, "verify", {"": -1}, "leak is negative"),
 ]
 """(protocols, what is wrong, its wrong values, a word of the reason)."""
