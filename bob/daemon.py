@@ -273,6 +273,7 @@ async def run(config: Config, options: Options) -> None:
         devices = identities({"time_tagger": tagger} | slow.devices)
         node.connect_broker(link.instance, devices, slow.readings, slow.verbs())
         node.start(session, link.channel, link.transport, link.pool, details)
+        node.refill_pool(session.next_segment)
         node.shell.after_effects.append(clicks.look_for_room)
         clicks.start()
         node.before_close(clicks.stop)

@@ -281,6 +281,11 @@ class BobSession(LinkSession):
         self.blocks_opened += 1
         return block
 
+    def next_segment(self) -> int:
+        """A number for authentication key that no block brings: above all blocks so far, below all that follow."""
+        self._next_block += 1
+        return self._next_block - 1
+
     def _announce(self, block: BobBlock, chunk: Chunk, *, last: bool) -> list[Effect]:
         number = block.chunks
         block.cover(chunk.from_slot, chunk.to_slot)

@@ -22,7 +22,9 @@ from classical_channel.memory_transport import MemoryPipe
 from classical_channel.stream import ReliableStream
 from common.errors import AuthenticationError, KeyStoreError
 from common.keybits import KeyBits
+from common.keys.inventory import Slice
 from common.node import alarms
+from common.node.refill import Refill, refill_name
 from common.protocol.effects import AddPads, BlockDone, DropPads, Effect, Run, Send
 from common.protocol.messages import decode
 from common.protocol.session import LinkSession, pads_name
@@ -47,6 +49,7 @@ class DictStore:
     certificates: dict[int, str] = field(default_factory=dict)
     authenticated: set[int] = field(default_factory=set)
     count: int = 0
+    cut_at: dict[int, int] = field(default_factory=dict)
 
     def write(self) -> None:
         """Called before everything that is made durable."""
@@ -124,7 +127,29 @@ class DictStore:
 
     def forget_pads(self) -> None:
         self.write()
-        self.settings = {name: value for name, value in self.settings.items() if not name.startswith("pads/")}
+        kept = {name: value for name, value in self.settings.items() if not name.startswith(("pads/", "refill/"))}
+        self.settings = kept
+
+    def numbered_settings(self, kind: str) -> list[tuple[int, bytes]]:
+        named = [(name.removeprefix(f"{kind}/"), value) for name, value in self.settings.items()]
+        return sorted((int(number), value) for number, value in named if number.isdigit())
+
+    def room(self, n_bytes: int, *, from_front: bool, simulated: bool) -> list[tuple[int, int, int]]:
+        """What is left of a block is its first bytes: only the pool takes some here, from the end."""
+        left = [(number, self.left(number)) for number in sorted(self.committed(), reverse=not from_front)]
+        return [(number, 0, n) for number, n in left if n >= n_bytes]
+
+    def left(self, block_id: int) -> int:
+        return self.cut_at.get(block_id, len(self.blocks[block_id][1]))
+
+    def cut_to_setting(self, one: Slice, name: str, head: bytes) -> bool:
+        state, key = self.blocks.get(one.block_id, ("pending", b""))
+        if state == "pending" or one.offset + one.n_bytes > self.left(one.block_id):
+            return False
+        self.write()
+        self.cut_at[one.block_id] = one.offset
+        self.settings[name] = head + key[one.offset : one.offset + one.n_bytes]
+        return True
 
     def committed(self) -> dict[int, bytes]:
         return {number: key for number, (state, key) in self.blocks.items() if state == "committed"}
@@ -183,6 +208,8 @@ class End:
             pads = self.store.get_setting(pads_name(number))
             if pads and (state == "committed" or (self.alice and state == "decided")):
                 self.pool.add_segment(number, pads, sendable=state == "committed")
+        self.refill = Refill(self.store, self.pool)
+        self.refill.restore()
         self.channel = Channel(ReliableStream(self.instance << 32 | self.starts), self.pool, alice=self.alice)
         self.session = self._make_session(self, self.instance)
         self.jobs: list[tuple[int, int, Run, Any]] = []
@@ -224,6 +251,7 @@ class End:
             self.pool.confirm(pointers)
             for used in self.pool.exhausted_segments:
                 self.store.delete_setting(pads_name(used))
+                self.store.delete_setting(refill_name(used))
                 self.pool.forget(used)
         return self.channel.packets(now_ns)
 

@@ -68,7 +68,7 @@ class KeyDelivery:
         self._inventory, self._reserve_at_peer, self._peer_is_up = inventory, reserve_at_peer, peer_is_up
         self._pool_is_spent, self._peer_was_met = pool_is_spent, peer_was_met
         self._admission: Admission | None = None
-        self._cutting = asyncio.Lock()
+        self.cutting = asyncio.Lock()
         self._asked_s: dict[object, float] = {}
 
     @contextlib.asynccontextmanager
@@ -155,7 +155,7 @@ class KeyDelivery:
         that is away is not asked, so that a request destroys nothing; one that has just fallen silent costs what was
         asked within ``PATIENCE_S``.
         """
-        async with self._cutting:
+        async with self.cutting:
             self._require_link()
             told, key_ids = await asyncio.to_thread(self._inventory.reserve, owners, number, n_bytes)
             ticket = object()

@@ -22,6 +22,7 @@ from common.keys import life
 from common.keys.inventory import Owners, Slice
 from common.keys.life import Life, Share
 from common.node.counter import Counter
+from common.node.schema import SCHEMA, SEALED
 from common.node.sealing import Sealing, read_key_file
 from common.node.storefile import StoreFiles, damaged, fault_of
 
@@ -33,42 +34,7 @@ _ROOM, _ROOM_BYTES = "room", 1 << 18
 """What a disk must take before it is believed to take keys again."""
 _COUNT = "count"
 _AVAILABLE = "SELECT simulated, sum(back - front) FROM blocks WHERE back > front AND state != 'pending' GROUP BY 1"
-
 _ORPHANS = "DELETE FROM settings WHERE name GLOB 'pads/*' AND name NOT IN (SELECT 'pads/' || block_id FROM blocks)"
-_SEALED = (
-    ("settings", "'setting/' || name"),
-    ("pages", "'block/' || block_id || '/' || number"),
-    ("keys", "'key/' || key_id"),
-)
-
-_SCHEMA = """
-CREATE TABLE IF NOT EXISTS settings (name TEXT PRIMARY KEY, sealed BLOB NOT NULL) WITHOUT ROWID;
-CREATE TABLE IF NOT EXISTS blocks (
-    block_id INTEGER PRIMARY KEY,
-    state TEXT NOT NULL CHECK (state IN ('pending', 'decided', 'committed')),
-    n_bytes INTEGER NOT NULL,
-    front INTEGER NOT NULL,
-    back INTEGER NOT NULL CHECK (0 <= front AND front <= back AND back <= n_bytes),
-    simulated INTEGER NOT NULL,
-    record TEXT NOT NULL,
-    authenticated INTEGER NOT NULL CHECK (authenticated OR state = 'pending')
-);
-CREATE INDEX IF NOT EXISTS blocks_with_room ON blocks (block_id) WHERE back > front;
-CREATE INDEX IF NOT EXISTS room ON blocks (simulated, state, front, back) WHERE back > front;
-CREATE TABLE IF NOT EXISTS pages (
-    block_id INTEGER NOT NULL REFERENCES blocks ON DELETE CASCADE,
-    number INTEGER NOT NULL,
-    sealed BLOB NOT NULL,
-    PRIMARY KEY (block_id, number)
-) WITHOUT ROWID;
-CREATE TABLE IF NOT EXISTS keys (
-    key_id TEXT PRIMARY KEY,
-    master TEXT NOT NULL,
-    slave TEXT NOT NULL,
-    ours INTEGER NOT NULL,
-    sealed BLOB NOT NULL
-) WITHOUT ROWID;
-"""
 
 
 class KeyStore:
@@ -140,7 +106,7 @@ class KeyStore:
             version = self._db.execute("PRAGMA user_version").fetchone()[0]
             if version not in (0, VERSION):
                 raise KeyStoreError(f"the key store has version {version}, this software knows {VERSION}")
-            self._db.executescript(_SCHEMA)
+            self._db.executescript(SCHEMA)
             self._db.execute(f"PRAGMA user_version = {VERSION}")
         probe = self.get_setting(_PROBE)
         if not read_only:
@@ -163,7 +129,7 @@ class KeyStore:
         bad = self._db.execute("SELECT block_id FROM blocks WHERE NOT json_valid(record)").fetchone()
         if bad is not None:
             raise damaged(self._files.database, f"the record of block {bad[0]} cannot be read")
-        for table, name in _SEALED:
+        for table, name in SEALED:
             for item, sealed in self._db.execute(f"SELECT {name}, sealed FROM {table}"):
                 self._sealing.unseal(item, sealed)
 
@@ -334,16 +300,30 @@ class KeyStore:
 
     def pads(self) -> list[tuple[int, str, bytes]]:
         """(block_id, state, authentication key) of every block that brought some, oldest first."""
+        found = [(number, self.state_of(number), pads) for number, pads in self.numbered_settings("pads")]
+        return [(number, state, pads) for number, state, pads in found if state is not None]
+
+    def numbered_settings(self, kind: str) -> list[tuple[int, bytes]]:
+        """(number, value) of every setting named `kind/number`, by number."""
         with self._reading():
-            names = [row[0] for row in self._db.execute("SELECT name FROM settings WHERE name GLOB 'pads/*'")]
-        numbers = sorted(int(name.removeprefix("pads/")) for name in names)
-        found = [(number, self.state_of(number), self.get_setting(f"pads/{number}")) for number in numbers]
-        return [(number, state, pads) for number, state, pads in found if state is not None and pads is not None]
+            names = self._db.execute("SELECT name FROM settings WHERE name GLOB ?", (f"{kind}/*",)).fetchall()
+            numbers = sorted(int(name.removeprefix(f"{kind}/")) for (name,) in names)
+            found = [(number, self.get_setting(f"{kind}/{number}")) for number in numbers]
+        return [(number, value) for number, value in found if value is not None]
+
+    def cut_to_setting(self, one: Slice, name: str, head: bytes) -> bool:
+        """Move bytes from the end of a block to a setting, behind ``head``; False if it has not got them (any more)."""
+        with self._transaction(recount=True) as transaction:
+            if not self._cut_one(one, Owners("", ""), from_front=False, ours=True, simulated=True):
+                transaction.undo()
+                return False
+            self._put(name, head + self._release_one(one.key_id))
+        return True
 
     def forget_pads(self) -> None:
-        """Delete every block's authentication key: another link secret has come."""
+        """Delete the authentication key that came from blocks: another link secret has come."""
         with self._transaction():
-            self._db.execute("DELETE FROM settings WHERE name GLOB 'pads/*'")
+            self._db.execute("DELETE FROM settings WHERE name GLOB 'pads/*' OR name GLOB 'refill/*'")
 
     # -- keys for applications (the inventory's shelf) ----------------------------------------------------------------
 
@@ -423,14 +403,14 @@ class KeyStore:
 
     def release(self, key_ids: Sequence[str]) -> dict[str, bytes]:
         """Read keys and destroy them, all or none (KeyError)."""
-        keys = {}
         with self._transaction():
-            for key_id in key_ids:
-                row = self._db.execute("DELETE FROM keys WHERE key_id = ? RETURNING sealed", (key_id,)).fetchone()
-                if row is None:
-                    raise KeyError(key_id)
-                keys[key_id] = self._sealing.unseal(f"key/{key_id}", row[0])
-        return keys
+            return {key_id: self._release_one(key_id) for key_id in key_ids}
+
+    def _release_one(self, key_id: str) -> bytes:
+        row = self._db.execute("DELETE FROM keys WHERE key_id = ? RETURNING sealed", (key_id,)).fetchone()
+        if row is None:
+            raise KeyError(key_id)
+        return self._sealing.unseal(f"key/{key_id}", row[0])
 
     def discard(self, key_ids: Sequence[str]) -> None:
         """Destroy keys; unknown ones are ignored."""

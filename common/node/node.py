@@ -14,7 +14,7 @@ from typing import Any
 
 from common import statements
 from common.config import Config
-from common.errors import AuthenticationError, KeyStoreInUse, PeerUnreachable, QkdError
+from common.errors import AuthenticationError, KeyStoreInUse, PeerUnreachable, QkdError, StoreUnavailable
 from common.keys import life
 from common.keys.inventory import Inventory
 from common.node import alarms, credentials
@@ -25,11 +25,12 @@ from common.node.load import Load
 from common.node.mqtt import Broker
 from common.node.patience import patient
 from common.node.recorder import open_recorder
+from common.node.refill import Refill
 from common.node.runtime import ChannelPort, Lanes, Shell, TransportPort, now_ns, stop_event
 from common.node.status import StatusBoard, write_document
 from common.node.telemetry import Command, Readings
 from common.postprocessing.ldpc_codes import code_table
-from common.protocol.block import BlockFacts
+from common.protocol.block import BITS_PER_BYTE, BlockFacts
 from common.protocol.session import Identity, LinkSession
 from common.protocol.transitions import Role
 from common.randomness import Uses
@@ -39,6 +40,7 @@ log = logging.getLogger("qkd.node")
 STATUS_INTERVAL_S = 1.0
 STOP_TIMEOUT_S = 3.0
 REQUEST_TIMEOUT_S = 5.0
+REFILL_INTERVAL_S = 1.0
 TAG_BITS = 128
 
 
@@ -94,6 +96,7 @@ class Node:
         self._status_path = config.path(config.status_file)
         self.recorder = open_recorder(config, self._recording_ended)
         self._held: str | None = None
+        self._next_segment: Callable[[], int] | None = None
         self._watches: dict[str, Callable[[], str | None]] = {
             "key store": self._store_is_full,
             "disk": lambda: self.store.unavailable,
@@ -174,6 +177,9 @@ class Node:
             alice = self.config.role == "alice"
             if state == "committed" or (alice and state == "decided"):
                 pool.add_segment(block_id, pads, sendable=state == "committed")
+        # Alice answers in the store lane, which waits for a full disk; Bob asks again.
+        self._refill = Refill(self.durable if self.config.role == "alice" else self.store, pool)
+        self._refill.restore()
         self._transport = transport
         self.shell = Shell(
             session, channel, transport, pool, self.durable, self.lanes, self._on_block, self._on_ready, self.load
@@ -195,6 +201,10 @@ class Node:
             self._pool_is_spent,
             lambda: self._met_peer,
         )
+
+    def refill_pool(self, next_segment: Callable[[], int]) -> None:
+        """This end starts the refilling of the authentication pool with stored key; it names the segments."""
+        self._next_segment = next_segment
 
     def connect_broker(
         self,
@@ -225,6 +235,8 @@ class Node:
                 running = [tasks.create_task(self.shell.run()), tasks.create_task(self._report())]
                 if self._broker is not None:
                     running.append(tasks.create_task(self._broker.run()))
+                if self._next_segment is not None:
+                    running.append(tasks.create_task(self._refill_pool(self._next_segment)))
                 self._warm_up()
                 await self._stopped(running[0])
                 for stop in self._early:
@@ -303,7 +315,37 @@ class Node:
 
     def accept_request(self, payload: bytes) -> bytes:
         """The peer's key manager asks (runs in the store lane)."""
-        return self.inventory.accept_from_peer(payload)
+        answered = self._refill.accept(payload)
+        if answered is None:
+            return self.inventory.accept_from_peer(payload)
+        answer, segment = answered
+        if segment is not None:
+            self._loop.call_soon_threadsafe(self._refill.add, segment)
+        return answer
+
+    async def _refill_pool(self, next_segment: Callable[[], int]) -> None:
+        """Bob: when the authentication pool is low and no block brings key, it is refilled with stored key."""
+        while True:
+            await asyncio.sleep(REFILL_INTERVAL_S)
+            if self._peer_is_up():
+                with contextlib.suppress(PeerUnreachable, StoreUnavailable):  # asked again, for the same bytes
+                    await self._refill_once(next_segment)
+
+    async def _refill_once(self, next_segment: Callable[[], int]) -> None:
+        refill = self._refill
+        async with self.delivery.cutting:  # the peer destroys what a question skips: they leave in the order of cutting
+            one = await asyncio.to_thread(refill.unanswered)
+            if one is None and (wanted := refill.wanted_bytes()):
+                one = await asyncio.to_thread(refill.cut, next_segment(), wanted)
+            if one is None:
+                return
+            refill.add(one)
+            asked = asyncio.ensure_future(self._reserve_at_peer(one.question()))
+            await asyncio.sleep(0)
+        settled = await asyncio.to_thread(refill.settle, one, await asked)
+        refill.conclude(one, settled)
+        if settled is not None:
+            log.info("%d bits of stored key refill the authentication pool", BITS_PER_BYTE * len(one.pads))
 
     async def _reserve_at_peer(self, payload: bytes) -> bytes:
         answer: asyncio.Future[bytes | None] = self._loop.create_future()

@@ -293,6 +293,17 @@ class RecordedSession(_Proxy):
         """See the session."""
         return self._event("request", payload, {}, lambda: self._part.request(payload, then))
 
+    def next_segment(self) -> int:
+        """See Bob's session."""
+        numbers: list[int] = []
+
+        def call() -> list[Effect]:
+            numbers.append(self._part.next_segment())
+            return []
+
+        self._event("segment", b"", {}, call)
+        return numbers[0]
+
     def stop(self) -> list[Effect]:
         """See the session."""
         return self._event("stop", b"", {}, self._part.stop)

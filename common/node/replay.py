@@ -26,7 +26,7 @@ from common.protocol.session import Identity
 from common.protocol.transitions import Role
 from common.randomness import read_uses
 
-EVENTS = ("opened", "message", "detections", "void filling", "void", "hold", "request", "stop", "job")
+EVENTS = ("opened", "message", "detections", "void filling", "void", "hold", "request", "segment", "stop", "job")
 JOB_FAILED = "job failed"
 
 
@@ -198,6 +198,9 @@ class Replay:
                 return list(session.request(event.raw, lambda _: []))
             case "stop":
                 return list(session.stop())
+            case "segment":
+                session.next_segment()
+                return []
             case "void filling":
                 return list(session.void_filling(facts["reason"], facts["now_ns"]))
             case "hold":

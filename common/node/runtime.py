@@ -23,6 +23,7 @@ from common.node import alarms
 from common.node.alarms import DurableStore
 from common.node.compute import make_executor
 from common.node.load import Load
+from common.node.refill import refill_name
 from common.protocol.effects import AddPads, BlockDone, DropPads, Effect, Lane, PeerStopped, Ready, Run, Send
 from common.protocol.messages import decode
 from common.protocol.session import LinkSession, pads_name
@@ -314,7 +315,11 @@ class Shell:
             self.pool.forget(segment_id)
             return []
 
-        return Run("store", lambda: self.store.delete_setting(pads_name(segment_id)), done)
+        def delete() -> None:
+            for name in (pads_name(segment_id), refill_name(segment_id)):
+                self.store.delete_setting(name)
+
+        return Run("store", delete, done)
 
     async def _pump_on_time(self) -> None:
         while True:
