@@ -110,9 +110,9 @@ def test_alice_withdraws_under_a_seal_where_bob_may_have_promised(state: State) 
     pair, sky = ready()
     Feeder(pair, sky)
     alice: Any = pair.alice.session
+    alice._maybe_decide = lambda block: []
     pair.run(lambda: any(block.state is state for block in alice.open_blocks()))
     block = next(block for block in alice.open_blocks() if block.state is state)
-    alice._maybe_decide = lambda block: []
     effects = alice.refuse(block, "held")
     kinds = {type(effect.message) for effect in effects if hasattr(effect, "message")}
     assert kinds == {Withdraw}
