@@ -217,7 +217,7 @@ class Inventory:
 def _document(raw: bytes) -> dict[str, Any]:
     try:
         document = json.loads(raw)
-    except ValueError:
+    except (ValueError, RecursionError):
         return {}
     return document if isinstance(document, dict) else {}
 
@@ -225,7 +225,7 @@ def _document(raw: bytes) -> dict[str, Any]:
 def _slice(row: Any) -> Slice:
     key_id, block_id, offset, n_bytes = row
     numbers = (block_id, offset, n_bytes)
-    if not all(isinstance(x, int) and not isinstance(x, bool) and 0 <= x < 1 << 63 for x in numbers) or n_bytes == 0:
+    if not isinstance(key_id, str) or not all(type(x) is int and 0 <= x < 1 << 63 for x in numbers) or n_bytes == 0:
         raise ValueError("not a slice")
     return Slice(str(uuid.UUID(key_id)), block_id, offset, n_bytes)
 

@@ -16,7 +16,7 @@ from collections.abc import Callable
 from concurrent.futures import Executor
 from typing import Any, Protocol
 
-from common.errors import AuthenticationError, QkdError
+from common.errors import AuthenticationError, LocalProtocolError, QkdError
 from common.keys import life
 from common.keys.life import Share
 from common.node import alarms
@@ -203,6 +203,9 @@ class Shell:
         """End the link with this fault; after a failed authentication it stays down until a person clears the alarm."""
         if self._failed.done():
             return
+        if not isinstance(error, QkdError):
+            log.error("what nobody foresaw has ended the link", exc_info=error)
+            error = LocalProtocolError(f"{type(error).__name__} where nobody expected it; the log tells where")
         if isinstance(error, AuthenticationError):
             log.critical("authentication failed: no key is made on this link (%s)", error)
             # Behind all that this lane has been given: what it stores before is destroyed, and nothing comes after.
@@ -215,7 +218,7 @@ class Shell:
             try:
                 for event in self.channel.receive(raw, now_ns()):
                     self._take(event)
-            except QkdError as error:
+            except Exception as error:
                 self.fail(error)
             self.pump()
             await asyncio.sleep(0)  # packets that wait already would keep timers and signals waiting
@@ -280,7 +283,7 @@ class Shell:
         try:
             for packet in self.channel.packets(now_ns()):
                 self.transport.send(packet)
-        except QkdError as error:
+        except Exception as error:
             self.fail(error)
 
     def _reserve_pads(self) -> None:

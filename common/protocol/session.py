@@ -458,18 +458,17 @@ def check_hello(payload: bytes, identity: Identity) -> dict[str, Any]:
     """
     try:
         hello = json.loads(payload)
-        agreed = dict(hello["agreed"])
-        blocks = [int(number) for number in [*hello["pending"], *hello["decided"]]]
-        newest = int(hello["newest_block"])
+        agreed, blocks, newest = hello["agreed"], [*hello["pending"], *hello["decided"]], hello["newest_block"]
         version, role, simulated = hello["protocol_version"], hello["role"], hello["simulated"]
         said = hello["randomness"]
-    except (ValueError, KeyError, TypeError) as error:
+    except (ValueError, KeyError, TypeError, RecursionError) as error:
         raise RemoteProtocolError(f"HELLO cannot be read ({type(error).__name__})") from None
     if version != PROTOCOL_VERSION:
         raise HandshakeMismatch("protocol_version", PROTOCOL_VERSION, version)
     if role != identity.role.peer.value:
         raise HandshakeMismatch("role", identity.role.value, role)
-    if not isinstance(simulated, bool) or min(blocks, default=1) <= 0 or not 0 <= newest < MOST_BLOCKS:
+    typed = isinstance(agreed, dict) and isinstance(simulated, bool) and {type(n) for n in [*blocks, newest]} == {int}
+    if not typed or min(blocks, default=1) <= 0 or not 0 <= newest < MOST_BLOCKS:
         raise RemoteProtocolError("HELLO has fields of the wrong type")
     for name in sorted(set(agreed) | set(identity.agreed)):
         if agreed.get(name) != identity.agreed.get(name):
