@@ -16,6 +16,7 @@ from __future__ import annotations
 import math
 
 import numpy as np
+from numba import njit
 from numpy.typing import NDArray
 from scipy.special import bdtrc
 
@@ -31,6 +32,44 @@ FIRST_ANCHOR_LIFE_BYTES = 1 << 12
 LAST_ANCHOR_LIFE_BYTES = 1 << 30
 PIECE_BYTES = 1 << 18
 """Tested at once: it stays in the processor's cache."""
+
+
+HINT_BYTES = 4
+"""What the fast look over all bytes compares; a sound source gives a hint once in 2^24 bytes, then the test is made."""
+
+
+@njit(cache=True, nogil=True)
+def hints(data: NDArray[np.uint8], anchor: NDArray[np.uint8]) -> tuple[bool, bool]:  # pragma: no cover - compiled
+    """Where a test could fail at all: whether ``HINT_BYTES`` equal bytes, whether the anchor's first are anywhere.
+
+    Parameters
+    ----------
+    data : *(n,) uint8*; anchor : *(HINT_BYTES,) uint8*.
+
+    Notes
+    -----
+    The smallest difference instead of a count: processors find it for 64 bytes at once.
+    """
+    first, second, third, fourth = data[:-3], data[1:-2], data[2:-1], data[3:]
+    p, q, r, s = anchor[0], anchor[1], anchor[2], anchor[3]
+    unlike = unknown = np.uint8(255)
+    for i in range(first.size):
+        a, b, c, d = first[i], second[i], third[i], fourth[i]
+        unlike = min(unlike, np.uint8((a ^ b) | (b ^ c) | (c ^ d)))
+        unknown = min(unknown, np.uint8((a ^ p) | (b ^ q) | (c ^ r) | (d ^ s)))
+    return unlike == 0, unknown == 0
+
+
+@njit(cache=True, nogil=True)
+def most_like_first(windows: NDArray[np.uint8]) -> int:  # pragma: no cover - compiled
+    """The largest number of bytes in a window that are as its first; ``windows`` : *(n, WINDOW_BYTES) uint8*."""
+    most = 0
+    for i in range(windows.shape[0]):
+        first, count = windows[i, 0], 0
+        for j in range(windows.shape[1]):
+            count += windows[i, j] == first
+        most = max(most, count)
+    return most
 
 
 class RandomAlarm(DeviceError):
@@ -83,8 +122,11 @@ class HealthTests:
             piece = fresh[at : at + PIECE_BYTES]
             tail = max(self.repetition_cutoff, ANCHOR_BYTES) - 1
             joined = np.concatenate([self._tail, piece])
-            self._repetition(joined)
-            self._exact_repetition(joined, piece.size)
+            anchor = np.frombuffer(self._anchor or bytes(HINT_BYTES), np.uint8)
+            alike, known = hints(joined, anchor[:HINT_BYTES])
+            if alike or self.repetition_cutoff < HINT_BYTES:
+                self._repetition(joined)
+            self._exact_repetition(joined, piece.size, known=known)
             self._proportion(piece)
             self._tail = joined[-tail:].copy()
 
@@ -101,21 +143,20 @@ class HealthTests:
     def _proportion(self, piece: NDArray[np.uint8]) -> None:
         stream = np.concatenate([self._window, piece]) if self._window.size else piece
         windows = stream[: stream.size // WINDOW_BYTES * WINDOW_BYTES].reshape(-1, WINDOW_BYTES)
-        equal = np.packbits(windows == windows[:, :1], axis=1).view(np.uint64)
-        most = int(np.bitwise_count(equal).sum(axis=1).max(initial=0))
+        most = int(most_like_first(windows))
         if most >= self.proportion_cutoff:
             raise RandomAlarm(f"random source: one byte value {most} times in {WINDOW_BYTES} bytes")
         self._window = stream[windows.size :].copy()
 
-    def _exact_repetition(self, joined: NDArray[np.uint8], n_fresh: int) -> None:
-        text = joined[-min(n_fresh + ANCHOR_BYTES - 1, joined.size) :].tobytes()
-        if self._anchor and self._anchor in text:
+    def _exact_repetition(self, joined: NDArray[np.uint8], n_fresh: int, *, known: bool) -> None:
+        text = joined[-min(n_fresh + ANCHOR_BYTES - 1, joined.size) :]
+        if self._anchor and known and self._anchor in text.tobytes():
             raise RandomAlarm(f"random source: it repeats itself after at most {self._anchor_age + n_fresh} bytes")
         self._anchor_age += n_fresh
-        if len(text) < ANCHOR_BYTES:
+        if text.size < ANCHOR_BYTES:
             return
         if self._anchor and self._anchor_age >= self._anchor_life:
             again = self._anchor_life >= LAST_ANCHOR_LIFE_BYTES
             self._anchor, self._anchor_life = b"", FIRST_ANCHOR_LIFE_BYTES if again else 2 * self._anchor_life
         if not self._anchor:
-            self._anchor, self._anchor_age = text[-ANCHOR_BYTES:], 0
+            self._anchor, self._anchor_age = text[-ANCHOR_BYTES:].tobytes(), 0

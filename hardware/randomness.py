@@ -34,6 +34,8 @@ TIMEOUT_S = 10.0
 SLOWEST = 0.01
 """A read may take ``TIMEOUT_S`` and what it would take at this part of the rate that is needed."""
 SLOWEST_BYTES_PER_S = 1000.0
+AT_ONCE_S = 0.01
+"""Bytes are drawn for so much light at once: each change of thread costs as much as testing 100 kB."""
 PAUSE_S = 10.0
 SECOND_ALARM_S = 3600.0
 COIN_BYTES_PER_S = 1e6
@@ -138,6 +140,7 @@ class WatchedRandom:
         self._tested, self._told, self._clock = TestedRandom(source, bytes_per_s), told, clock
         self._timeout_s, self._pause_s = timeout_s, pause_s
         self._slowest = max(SLOWEST * bytes_per_s, SLOWEST_BYTES_PER_S)
+        self._at_once = round(AT_ONCE_S * bytes_per_s)
         self._asked: SimpleQueue[int | None] = SimpleQueue()
         self._given: SimpleQueue[NDArray[np.uint8] | BaseException] = SimpleQueue()
         self._unanswered = False
@@ -166,18 +169,16 @@ class WatchedRandom:
         if self._alarm_s is not None and self._clock() - self._alarm_s >= SECOND_ALARM_S:
             self._alarm_s = None
             self._told(None)
-        if n_bytes <= self._left.size:
-            data, self._left = self._left[:n_bytes], self._left[n_bytes:]
-            return data
-        begin, self._left = self._left, self._left[:0]
-        while True:
+        while n_bytes > self._left.size:
+            begin, self._left = self._left, self._left[:0]
             try:
-                rest = self._draw(n_bytes - begin.size)
+                fresh = self._draw(max(n_bytes - begin.size, self._at_once))
             except RandomAlarm as alarm:
-                begin = begin[:0]
                 self._recover(alarm)
             else:
-                return np.concatenate([begin, rest]) if begin.size else rest
+                self._left = np.concatenate([begin, fresh]) if begin.size else fresh
+        data, self._left = self._left[:n_bytes], self._left[n_bytes:]
+        return data
 
     def _recover(self, alarm: RandomAlarm) -> None:
         """Pause, then the start-up test; what it draws is dropped with the rest."""

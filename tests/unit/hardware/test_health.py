@@ -10,10 +10,13 @@ from scipy.stats import binom
 
 from hardware.health import (
     FALSE_ALARM_YEARS,
+    HINT_BYTES,
     SECONDS_PER_YEAR,
     WINDOW_BYTES,
     HealthTests,
     RandomAlarm,
+    hints,
+    most_like_first,
 )
 
 RATE = 95e6
@@ -103,3 +106,19 @@ def test_cutoffs_are_those_of_the_standard() -> None:
     assert tests.repetition_cutoff == 1 + math.ceil(-math.log2(alpha) / 8.0)
     # SP 800-90B, 4.4.2: the first byte is counted, the other 511 are the trials
     assert tests.proportion_cutoff == 2 + int(binom.isf(WINDOW_BYTES * alpha, WINDOW_BYTES - 1, 2.0**-8))
+
+
+def slow_hints(data: bytes, anchor: bytes) -> tuple[bool, bool]:
+    four = [data[i : i + HINT_BYTES] for i in range(len(data) - HINT_BYTES + 1)]
+    return any(len(set(part)) == 1 for part in four), anchor in four
+
+
+@pytest.mark.parametrize("size", [0, 1, 3, 4, 5, 63, 64, 65, 300])
+@pytest.mark.parametrize("values", [1, 2, 3, 256])
+def test_the_fast_look_says_what_the_slow_one_says(size: int, values: int) -> None:
+    rng = np.random.default_rng(size)
+    for _ in range(40):
+        data, anchor = (rng.integers(0, values, n, dtype=np.uint8) for n in (size, HINT_BYTES))
+        assert hints(data, anchor) == slow_hints(data.tobytes(), anchor.tobytes())
+        windows = rng.integers(0, values, (3, 512), dtype=np.uint8)
+        assert most_like_first(windows) == max(row.tolist().count(row[0]) for row in windows)
