@@ -109,6 +109,11 @@ class Channel:
         return not self._outbox and not self._held and self._stream.idle
 
     @property
+    def placed(self) -> bool:
+        """Whether the peer has said how far this end's pads are burnt there: before that none is needed."""
+        return self._placed
+
+    @property
     def open(self) -> bool:
         """A session with the peer exists."""
         return self._stream.peer != 0

@@ -167,6 +167,11 @@ class KeyPool:
         self._durable = pointers
         self._reserved = max(self._reserved, pointers["send"])
 
+    def give_back(self) -> Pointers:
+        """The pointers of an orderly end: what was reserved and not used is the next process's."""
+        self._reserved = self._next_send
+        return {"send": self._next_send, "receive": self._next_receive}
+
     def can_send(self) -> bool:
         """Whether a reserved pad is at hand; raises when the pool is empty for good."""
         if any(self._at_hand()):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import logging
 import secrets
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -18,6 +19,8 @@ from common.config import Config
 from common.errors import ConfigurationError
 from common.security.budget import EPS_AUTH_LEAST
 from common.units import ns_from_seconds
+
+log = logging.getLogger("qkd.channel")
 
 LEAST_BYTE_VALUES = 64
 """Different bytes in a link secret, or a quarter of its length if that is less: random bytes always have more."""
@@ -136,6 +139,10 @@ def begin_anew_with(secret: bytes, settings: Settings) -> None:
     refuse_used(secret, settings)
     if known[-1:] == [digest]:
         return
+    log.warning(
+        "this key store uses the link secret for the first time: it must never have been used before. If another store "
+        "used it and is gone, stop, and make a new link secret for both ends (`qkd init`)"
+    )
     settings.forget_pads()
     settings.advance({LINK_SECRETS: json.dumps([*known, digest]).encode(), POINTERS: json.dumps(NOTHING_USED).encode()})
 

@@ -245,7 +245,7 @@ class End:
 
     def packets(self, now_ns: int) -> list[bytes]:
         """Reserve pads durably and delete used ones, then everything due."""
-        while (pointers := self.pool.reservation()) is not None:
+        while self.channel.placed and (pointers := self.pool.reservation()) is not None:
             self.store.advance({POINTERS: json.dumps(pointers).encode()})
             self.counted = self.store.count
             self.pool.confirm(pointers)

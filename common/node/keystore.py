@@ -24,7 +24,7 @@ from common.keys.life import Life, Share
 from common.node.counter import Counter
 from common.node.schema import SCHEMA, SEALED
 from common.node.sealing import Sealing, read_key_file
-from common.node.storefile import StoreFiles, damaged, fault_of
+from common.node.storefile import ANOTHER, StoreFiles, damaged, fault_of
 
 PAGE_BYTES = 1 << 14
 VERSION = 2
@@ -105,7 +105,8 @@ class KeyStore:
             self._db.execute("PRAGMA secure_delete = ON")
             version = self._db.execute("PRAGMA user_version").fetchone()[0]
             if version not in (0, VERSION):
-                raise KeyStoreError(f"the key store has version {version}, this software knows {VERSION}")
+                what = f"the key store has version {version}, this software knows {VERSION}"
+                raise KeyStoreError(what, remedy=ANOTHER)
             self._db.executescript(SCHEMA)
             self._db.execute(f"PRAGMA user_version = {VERSION}")
         probe = self.get_setting(_PROBE)

@@ -249,6 +249,7 @@ class Node:
             if isinstance(error, AuthenticationError):
                 self.board.alarm(alarms.NAME, str(error))
             raise error from None
+        self.shell.give_back_pads()
 
     def _warm_up(self) -> None:
         """In the lane of the first block that needs it; a fault ends the node."""

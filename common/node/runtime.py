@@ -73,6 +73,10 @@ class PoolPort(Protocol):
         """They are durable."""
         ...
 
+    def give_back(self) -> dict[str, tuple[int, int]]:
+        """The pointers of an orderly end."""
+        ...
+
     def add_segment(self, segment_id: int, secret: bytes, *, sendable: bool = True) -> None:
         """More pads."""
         ...
@@ -97,6 +101,11 @@ class ChannelPort(Protocol):
     @property
     def last_heard_ns(self) -> int | None:
         """When the peer was last heard."""
+        ...
+
+    @property
+    def placed(self) -> bool:
+        """Whether tags may be sent, as far as the peer's claim goes."""
         ...
 
     @property
@@ -287,16 +296,16 @@ class Shell:
             self.fail(error)
 
     def _reserve_pads(self) -> None:
-        """The pointer into the authentication key is on disk before a pad is used.
+        """The pointer into the authentication key is on disk before a pad is used, and not before one is needed.
 
         Nothing is written once the link has failed: what a forged tag names is not what the peer has used.
         """
-        pointers = None if self._reserving or self._failed.done() else self.pool.reservation()
+        needed = self.channel.placed and not self._reserving and not self._failed.done()
+        pointers = self.pool.reservation() if needed else None
         if pointers is None:
             return
         self._reserving = True
-        tags = self.tags()
-        values = {POINTERS: json.dumps(pointers).encode(), life.TAGS: tags.encode()}
+        values = self._positions(pointers)
 
         def done(_: Any) -> list[Effect]:
             self._reserving = False
@@ -305,6 +314,15 @@ class Shell:
             return [] if self._failed.done() else [self._forget_pads(number) for number in self.pool.exhausted_segments]
 
         self._submit(Run("store", lambda: self.store.advance(values), done))
+
+    def give_back_pads(self) -> None:
+        """At an orderly end, after the last packet: reserved pads that were not used are the next process's."""
+        if self.channel.placed and not self._reserving and not self._failed.done():
+            self._reserving = True  # for good
+            self._lanes["store"].submit(self.store.advance, self._positions(self.pool.give_back()))
+
+    def _positions(self, pointers: dict[str, tuple[int, int]]) -> dict[str, bytes]:
+        return {POINTERS: json.dumps(pointers).encode(), life.TAGS: self.tags().encode()}
 
     def tags(self) -> Share:
         """All tags of the link's life, of both directions, as far as this end knows of them."""

@@ -32,6 +32,10 @@ ANEW = (
     "Put the newest copy of the store back, all its files, of a time when the node was stopped in good order. If there "
     "is none, begin anew: move its files away and make a new link secret for both ends (`qkd init`)."
 )
+ANOTHER = (
+    "Another version of this software made it, and its keys are not taken over. Deliver them with that version, or "
+    "give them up: move the store's files away and make a new link secret for both ends (`qkd init`)."
+)
 
 
 def fault_of(error: sqlite3.Error, database: Path) -> Exception:

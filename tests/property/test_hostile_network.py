@@ -51,7 +51,7 @@ class Link:
     def step(self, ms: int = 50) -> None:
         self.now_ns += ms * NS_PER_MS
         for name, peer in (("alice", "bob"), ("bob", "alice")):
-            while (pointers := self.pools[name].reservation()) is not None:
+            while self.ends[name].placed and (pointers := self.pools[name].reservation()) is not None:
                 self.pools[name].confirm(pointers)
             for raw in self.ends[name].packets(self.now_ns):
                 self.heard.append(raw)

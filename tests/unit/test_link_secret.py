@@ -112,3 +112,12 @@ def test_a_new_store_beside_a_new_secret_is_a_new_link(ends: Ends) -> None:
     ends.stores["bob"] = DictStore()
     ends.install(secrets.token_bytes(4 * ROW_BYTES))
     assert ends.talk()
+
+
+def test_the_first_use_of_a_secret_says_what_must_be_true(ends: Ends, caplog: pytest.LogCaptureFixture) -> None:
+    """With the store and its counter gone, nothing else can tell that the secret was used before."""
+    ends.stores["bob"] = DictStore()
+    ends.start()
+    (said,) = [record.message for record in caplog.records if record.name == "qkd.channel"]
+    assert "must never have been used" in said
+    assert "qkd init" in said

@@ -89,7 +89,7 @@ async def test_tags_are_kept_with_the_pads_and_survive_restarts() -> None:
     store, lanes = DictStore(), Lanes(1)
     try:
         for process in range(1, 4):
-            channel = SimpleNamespace(tags_sent=0, tags_verified=0, eps_auth_spent=0.0)
+            channel = SimpleNamespace(tags_sent=0, tags_verified=0, eps_auth_spent=0.0, placed=True)
             shell = shell_of(store, channel, lanes)
             channel.tags_sent, channel.tags_verified, channel.eps_auth_spent = 7, 5, 1e-20
             shell._reserve_pads()

@@ -33,7 +33,7 @@ async def lanes() -> AsyncIterator[Lanes]:
 
 def shell_over(pool: KeyPool, store: Any, lanes: Lanes) -> Shell:
     unused: Any = None
-    channel: Any = SimpleNamespace(tags_sent=0, tags_verified=0, eps_auth_spent=0.0)
+    channel: Any = SimpleNamespace(tags_sent=0, tags_verified=0, eps_auth_spent=0.0, placed=True)
     return Shell(unused, channel, unused, pool, store, lanes, lambda _: None, lambda: None)
 
 
