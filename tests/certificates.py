@@ -18,6 +18,7 @@ from common.keys.certificate import (
     signed_bytes,
 )
 from common.keys.life import Life
+from common.protocol.frames import MIN_TAIL_BITS
 from common.randomness import assumptions, documents
 from common.security.finite_key import EpsilonBudget, Ledger, key_length
 from common.security.tallies import ProtocolSettings, ReceiverBounds, SourceBounds, Tallies
@@ -28,6 +29,7 @@ KEYS = {role: Ed25519PrivateKey.from_private_bytes(bytes([i] * 32)) for i, role 
 SIGNERS = {role: key.public_key().public_bytes_raw().hex() for role, key in KEYS.items()}
 PROTOCOLS = sorted(GOOD)
 RANDOM = {role: sources(role, "physical") for role in KEYS}
+FRAME_BITS = 1 << 16
 Body = dict[str, Any]
 
 
@@ -54,12 +56,13 @@ def certified(
 ) -> Body:
     """A certificate whose other sections fit a ledger."""
     n, seen = ledger.tallies.n_z_kept, ledger.tallies.z_detections + ledger.tallies.x_detections
+    failed = int(sum(ledger.tallies.n_z) - n >= MIN_TAIL_BITS)
     return dict(
         json.loads(
             certificate(
                 Provenance("qkd-node 1.2", "field", role, block_id, simulated),
                 ledger,
-                Reconciliation(seen, 70, 1, round(qber * n)),
+                Reconciliation(seen, -(-n // FRAME_BITS) + failed, failed, round(qber * n)),
                 Amplification("toeplitz", n, ledger.ell_bits, n + ledger.ell_bits - 1, f"{block_id:064x}"),
                 8192,
                 Transcript(f"{block_id + 1:064x}", f"{block_id + 2:064x}"),

@@ -14,6 +14,10 @@ Verdicts and exit codes:
 
 Steps: 1 read, 2 signature, 3 shape, 4 intervals, 5 concentration, 6 untagged events and phase errors, 7 length and
 epsilon, 8 other claims, 9 certificates compared, 10 policy, 11 report.
+
+What no equation can find: a signer who lies about what happened. Counts, errors and disclosed bits are his word. They
+are held to each other and to the least that the protocol discloses; a lie that fits all of it passes. Two ends that
+agree are two words. Narrow the policy (qber, f_ec, x_share, eps) to what you know of the link from elsewhere.
 """
 
 from __future__ import annotations
@@ -700,24 +704,62 @@ def counting_bound(n: int, errors: int) -> Interval:
     return (ln_factorial(n) - ln_factorial(errors) - ln_factorial(n - errors)) / ln(2)
 
 
+SHORTEST_FRAME, LONGEST_FRAME = 2**10, 2**20
+"""Bits. A rest of a block below the shortest is sifted and in no frame; nothing is said about it."""
+FRAME_BITS = 24 + 32
+"""The result of a round and the check, which every frame discloses beside its syndrome."""
+SMALLEST_CODE, LEAST_RATE = 2**14, (15, 512)
+"""Bits of the smallest code, and the least part of a code's bits that its syndrome has (numerator, denominator)."""
+
+
+def failed_bits(body: Body) -> int:
+    """Return the least number of bits in failed frames, which all count as disclosed."""
+    tallies, failed = body["ledger"]["tallies"], body["reconciliation"]["frames_failed"]
+    missing = sum(tallies["n_z"]) - tallies["n_z_kept"]
+    return max(SHORTEST_FRAME * failed, missing - SHORTEST_FRAME + 1) if failed else 0
+
+
+def least_leak(body: Body) -> int:
+    """Return what the protocol discloses at least of so many frames and bits, whatever their errors."""
+    kept, reconciled = body["ledger"]["tallies"]["n_z_kept"], body["reconciliation"]
+    decoded = reconciled["frames"] - reconciled["frames_failed"]
+    syndromes = max(kept, SMALLEST_CODE * decoded) * LEAST_RATE[0] // LEAST_RATE[1]
+    return FRAME_BITS * decoded + syndromes + failed_bits(body)
+
+
+def frame_faults(body: Body) -> Iterator[str]:
+    """Name what cannot be true of the frames and of what they disclosed."""
+    tallies, reconciled, leak = body["ledger"]["tallies"], body["reconciliation"], body["ledger"]["leak_ec_bits"]
+    kept, errors, failed = tallies["n_z_kept"], reconciled["errors_corrected"], reconciled["frames_failed"]
+    decoded, missing = reconciled["frames"] - failed, sum(tallies["n_z"]) - kept
+    if decoded < 0:
+        yield "more frames failed than there were"
+        return
+    if not SHORTEST_FRAME * decoded <= kept <= LONGEST_FRAME * decoded or kept == 0:
+        yield f"{decoded} decoded frames do not hold {kept} bits"
+    if not SHORTEST_FRAME * failed <= missing < LONGEST_FRAME * failed + SHORTEST_FRAME:
+        yield f"{failed} failed frames do not hold the {missing} bits that were sifted and not kept"
+    if errors > kept or counting_bound(kept, errors).high > leak:
+        yield f"leak_ec_bits is below log2 C({kept}, {errors}), what {errors} errors must disclose"
+    if leak < least_leak(body):
+        yield f"leak_ec_bits is {leak}, at least {least_leak(body)} bits of these frames were disclosed"
+
+
 def other_faults(body: Body) -> Iterator[str]:
     """Name claims beside the ledger that cannot be true."""
     ledger, amplified, reconciled, spent = (
         body[name] for name in ("ledger", "amplification", "reconciliation", "authentication")
     )
-    kept, errors, tallies = ledger["tallies"]["n_z_kept"], reconciled["errors_corrected"], ledger["tallies"]
-    if errors > kept or counting_bound(kept, errors).high > ledger["leak_ec_bits"]:
-        yield f"leak_ec_bits is below log2 C({kept}, {errors}), what {errors} errors must disclose"
+    kept, tallies = ledger["tallies"]["n_z_kept"], ledger["tallies"]
+    yield from frame_faults(body)
     if ledger["leak_monitor_bits"] != 16:
         yield "leak_monitor_bits is not the 16 bits of z_ones_steps"
     if ledger["leak_verify_bits"] != TAG_BITS or Decimal(ledger["budget"]["eps_cor"]) < eps_hash(8 + -(-kept // 8)):
         yield "verification by one 128-bit tag does not give eps_cor"
     if Decimal(ledger["budget"]["eps_auth"]) < SMALLEST_EPS_AUTH:
         yield "authentication of a block does not give eps_auth"
-    if reconciled["detections"] != tallies["z_detections"] + tallies["x_detections"] or reconciled["frames"] == 0:
-        yield "the detections are not those of the tallies, or there is no frame"
-    if reconciled["frames_failed"] > reconciled["frames"]:
-        yield "more frames failed than there were"
+    if reconciled["detections"] != tallies["z_detections"] + tallies["x_detections"]:
+        yield "the detections are not those of the tallies"
     if not 1 >= body["life"]["eps_life"] >= ledger["eps_spent"] * (1 - TOLERANCE) or body["life"]["blocks"] == 0:
         yield "the life of the link does not cover this block"
     if amplified["input_bits"] != kept:
@@ -818,6 +860,17 @@ def x_share(body: Body) -> float:
     return in_x / max(1, in_x + body["ledger"]["tallies"]["z_detections"])
 
 
+def qber(body: Body) -> float:
+    """Return the error rate of the key."""
+    return float(body["reconciliation"]["errors_corrected"] / body["ledger"]["tallies"]["n_z_kept"])
+
+
+def efficiency(body: Body) -> float:
+    """Return what decoded frames disclosed, relative to Shannon's limit at the mean error rate; that is at least 1."""
+    limit = body["ledger"]["tallies"]["n_z_kept"] * entropy_upper(Interval.of(min(qber(body), 0.5))).high
+    return float((body["ledger"]["leak_ec_bits"] - failed_bits(body)) / max(Decimal(1), limit))
+
+
 def source_bound(name: str) -> Callable[[Body], Any]:
     """Return a bound of the source, None for weak pulses, whose proof does not use it."""
     return lambda body: None if body["ledger"]["settings"]["intensities"] else body["ledger"]["source"][name]
@@ -842,6 +895,8 @@ BETWEEN: dict[str, Callable[[Body], Any]] = {
     "p_z_bob_upper": lambda body: body["ledger"]["receiver"]["p_z_upper"],
     "p_z_bob_width": lambda body: body["ledger"]["receiver"]["p_z_upper"] - body["ledger"]["receiver"]["p_z_lower"],
     "x_share": x_share,
+    "qber": qber,
+    "f_ec": efficiency,
     "mismatch": lambda body: body["ledger"]["receiver"]["mismatch"],
 }
 """A policy says of each of these what is allowed: a list of values, or [smallest, largest] in its table `between`."""
@@ -951,8 +1006,7 @@ def examine(texts: Sequence[tuple[str, str]], policy: Policy | None = None, sign
 
 def facts(body: Body) -> dict[str, Any]:
     """Return what a good certificate says that a reader must believe or weigh."""
-    ledger, kept = body["ledger"], body["ledger"]["tallies"]["n_z_kept"]
-    qber = body["reconciliation"]["errors_corrected"] / kept
+    ledger = body["ledger"]
     settings, receiver, tallies = ledger["settings"], ledger["receiver"], ledger["tallies"]
     return {
         **{name: body[name] for name in ("link", "role", "block_id", "simulated", "software", "public_key")},
@@ -963,8 +1017,8 @@ def facts(body: Body) -> dict[str, Any]:
         "eps_life": body["life"]["eps_life"],
         "life": f"{body['life']['blocks']} blocks, {body['life']['tags']} tags",
         **{name: ledger["budget"][name] for name in ("accounting", "tails")},
-        "qber": qber,
-        "f_ec": ledger["leak_ec_bits"] / max(1.0, kept * float(entropy_upper(Interval.of(min(qber, 0.5))).low)),
+        "qber": qber(body),
+        "f_ec": efficiency(body),
         "phase_error_upper": ledger["phi_upper"],
         "x_share": x_share(body),
         "p_z_bob": [receiver["p_z_lower"], receiver["p_z_upper"]],

@@ -8,6 +8,7 @@ import json
 import subprocess
 import sys
 from collections.abc import Callable
+from fractions import Fraction
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +20,11 @@ from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 from common.auditor import verify_certificate
 from common.auditor.verify_certificate import BETWEEN, ONE_OF, Policy, Report, examine, faults, main
 from common.cli.verify_certificate import command
+from common.config import Reconciliation
 from common.keys.certificate import signed_bytes
+from common.postprocessing.interleaving import frame_lengths, window_bits
+from common.postprocessing.reconciliation import CHECK_BITS, LONGEST_FRAME_BITS, RESULT_BITS, code_table
+from common.protocol.frames import MIN_TAIL_BITS
 from common.security.finite_key import EpsilonBudget
 from common.security.tallies import ReceiverBounds, SourceBounds
 from tests.certificates import (
@@ -227,6 +232,87 @@ LIES: dict[str, tuple[Callable[[], Body], str]] = {
     "X share of 2 %": (few_x, "the X share of the detections"),
     "simulated": (lambda: certified(ledger_of("bb84"), simulated=True), "policy: simulated"),
 }
+
+
+def with_leak(body: Body, leak: int) -> Body:
+    """The same block, of which fewer bits are said to be disclosed, with a key that is longer by as many."""
+    ledger, amplified, spent = body["ledger"], body["amplification"], body["authentication"]
+    ledger["ell_bits"] += (ledger["leak_ec_bits"] - leak) // 8 * 8
+    ledger["leak_ec_bits"] = leak
+    m = amplified["secret_bits"] = ledger["ell_bits"]
+    amplified["seed_bits"] = amplified["input_bits"] + m - 1
+    spent["application_bits"], spent["net_key_bits"] = m - spent["bits_earned"], m - 512
+    return signed(body)
+
+
+@pytest.mark.parametrize("protocol", PROTOCOLS)
+@pytest.mark.parametrize("errors", [0, 1, 100])
+def test_a_key_that_cost_no_bits_of_error_correction_is_not_believed(protocol: str, errors: int) -> None:
+    body = altered(made(protocol), ("reconciliation", "errors_corrected"), lambda _: errors)
+    least = verify_certificate.least_leak(body)
+    tallies, reconciled = body["ledger"]["tallies"], body["reconciliation"]
+    missing = sum(tallies["n_z"]) - tallies["n_z_kept"]
+    assert least >= 56 * reconciled["frames"] + (missing - 1023 if reconciled["frames_failed"] else 0)
+    assert least >= 15 * tallies["n_z_kept"] // 512
+    for leak in (0, 1, 2000, least - 1):
+        found = faults(with_leak(copy.deepcopy(body), leak))
+        assert any("of these frames were disclosed" in fault for fault in found), (leak, found)
+    assert faults(with_leak(copy.deepcopy(body), least)) == []
+
+
+def test_few_errors_with_the_least_that_can_be_disclosed_are_for_the_policy() -> None:
+    body = altered(made(), ("reconciliation", "errors_corrected"), lambda _: 1)
+    report = verdict(with_leak(body, verify_certificate.least_leak(body)))
+    assert {reason.split()[2] for reason in report.reasons} == {"qber", "f_ec"}
+    assert verdict(body, policy=None).verdict == "invalid"
+    low = altered(made(), ("reconciliation", "errors_corrected"), lambda n: 2 * n)
+    assert any("log2 C" in reason for reason in verdict(signed(with_leak(low, 50_000))).reasons)
+
+
+@pytest.mark.parametrize(
+    ("missing", "frames", "failed", "fault"),
+    [
+        (0, 5, 0, None),
+        (1023, 5, 0, None),
+        (1024, 5, 0, "failed frames"),
+        (0, 6, 1, "failed frames"),
+        (1023, 6, 1, "failed frames"),
+        (1024, 6, 1, None),
+        (2**20 + 1023, 6, 1, None),
+        (2**20 + 1024, 6, 1, "failed frames"),
+        (2**20 + 1024, 7, 2, None),
+        (0, 0, 0, "decoded frames"),
+        (0, 1, 0, None),
+        (0, 283, 0, None),
+        (0, 284, 0, "decoded frames"),
+        (2048, 1, 2, "more frames failed"),
+    ],
+)
+def test_frames_hold_the_bits_that_they_are_said_to_hold(
+    missing: int, frames: int, failed: int, fault: str | None
+) -> None:
+    body = made("bb84")
+    kept = body["ledger"]["tallies"]["n_z_kept"] = 290_000
+    body["ledger"]["tallies"]["n_z"] = [kept + missing]
+    body["ledger"]["leak_ec_bits"] = 10**7
+    body["reconciliation"].update(frames=frames, frames_failed=failed)
+    found = list(verify_certificate.frame_faults(body))
+    assert (fault in found[0] if fault else found == []), found
+
+
+def test_every_code_of_the_protocol_discloses_what_the_auditor_takes_for_the_least() -> None:
+    numerator, denominator = verify_certificate.LEAST_RATE
+    codes = code_table().codes
+    least = [Fraction(code.syndrome_bits - code.merged_bits, code.capacity_bits) for code in codes]
+    assert min(least) == Fraction(numerator, denominator)
+    assert min(code.capacity_bits for code in codes) == verify_certificate.SMALLEST_CODE
+    assert verify_certificate.FRAME_BITS == CHECK_BITS + RESULT_BITS
+    assert (verify_certificate.SHORTEST_FRAME, verify_certificate.LONGEST_FRAME) == (MIN_TAIL_BITS, LONGEST_FRAME_BITS)
+    shortest_asked = Reconciliation.model_fields["frame_length_bits"].metadata[0].ge
+    for asked in (shortest_asked, shortest_asked + 1, 2**18):
+        for tail in (MIN_TAIL_BITS, asked - 1, asked, asked + 1, 2 * asked + 1, window_bits(asked)):
+            if tail >= MIN_TAIL_BITS:
+                assert min(frame_lengths(tail, asked)) >= MIN_TAIL_BITS
 
 
 @pytest.mark.parametrize("name", LIES)
