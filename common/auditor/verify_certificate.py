@@ -637,6 +637,23 @@ def alarms(ledger: Body) -> Iterator[str]:
         yield f"Alice's share of Z is {sent:.6g}, stated {p:.6g}"
 
 
+def assumptions(protocol: str) -> dict[str, str]:
+    """Return what every length of a protocol rests on (README, Assumptions); a ledger says it in these words."""
+    single = (
+        "A1: in no slot is the light above `source`; where the emitter is driven resonantly, its phase is random in "
+        "every slot as well"
+    )
+    weak = "A1: every pulse has exactly the stated mean photon number, and a random phase"
+    return {
+        "A1": weak if protocol == "decoy-bb84" else single,
+        "A2": "A2: the states are exactly H, V and R (and L), and symbols are drawn as stated: preparation tolerance "
+        "0; each degree that a state is off on the Poincare sphere may hide 0.87 percentage points of phase errors",
+        "A3": "A3: loss lies before the splitter, the four detectors are blanked together, and splitter and "
+        "efficiencies are within `receiver` in every slot, whatever light comes",
+        "A4": "A4: both stations are trusted, and the classical channel is authenticated",
+    }
+
+
 TOLERANCE = 1e-9
 """Relative difference of floating point arithmetic, within which a stated result is the computed one."""
 
@@ -668,9 +685,9 @@ def ledger_faults(ledger: Body) -> Iterator[str]:
         stated = ledger[name] if name in ledger else math.fsum(term["eps"] for term in ledger["terms"])
         if not math.isclose(stated, float(own.low), rel_tol=TOLERANCE, abs_tol=0.0):
             yield f"{name} is {stated}, computed {float(own.low)}"
-    for name in ("A1", "A2", "A3", "A4"):
-        if not any(said.startswith(f"{name}: ") for said in ledger["assumes"]):
-            yield f"the ledger does not state its assumption {name}"
+    for name, sentence in assumptions(ledger["settings"]["protocol"]).items():
+        if [said for said in ledger["assumes"] if said.startswith(f"{name}:")] != [sentence]:
+            yield f"the ledger does not state its assumption {name} in the words of this file"
 
 
 # --- 8. Other claims: leaks, verification, hash, authentication -----------------------------------------------------
@@ -680,6 +697,8 @@ TAGS_PER_BLOCK = 4
 """FIXED, PREPARED, COMMIT and COMMITTED: the sealed messages of a block that gives key."""
 SMALLEST_EPS_AUTH = Decimal(2) ** -68
 """Of 8 tags over at most 2^36 bytes each: more than a block has, and more than it can say."""
+LEAST_EPS_SPENT = Decimal("1.9") * SMALLEST_EPS_AUTH
+"""Of any block: 0.45 eps_total and eps_auth, where eps_total is at least twice eps_auth."""
 
 
 def eps_hash(length: int) -> Decimal:
@@ -760,8 +779,10 @@ def other_faults(body: Body) -> Iterator[str]:
         yield "authentication of a block does not give eps_auth"
     if reconciled["detections"] != tallies["z_detections"] + tallies["x_detections"]:
         yield "the detections are not those of the tallies"
-    if not 1 >= body["life"]["eps_life"] >= ledger["eps_spent"] * (1 - TOLERANCE) or body["life"]["blocks"] == 0:
-        yield "the life of the link does not cover this block"
+    life = body["life"]
+    least = Decimal(ledger["eps_spent"] * (1 - TOLERANCE)) + max(0, life["blocks"] - 1) * LEAST_EPS_SPENT
+    if life["blocks"] == 0 or not min(least, 1) <= life["eps_life"] <= 1:
+        yield "the life of the link does not cover this block and those before it"
     if amplified["input_bits"] != kept:
         yield "the hash's input is not the kept key"
     if amplified["secret_bits"] > ledger["ell_bits"] or amplified["secret_bits"] % 8:
@@ -784,10 +805,21 @@ def other_faults(body: Body) -> Iterator[str]:
     if spent != sums:
         yield "the sums of authentication and net key do not hold"
     for use, drawn in uses(body).items():
-        if not any(f"{drawn['class']} randomness from {drawn['source']}" in said for said in ledger["assumes"]):
+        broken = "; secret only as long as nobody predicts that generator" * (drawn["class"] == "computational")
+        if f"{DRAWN[use]}: {drawn['class']} randomness from {drawn['source']}{broken}" not in ledger["assumes"]:
             yield f"the ledger does not assume what the randomness of {use} is"
     if body["role"] not in ROLES or body["block_id"] == 0:
         yield "role or block_id has no such value"
+
+
+DRAWN = {
+    "alice_symbols": "Alice's symbols, intensities and phases",
+    "alice_seeds": "the seeds of privacy amplification and the points of verification",
+    "alice_start": "the start secret of authentication (as Alice states it)",
+    "bob_coins": "Bob's coins for double clicks and his nonces",
+    "bob_start": "the start secret of authentication (as Bob states it)",
+}
+"""What random numbers are for, by role and use."""
 
 
 def uses(body: Body) -> dict[str, Mapping[str, str]]:
@@ -815,10 +847,10 @@ def faults(body: Body, signers: Sequence[str] = ()) -> list[str]:
 ROLES = ("alice", "bob")
 SHARED = ("simulated", "amplification", "authentication", "transcript", "randomness")
 SHARED_IN = {
-    "reconciliation": ("detections", "frames", "frames_failed"),
+    "reconciliation": ("detections", "frames", "frames_failed", "errors_corrected"),
     "ledger": ("ell_bits", "leak_ec_bits", "tallies", "settings", "source", "receiver", "budget", "assumes"),
 }
-"""What both ends know alike. The end that does not decode knows the number of errors only roughly."""
+"""What both ends know alike; of the errors both keep what the announced rates say."""
 UNDECIDED = 8
 """Blocks that may be promised and not yet counted in the life of the link when a certificate is signed."""
 
@@ -838,10 +870,14 @@ def faults_between(bodies: Sequence[Body]) -> list[str]:
             parts += [(name, body[at][name], peer[at][name]) for at, names in SHARED_IN.items() for name in names]
             found += [f"block {block[1]}: the two ends differ in {name}" for name, a, b in parts if a != b]
     for end in sorted({(body["link"], body["role"]) for body in bodies}):
-        lives = [body["life"]["blocks"] for body in bodies if (body["link"], body["role"]) == end]
-        if len(lives) > max(lives) + UNDECIDED:
-            link, role = end
-            found.append(f"{role} certifies {len(lives)} blocks of link {link!r}, and counts {max(lives)} in its life")
+        (link, role), own = end, [body for body in bodies if (body["link"], body["role"]) == end]
+        blocks = max(body["life"]["blocks"] for body in own)
+        if len(own) > blocks + UNDECIDED:
+            found.append(f"{role} certifies {len(own)} blocks of link {link!r}, and counts {blocks} in its life")
+        counted = math.fsum(sorted(body["ledger"]["eps_spent"] for body in own)[: max(1, len(own) - UNDECIDED)])
+        eps = max(body["life"]["eps_life"] for body in own)
+        if eps < min(1.0, counted * (1 - TOLERANCE)):
+            found.append(f"{role} has spent {counted:.3g} on blocks of link {link!r}, and counts {eps:.3g} in its life")
     for name in ("seed_sha256", "alice_to_bob_sha256", "bob_to_alice_sha256"):
         owner: dict[str, Any] = {}
         for body in bodies:
@@ -876,12 +912,11 @@ def source_bound(name: str) -> Callable[[Body], Any]:
     return lambda body: None if body["ledger"]["settings"]["intensities"] else body["ledger"]["source"][name]
 
 
-USES = ("alice_symbols", "alice_seeds", "alice_start", "bob_coins", "bob_start")
 ONE_OF: dict[str, Callable[[Body], Any]] = {
     "protocol": lambda body: body["ledger"]["settings"]["protocol"],
     "cross_basis": lambda body: body["ledger"]["receiver"]["cross_basis"],
     "simulated": lambda body: body["simulated"],
-    **{name: functools.partial(lambda use, body: uses(body)[use]["class"], name) for name in USES},
+    **{name: functools.partial(lambda use, body: uses(body)[use]["class"], name) for name in DRAWN},
 }
 BETWEEN: dict[str, Callable[[Body], Any]] = {
     "eps_total": lambda body: body["ledger"]["budget"]["eps_total"],

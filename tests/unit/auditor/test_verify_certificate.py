@@ -25,8 +25,10 @@ from common.keys.certificate import signed_bytes
 from common.postprocessing.interleaving import frame_lengths, window_bits
 from common.postprocessing.reconciliation import CHECK_BITS, LONGEST_FRAME_BITS, RESULT_BITS, code_table
 from common.protocol.frames import MIN_TAIL_BITS
+from common.randomness import CLASSES, USES, RandomnessClass, assumptions, documents
+from common.security.assumes import sentences
 from common.security.finite_key import EpsilonBudget
-from common.security.tallies import ReceiverBounds, SourceBounds
+from common.security.tallies import ProtocolSettings, ReceiverBounds, SourceBounds
 from tests.certificates import (
     KEYS,
     PROTOCOLS,
@@ -40,6 +42,7 @@ from tests.certificates import (
     made,
     signed,
 )
+from tests.identities import sources
 
 FILE = Path(verify_certificate.__file__)
 POLICY_FILE = FILE.with_name("policy.toml")
@@ -148,6 +151,8 @@ def test_a_signer_who_lies_about_a_number_is_found_by_the_arithmetic(protocol: s
         (("ledger", "eps_spent"), lambda v: v / 2, "eps_spent"),
         (("ledger", "terms", 0, "eps"), lambda v: 0.0, "eps of the terms"),
         (("ledger", "assumes"), lambda v: [said for said in v if "A3" not in said], "assumption A3"),
+        (("ledger", "assumes"), lambda v: [*v, "A3: nothing at all"], "assumption A3"),
+        (("ledger", "assumes"), lambda v: [f"not so: {said}" if "coins" in said else said for said in v], "bob_coins"),
         (("ledger", "assumes"), lambda v: [said for said in v if "coins" not in said], "randomness of bob_coins"),
         (("amplification", "secret_bits"), lambda v: v + 800, "more than the"),
         (("ledger", "leak_ec_bits"), lambda v: 1000, "log2 C"),
@@ -185,6 +190,7 @@ def test_a_signer_who_lies_about_a_number_is_found_by_the_arithmetic(protocol: s
         (("block_id",), lambda v: 0, "block_id"),
         (("life", "eps_life"), lambda v: v / 4, "life of the link"),
         (("life", "blocks"), lambda v: 0, "life of the link"),
+        (("life", "blocks"), lambda v: 2**62, "life of the link"),
         (("ledger", "refusal"), lambda v: "no", "refusal"),
         (("ledger", "tallies"), lambda v: {**v, "x_counts": [[[1], [2, 3], [4, 5], [6, 7]]]}, "shape"),
     ],
@@ -377,6 +383,7 @@ def test_no_block_is_used_twice_and_both_ends_agree() -> None:
     for path in (
         ("transcript", "alice_to_bob_sha256"),
         ("reconciliation", "frames"),
+        ("reconciliation", "errors_corrected"),
         ("ledger", "tallies", "double_clicks"),
         ("ledger", "settings", "p_z_bob"),
     ):
@@ -394,6 +401,43 @@ def test_a_life_that_forgets_blocks_is_found() -> None:
 
     assert verdict(*(block(i, i) for i in range(1, 11))).reasons == []
     assert any("counts 1 in its life" in reason for reason in verdict(*(block(i, 1) for i in range(1, 11))).reasons)
+
+
+def test_a_life_that_forgets_what_blocks_have_spent_is_found() -> None:
+    def blocks(spent_in_all: float) -> list[Body]:
+        made_so = []
+        for number in range(1, 41):
+            body = made(block_id=1000 * number)
+            spent = body["ledger"]["eps_spent"]
+            life = {"blocks": number, "tags": 0, "eps_life": max(spent, min(number, spent_in_all) * spent)}
+            made_so.append(signed({**body, "life": life}))
+        return made_so
+
+    assert verdict(*blocks(40)).reasons == []
+    assert verdict(*blocks(32)).reasons == []
+    for few in (2, 31.9):
+        assert any("counts" in reason and "has spent" in reason for reason in verdict(*blocks(few)).reasons)
+
+
+@pytest.mark.parametrize("protocol", PROTOCOLS)
+def test_assumptions_are_the_words_that_the_auditor_holds_itself(protocol: str) -> None:
+    settings = ProtocolSettings(**made(protocol)["ledger"]["settings"])
+    assert tuple(verify_certificate.assumptions(protocol).values()) == sentences(settings, EpsilonBudget())
+    empty = made(protocol)
+    said = empty["ledger"]["assumes"]
+    empty["ledger"]["assumes"] = [f"{one[:2]}: nothing" if one[:2] in ("A1", "A2", "A3", "A4") else one for one in said]
+    found = faults(signed(empty))
+    assert sum("in the words of this file" in fault for fault in found) == 4, found
+    words = {f"{role}_{use}": text for role, texts in USES.items() for use, text in texts.items()}
+    assert words == verify_certificate.DRAWN
+
+
+@pytest.mark.parametrize("grade", CLASSES)
+def test_every_class_of_randomness_is_said_in_the_same_words(grade: RandomnessClass) -> None:
+    random = {role: sources(role, grade) for role in KEYS}
+    body = certified(ledger_of("bb84", assumes=assumptions(random)))
+    body["randomness"] = {role: documents(uses) for role, uses in random.items()}
+    assert faults(signed(body)) == []
 
 
 @pytest.mark.parametrize(
