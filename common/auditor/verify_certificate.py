@@ -912,6 +912,14 @@ def source_bound(name: str) -> Callable[[Body], Any]:
     return lambda body: None if body["ledger"]["settings"]["intensities"] else body["ledger"]["source"][name]
 
 
+LEVELS = ("signal", "decoy", "vacuum")
+
+
+def of_pulses(name: str, level: int) -> Callable[[Body], Any]:
+    """Return a setting of weak pulses by its place (signal, decoy, vacuum), None for a single-photon source."""
+    return lambda body: dict(enumerate(body["ledger"]["settings"][name])).get(level)
+
+
 ONE_OF: dict[str, Callable[[Body], Any]] = {
     "protocol": lambda body: body["ledger"]["settings"]["protocol"],
     "cross_basis": lambda body: body["ledger"]["receiver"]["cross_basis"],
@@ -924,7 +932,10 @@ BETWEEN: dict[str, Callable[[Body], Any]] = {
     "block_bits": lambda body: body["ledger"]["tallies"]["n_z_kept"],
     "mean_photon_number_upper": source_bound("mean_photon_number_upper"),
     "g2_upper": source_bound("g2_upper"),
-    "signal_intensity": lambda body: next(iter(body["ledger"]["settings"]["intensities"]), None),
+    "eps_source": lambda body: body["ledger"]["source"]["eps"],
+    "eps_receiver": lambda body: body["ledger"]["receiver"]["eps"],
+    **{f"{name}_intensity": of_pulses("intensities", level) for level, name in enumerate(LEVELS)},
+    **{f"p_{name}": of_pulses("p_intensities", level) for level, name in enumerate(LEVELS)},
     "p_z_alice": lambda body: body["ledger"]["settings"]["p_z_alice"],
     "p_z_bob_lower": lambda body: body["ledger"]["receiver"]["p_z_lower"],
     "p_z_bob_upper": lambda body: body["ledger"]["receiver"]["p_z_upper"],

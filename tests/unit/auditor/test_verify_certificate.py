@@ -226,6 +226,13 @@ def short_hash() -> Body:
     return signed(altered(made(), ("ledger", "budget", "eps_cor"), lambda eps: 1e-40))
 
 
+def bright_vacuum() -> Body:
+    """Intensities that no shutter leaves."""
+    settings = made("decoy-bb84")["ledger"]["settings"]
+    settings["intensities"], settings["p_intensities"] = (0.36, 0.135, 0.055), tuple(settings["p_intensities"])
+    return certified(ledger_of("decoy-bb84", settings=ProtocolSettings(**settings)))
+
+
 LIES: dict[str, tuple[Callable[[], Body], str]] = {
     "paper accounting": (lambda: lie(budget=EpsilonBudget(accounting="paper")), "no composable claim"),
     "tails that do not cover a stream": (lambda: lie(budget=EpsilonBudget(tails="chernoff")), "may end the block"),
@@ -234,6 +241,11 @@ LIES: dict[str, tuple[Callable[[], Body], str]] = {
     "g2 of 1e-12": (lambda: lie(source=SourceBounds(0.292, 1e-12)), "policy: g2_upper"),
     "almost no light": (lambda: lie(source=SourceBounds(1e-4, 0.00698)), "policy: mean_photon_number_upper"),
     "a splitter known exactly": (lambda: lie(receiver=ReceiverBounds(0.92, 0.92, 0.01)), "policy: p_z_bob_width"),
+    "bounds that are hardly ever right": (
+        lambda: lie(source=SourceBounds(0.292, 0.00698, 1e-10), budget=EpsilonBudget(eps_total=3e-10)),
+        "policy: eps_source",
+    ),
+    "a vacuum that is a second decoy": (bright_vacuum, "policy: vacuum_intensity"),
     "equal detectors": (lambda: lie(receiver=ReceiverBounds(0.919, 0.921)), "policy: mismatch"),
     "X share of 2 %": (few_x, "the X share of the detections"),
     "simulated": (lambda: certified(ledger_of("bb84"), simulated=True), "policy: simulated"),
@@ -331,7 +343,8 @@ def test_a_node_that_believes_too_much_is_not_believed(name: str) -> None:
 
 @pytest.mark.parametrize("name", [*ONE_OF, *BETWEEN])
 def test_every_line_of_the_policy_is_used(name: str) -> None:
-    protocol = "decoy-bb84" if name == "signal_intensity" else "bb84"
+    of_pulses = name.endswith("_intensity") or name in ("p_signal", "p_decoy", "p_vacuum")
+    protocol = "decoy-bb84" if of_pulses else "bb84"
     assert not list(POLICY.faults(made(protocol)))
     nothing = Policy(
         {key: [] if key == name else value for key, value in POLICY.one_of.items()},
