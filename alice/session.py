@@ -16,6 +16,7 @@ from common.config import Config
 from common.datatypes import ReconciledKey, SecretKey
 from common.errors import RemoteProtocolError
 from common.postprocessing.amplification import draw_seed, seed_bits
+from common.postprocessing.estimation import recent_blocks
 from common.postprocessing.reconciliation import QberTracker
 from common.postprocessing.sifting import alice_sift, decode_announcement
 from common.postprocessing.verification import draw_point, verification_tag, verified_key
@@ -83,6 +84,7 @@ class AliceSession(LinkSession):
         self._random_bytes = random_bytes
         self._refill_bytes = refill_bytes
         self._tracker = QberTracker(config.reconciliation.qber_start)
+        self._recent = recent_blocks(config)
         self._blocks: dict[int, Block] = {}
         self._last_block = 0
 
@@ -280,7 +282,8 @@ class AliceSession(LinkSession):
             return self.give_up(block, "verification failed: the reconciled keys differ")
         assert block.reconciled_key is not None
         block.verified = verified_key(block.reconciled_key)
-        block.z_ones_steps = message.z_ones_steps
+        if (accused := block.counted(message.z_ones_steps, self._recent)) is not None:
+            return self.give_up(block, accused)
         return [self._guard(block, Run("block", block.estimate, lambda _: self._propose(block)))]
 
     def _propose(self, block: Block) -> list[Effect]:

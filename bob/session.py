@@ -19,6 +19,7 @@ from common.config import Config
 from common.datatypes import Detections, ReconciledKey, SecretKey
 from common.errors import AuthenticationError, RemoteProtocolError
 from common.postprocessing.amplification import seed_bits, seed_fault
+from common.postprocessing.estimation import recent_blocks
 from common.postprocessing.reconciliation import QberTracker
 from common.postprocessing.sifting import MAX_CHUNK_DETECTIONS, SiftedChunk, bob_sift, encode_announcement
 from common.postprocessing.verification import verification_tag, verified_key
@@ -94,6 +95,7 @@ class BobSession(LinkSession):
         self._config = config
         self._random_bytes = random_bytes
         self._tracker = QberTracker(config.reconciliation.qber_start)
+        self._recent = recent_blocks(config)
         self._blocks: dict[int, BobBlock] = {}
         self._filling: BobBlock | None = None
         self._next_block = instance * BLOCK_NUMBERS_PER_START + 1
@@ -354,9 +356,9 @@ class BobSession(LinkSession):
             if tag != message.tag:
                 return [self.say(block, Verified(block.block_id, 0, 0, self._nonce()))]
             block.verified = verified_key(reconciled)
-            block.z_ones_steps = share_steps(block.z_ones, int(block.n_z.sum()))
-            block.judge_devices()  # Alice may refuse for it before she proposes anything
-            return [self.say(block, Verified(block.block_id, 1, block.z_ones_steps, self._nonce()))]
+            steps = share_steps(block.z_ones, int(block.n_z.sum()))
+            block.counted(steps, self._recent)  # said all the same: Alice's sums are to know of this block
+            return [self.say(block, Verified(block.block_id, 1, steps, self._nonce()))]
 
         return [self._guard(block, Run("block", work, done))]
 
@@ -365,6 +367,8 @@ class BobSession(LinkSession):
     def _on_propose(self, block: BobBlock, message: Propose) -> list[Effect]:
         if block.verified is None:
             raise RemoteProtocolError(f"{message!r}: a length is proposed for keys that differ")
+        if block.device_fault is not None:
+            return self.give_up(block, block.device_fault)
         ours, theirs = block.tallies_json(), message.payload.decode(errors="replace")
         if ours != theirs:
             return self.give_up(block, f"the tallies differ in {_first_difference(ours, theirs)!r}")

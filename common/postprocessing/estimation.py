@@ -6,6 +6,7 @@ from common.config import PZ_DENOMINATOR, Config
 from common.postprocessing.verification import leak_verify_bits
 from common.security.finite_key import EpsilonBudget, Ledger, key_length
 from common.security.monitors import monitors
+from common.security.recent import RecentBlocks
 from common.security.tallies import ProtocolSettings, ReceiverBounds, SourceBounds, Tallies
 from common.statements import assumed
 
@@ -32,7 +33,14 @@ def estimate(config: Config, tallies: Tallies, leak_ec_bits: int, assumes: tuple
 
 def device_fault(config: Config, tallies: Tallies) -> str | None:
     """Which device is out of tolerance by these counts, as :func:`estimate` judges it; counts of a part will do."""
+    if tallies.fault() is not None:
+        return None
     return monitors(tallies, protocol_settings(config), receiver_bounds(config))[1]
+
+
+def recent_blocks(config: Config) -> RecentBlocks:
+    """An empty memory of what blocks say together about the devices, within the same limits."""
+    return RecentBlocks(protocol_settings(config), receiver_bounds(config))
 
 
 def protocol_settings(config: Config) -> ProtocolSettings:

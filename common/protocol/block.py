@@ -32,6 +32,7 @@ from common.protocol.schedule import Schedule
 from common.protocol.transitions import Role, State
 from common.randomness import Uses, assumptions, documents
 from common.security.finite_key import Ledger
+from common.security.recent import RecentBlocks
 from common.security.tallies import ONES_STEPS, H, Tallies, V
 from common.units import seconds_from_ns
 
@@ -238,10 +239,15 @@ class Block:
         self.device_fault = device_fault(self.config, self.tallies())
         return self.device_fault
 
+    def counted(self, z_ones_steps: int, recent: RecentBlocks) -> str | None:
+        """All counts are known and join those of the blocks before: which device they accuse together, or None."""
+        self.z_ones_steps = z_ones_steps
+        self.device_fault = recent.enter(self.tallies())
+        return self.device_fault
+
     def estimate(self) -> Ledger:
         """Key length of this block by its own tallies."""
         assert self.z_ones_steps is not None, "the share of V comes with the verdict of verification"
-        self.judge_devices()
         self.ledger = estimate(
             self.config, self.tallies(), self.frames.leak_ec_bits, assumptions(self._randomness)
         )

@@ -36,6 +36,7 @@ QBER = 0.02
 SETTINGS = """
 [link]
 p_z_alice = 0.5
+p_z_bob = 0.7
 [detectors]
 cross_basis = "random"
 [blocks]
@@ -444,3 +445,24 @@ def test_a_block_given_up_before_it_was_announced_is_nothing() -> None:
     pair.on_step = lambda now_ns: None
     pair.settle()
     agree(pair)
+
+
+@pytest.mark.parametrize("restarted", ["alice", "bob"])
+def test_what_no_block_shows_alone_is_refused_from_the_sum_of_blocks_on(restarted: str) -> None:
+    """A twelfth of R's clicks is missing; one end's restart forgets the sum there, and the other end still refuses."""
+    pair, sky = make_pair()
+    of_z_pulses = (sky.bases == 0) & (sky.measured == 1)
+    rng = np.random.default_rng(3)
+    sky.outcomes[of_z_pulses & (sky.outcomes == 0) & (rng.random(N_SLOTS) < 1 / 12)] = 1
+    Feeder(pair, sky)
+    pair.run(lambda: len(pair.bob.done) >= 6)
+    refused = [facts for facts in pair.bob.done if facts.state == "refused"]
+    assert 0 < len(pair.bob.store.committed()) < 4
+    assert len(refused) > 1
+    assert all("detector R is too weak" in facts.reason and facts.device_fault for facts in refused)
+    assert any("blocks together" in facts.device_fault for facts in pair.alice.done)
+    before = len(pair.bob.store.committed())
+    end: Any = getattr(pair, restarted)
+    pair.crash(end)
+    pair.run(lambda: len(end.done) >= 8)
+    assert len(pair.bob.store.committed()) == before
