@@ -169,16 +169,17 @@ class WatchedRandom:
         if self._alarm_s is not None and self._clock() - self._alarm_s >= SECOND_ALARM_S:
             self._alarm_s = None
             self._told(None)
-        while n_bytes > self._left.size:
+        begin = self._left[:0]
+        while n_bytes > begin.size + self._left.size:
             begin, self._left = self._left, self._left[:0]
             try:
-                fresh = self._draw(max(n_bytes - begin.size, self._at_once))
+                self._left = self._draw(max(n_bytes - begin.size, self._at_once))
             except RandomAlarm as alarm:
+                begin = begin[:0]
                 self._recover(alarm)
-            else:
-                self._left = np.concatenate([begin, fresh]) if begin.size else fresh
-        data, self._left = self._left[:n_bytes], self._left[n_bytes:]
-        return data
+        rest = n_bytes - begin.size
+        data, self._left = self._left[:rest], self._left[rest:]
+        return np.concatenate([begin, data]) if begin.size else data
 
     def _recover(self, alarm: RandomAlarm) -> None:
         """Pause, then the start-up test; what it draws is dropped with the rest."""
