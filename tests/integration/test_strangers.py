@@ -112,16 +112,19 @@ def test_what_cannot_be_written_ends_nothing(tmp_path: Path) -> None:
     """The status file's folder is missing for a while and standard output is a full disk: alarms, and keys go on."""
     alice, bob = pair(tmp_path)
     folder = tmp_path / "elsewhere"
+    folder.mkdir()
     alice.config.write_text(f'status_file = "{folder / "status.json"}"\n' + _without_status(alice.config))
     alice.launcher = ("sh", "-c", 'exec "$@" > /dev/full', "sh")
     with running(alice, bob):
         wait_until(lambda: len(bob.good) >= 1, alice, bob)
-        folder.mkdir()
         wait_until(lambda: (folder / "status.json").exists(), alice, bob)
         wait_until(lambda: "No space left" in (folder / "status.json").read_text(), alice, bob)
         made = len(bob.good)
         shutil.rmtree(folder, ignore_errors=True)
+        wait_until(lambda: "status file:" in " ".join(alice.log.read_text().split()), alice, bob)
         wait_until(lambda: len(bob.good) > made, alice, bob)
+        folder.mkdir()
+        wait_until(lambda: (folder / "status.json").exists(), alice, bob)
         bob.stop()
         alice.stop()
         assert alice.process is not None

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from classical_channel import channel
 from classical_channel.channel import HOLD_BYTES, HOLD_NS, Channel, Received
-from classical_channel.framing import FRAME, HELD, Packet
+from classical_channel.framing import FRAME, HELD, Kind, Packet
 from classical_channel.keypool import KeyPool
 from classical_channel.memory_transport import MemoryPipe
 from classical_channel.stream import ReliableStream
@@ -274,7 +274,10 @@ def test_with_little_key_left_more_messages_share_a_seal() -> None:
 
 def test_what_is_held_is_bounded_at_both_ends() -> None:
     alice, bob, _ = opened_pair()
-    assert flags(held(alice, 1, bytes(HOLD_BYTES))) == [1]
+    (first,) = held(alice, 1, bytes(HOLD_BYTES))
+    assert flags([first]) == [1]
+    sent = Packet.decode(first)
+    alice.receive(Packet(Kind.ACK, sent.receiver, sent.sender, 0, sent.sequence).encode(), 1)  # room for more
     forged = Packet.decode(held(alice, 2 * HOLD_NS, b"x", bytes(1 << 20))[0])
     assert forged.body[0] == HELD
     body = FRAME.pack(HELD, 0) + bytes(1 << 20)

@@ -16,6 +16,7 @@ from hardware.interfaces import TimeTagger
 from hardware.twin.wire.server import Faults
 
 POLL_MS = 5
+BIND_TRIES = 40
 MAX_QUEUE = 64
 
 
@@ -98,7 +99,9 @@ class TimeControllerTwin:
             if channel in self._streams:
                 return json.dumps({"error": {"description": "already streaming"}})
             stream = self._context.socket(zmq.PAIR)
-            stream.bind(f"tcp://{self._host}:{port}")
+            if not self._bound(stream, port):
+                stream.close(linger=0)
+                return json.dumps({"error": {"description": f"port {port} is in use"}})
             self._streams[channel], self._queues[channel] = stream, deque()
             return json.dumps({"id": f"stream:{channel}"})
         if message == "list":
@@ -110,6 +113,19 @@ class TimeControllerTwin:
             stopped.close(linger=0)
             return json.dumps({"status": {"errors": []}})
         return json.dumps({"error": {"description": f"unknown command {message}"}})
+
+    def _bound(self, stream: zmq.Socket[bytes], port: int) -> bool:
+        """Bind; a socket that was closed just now lets its port go a little later."""
+        for _ in range(BIND_TRIES):
+            try:
+                stream.bind(f"tcp://{self._host}:{port}")
+            except zmq.ZMQError as error:
+                if error.errno != zmq.EADDRINUSE:
+                    raise
+                self._stop.wait(POLL_MS / 1000.0)
+            else:
+                return True
+        return False
 
     def _acquire(self) -> None:
         """Read the tagger; send every sub-acquisition that is over."""
