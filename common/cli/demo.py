@@ -165,10 +165,12 @@ def prepare(
     weather: bool = False,
     record: bool = False,
     real_time: bool = False,
+    eps_total: float | None = None,
 ) -> tuple[Daemon, Daemon]:
     """Write both configurations and their secrets.
 
-    ``weather`` makes the link changeable and lets Bob follow it; with ``real_time`` the light waits for nobody.
+    ``weather`` makes the link changeable and lets Bob follow it; with ``real_time`` the light waits for nobody;
+    ``eps_total`` : of a block, None for the configuration's default.
     """
     link = PRESETS[preset]
     channel, fibre, kme_alice, kme_bob = free_ports(4)
@@ -181,6 +183,7 @@ def prepare(
         "channel": {"endpoint": f"tcp://127.0.0.1:{channel}"},
         "keys": {"deliver_simulated": True},
         "record": {"enabled": record},
+        **({} if eps_total is None else {"security": {"eps_total": eps_total}}),
     }
     seeds = [{} if seed is None else {"seed": seed + i} for i in range(2)]
     alice = {
@@ -299,6 +302,7 @@ def run_link(
     weather: bool = False,
     record: bool = False,
     real_time: bool = False,
+    eps_total: float | None = None,
 ) -> tuple[dict[str, Any], dict[str, dict[str, Any]]]:
     """Both daemons until ``blocks`` blocks have given key, then keys fetched and compared at both ends.
 
@@ -309,7 +313,7 @@ def run_link(
     directory = keep or Path(tempfile.mkdtemp(prefix="qkd-demo-"))
     try:
         settings = {"weather": weather, "record": record, "real_time": real_time}
-        alice, bob = prepare(directory, preset, protocol, block_size, seed, **settings)
+        alice, bob = prepare(directory, preset, protocol, block_size, seed, **settings, eps_total=eps_total)
         with running(alice, bob):
             wait_for_blocks(alice, bob, blocks, console, refused=REFUSED_IN_WEATHER if weather else 2 * blocks + 3)
             statuses = {daemon.role: daemon.status() for daemon in (alice, bob)}
