@@ -71,10 +71,13 @@ class WireServer:
     async def _stop(self) -> None:
         for server in self._servers:
             server.close()
-        for task in self._tasks:
-            task.cancel()
-        await asyncio.gather(*self._tasks, return_exceptions=True)
-        await asyncio.sleep(0)  # lets the transports close
+        await asyncio.sleep(0)  # whoever was accepted just now gets its task
+        while self._tasks:
+            for task in self._tasks:
+                task.cancel()
+            await asyncio.gather(*self._tasks, return_exceptions=True)
+        for _ in range(3):
+            await asyncio.sleep(0)  # lets the transports close
         await self._loop.shutdown_default_executor()
         for handle in self._terminals:
             self._loop.remove_reader(handle)
