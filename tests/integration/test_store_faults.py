@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import os
-import subprocess
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -16,6 +15,7 @@ from common.cli.keys import command as keys
 from common.cli.role import read_status
 from common.config import load_config
 from common.errors import KeyStoreError
+from tests.disks import fill, small_file_system
 from tests.integration.nodes import (
     blocks_in_store,
     first_failure,
@@ -32,25 +32,8 @@ pytestmark = [pytest.mark.slow, pytest.mark.timeout(240)]
 @pytest.fixture
 def small_disk(tmp_path: Path) -> Iterator[Path]:
     """A file system of 24 MB: a node wants 16 to start."""
-    place = tmp_path / "disk"
-    place.mkdir()
-    mounted = subprocess.run(["mount", "-t", "tmpfs", "-o", "size=24m", "tmpfs", place], capture_output=True)
-    if mounted.returncode:
-        pytest.skip("file systems may not be mounted here")
-    try:
+    with small_file_system(tmp_path / "disk", "24m") as place:
         yield place
-    finally:
-        subprocess.run(["umount", "-l", place], check=True)
-
-
-def fill(path: Path) -> None:
-    """Nothing more fits beside this file."""
-    with path.open("wb", buffering=0) as file:
-        try:
-            while file.write(bytes(1024)):
-                pass
-        except OSError:
-            pass
 
 
 def alarm_of(daemon: Daemon, name: str) -> str:

@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-import contextlib
 import os
 import resource
 import shutil
 import sqlite3
-import subprocess
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -24,6 +22,7 @@ from common.keybits import KeyBits
 from common.keys.inventory import Owners, Slice
 from common.node.keystore import KeyStore
 from common.node.patience import patient
+from tests.disks import fill, small_file_system
 from tests.stores import add_block, inventory, open_store
 
 OWNERS = Owners("sae-a", "sae-b")
@@ -43,22 +42,8 @@ def limited_files(n_bytes: int) -> Iterator[None]:
 @pytest.fixture
 def small_disk(tmp_path: Path) -> Iterator[Path]:
     """A file system of 1 MB."""
-    place = tmp_path / "disk"
-    place.mkdir()
-    mounted = subprocess.run(["mount", "-t", "tmpfs", "-o", "size=1m", "tmpfs", place], capture_output=True)
-    if mounted.returncode:
-        pytest.skip("file systems may not be mounted here")
-    try:
+    with small_file_system(tmp_path / "disk", "1m") as place:
         yield place
-    finally:
-        subprocess.run(["umount", "-l", place], check=True)
-
-
-def fill(path: Path) -> None:
-    """Nothing more fits beside this file."""
-    with contextlib.suppress(OSError), path.open("wb", buffering=0) as file:
-        while file.write(bytes(4096)) == 4096:
-            pass
 
 
 def contents(store: KeyStore) -> list[Any]:
