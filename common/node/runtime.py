@@ -276,9 +276,11 @@ class Shell:
 
         def done(future: asyncio.Future[Any]) -> None:
             self.jobs_running -= 1
-            if future.cancelled() or self._failed.done():
+            if future.cancelled():
                 return
-            error = future.exception()
+            error = future.exception()  # asked for also after a failure: asyncio reports a fault nobody has looked at
+            if self._failed.done():
+                return
             if error is not None:
                 self.fail(error)
             else:

@@ -124,9 +124,21 @@ class StoreFiles:
     # -- nobody else writes -------------------------------------------------------------------------------------------
 
     def leave(self) -> None:
-        """Remember how this process has left the files, once it has begun."""
-        if self._left is not None:
-            self._left = _seen(self.database), _seen(self.log)
+        """Remember how a transaction of this process has left the files, once it has begun.
+
+        Raises
+        ------
+        KeyStoreError
+            While the transaction ran, one of them was removed, replaced or cut: what it wrote went nowhere.
+        """
+        if self._left is None:
+            return
+        now = _seen(self.database), _seen(self.log)
+        for path, before, after in zip((self.database, self.log), self._left, now, strict=True):
+            what = None if before is None else _difference(before, after)
+            if what not in (None, "written"):  # writing is what a transaction does
+                raise _touched(path, what)
+        self._left = now
 
     def check(self) -> None:
         """Refuse to go on with files that are not as this process has left them.
@@ -140,12 +152,15 @@ class StoreFiles:
             return
         for path, before in zip((self.database, self.log), self._left, strict=True):
             if (what := _difference(before, _seen(path))) is not None:
-                raise KeyStoreError(
-                    f"key store: {path} was {what} by something else while the node ran; nothing is stored or "
-                    "delivered any more",
-                    remedy="Find out what did it (a backup that restores, a cleaner of old files, a person). Start "
-                    f"again: what is damaged is told then. {ANEW}",
-                )
+                raise _touched(path, what)
+
+
+def _touched(path: Path, what: str) -> KeyStoreError:
+    return KeyStoreError(
+        f"key store: {path} was {what} by something else while the node ran; nothing is stored or delivered any more",
+        remedy="Find out what did it (a backup that restores, a cleaner of old files, a person). Start again: what is "
+        f"damaged is told then. {ANEW}",
+    )
 
 
 def _seen(path: Path) -> Seen:

@@ -74,14 +74,18 @@ def replace_in(daemon: Daemon, old: str, new: str) -> None:
     daemon.config.write_text(text.replace(old, new))
 
 
-def first_failure(*daemons: Daemon) -> tuple[int, str]:
-    """Wait until one of them ends by itself: (exit code, log in one line)."""
+def first_failure(*daemons: Daemon, meanwhile: Callable[[], object] = lambda: None) -> tuple[int, str]:
+    """Wait until one of them ends by itself: (exit code, log in one line).
+
+    ``meanwhile`` repeats what caused it: what is written while the node itself writes cannot be told from its own.
+    """
     end = time.monotonic() + TIMEOUT_S
     while time.monotonic() < end:
         for daemon in daemons:
             assert daemon.process is not None
             if (code := daemon.process.poll()) is not None:
                 return code, " ".join(daemon.log.read_text().split())
+        meanwhile()
         time.sleep(0.05)
     raise AssertionError("no daemon ended")
 

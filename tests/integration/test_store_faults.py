@@ -93,7 +93,7 @@ def test_a_store_that_something_else_touches_ends_the_node(
     with running(bob, alice):
         wait_until(lambda: good_blocks(alice, bob) >= 1, alice, bob)
         touch(store)
-        code, text = first_failure(bob)
+        code, text = first_failure(bob, meanwhile=lambda: word == "written" and touch(store))
         assert code == 3, text
         assert f"was {word}" in text
         assert "Traceback" not in text

@@ -107,6 +107,28 @@ def test_a_disk_that_became_read_only(tmp_path: Path) -> None:
         assert store.release(["a"]) == {"a": raw[:8]}
 
 
+@pytest.mark.parametrize("name", ["alice.sqlite", "alice.sqlite-wal"])
+@pytest.mark.parametrize(
+    ("touch", "word"),
+    [
+        (Path.unlink, "removed"),
+        (lambda path: os.truncate(path, 0), "cut"),
+        (lambda path: shutil.move(shutil.copy(path, path.with_suffix(".copy")), path), "replaced"),
+    ],
+)
+def test_files_that_change_while_a_transaction_runs_are_noticed(
+    tmp_path: Path, name: str, touch: Callable[[Path], object], word: str
+) -> None:
+    """What it wrote may have gone nowhere; remembering what it left would call that good order."""
+    store = open_store(tmp_path, "alice")
+    add_block(store, 1, 1000)
+    with pytest.raises(KeyStoreError, match=f"was {word}"), store._transaction():
+        touch(tmp_path / name)
+    with pytest.raises(KeyStoreError, match=f"was {word}"):
+        store.look()
+    store.close()
+
+
 STEPS: list[Callable[[KeyStore, int], object]] = [
     lambda store, n: store.store_pending(n, KeyBits.from_bytes(bytes([n]) * 40_000), "{}", False, authenticated=False),
     lambda store, n: store.decide(n),
