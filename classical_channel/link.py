@@ -17,6 +17,7 @@ from classical_channel.stream import ReliableStream
 from classical_channel.zmq_transport import ZmqTransport, is_curve_key
 from common.config import Config
 from common.errors import ConfigurationError
+from common.files import read_file
 from common.security.budget import EPS_AUTH_LEAST
 from common.units import ns_from_seconds
 
@@ -58,7 +59,7 @@ class LinkEnd:
 def read_secret(path: Path, what: str) -> bytes:
     """The content of a secret file; a missing or unreadable one is a configuration error that names it."""
     try:
-        return path.read_bytes()
+        return read_file(path)
     except OSError as error:
         raise ConfigurationError(
             f"{what} {path} cannot be read: {error.strerror}", remedy="Make the link's files with `qkd init`."

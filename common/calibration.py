@@ -13,7 +13,7 @@ from typing import Any
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from common.errors import ConfigurationError
-from common.files import write_file
+from common.files import read_file, write_file
 
 
 class Calibration(BaseModel):
@@ -77,7 +77,7 @@ def load_calibration(path: Path) -> Calibration:
     """
     remedy = "Make it with `qkd plan g2` and `qkd plan source`, or correct the named field."
     try:
-        return Calibration.model_validate(tomllib.loads(path.read_text(encoding="utf-8")))
+        return Calibration.model_validate(tomllib.loads(read_file(path).decode()))
     except ValidationError as error:
         faults = "; ".join(f"{'.'.join(map(str, item['loc'])) or 'file'}: {item['msg']}" for item in error.errors())
         raise ConfigurationError(f"{path}: {faults}", remedy=remedy) from None
@@ -103,7 +103,7 @@ def update_calibration(path: Path, measurement: str, details: dict[str, Any], **
     """Write measured fields and how they were measured into a calibration file; other measurements in it stay."""
     import tomlkit
 
-    document = tomlkit.parse(path.read_text(encoding="utf-8")) if path.exists() else tomlkit.document()
+    document = tomlkit.parse(read_file(path).decode()) if path.exists() else tomlkit.document()
     for name, value in fields.items():
         if not math.isfinite(value):
             raise ConfigurationError(f"{name} = {value} is no calibration")

@@ -15,6 +15,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_valida
 from common.addresses import read_address, read_endpoint, read_host
 from common.calibration import with_calibration
 from common.errors import ConfigurationError
+from common.files import read_file
 from common.randomness import RandomnessClass
 from common.units import PS_PER_S
 
@@ -439,7 +440,7 @@ def parse_config(text: str, base_dir: Path, source: str = "configuration") -> Co
 def load_config(path: Path, role: str | None = None) -> Config:
     """Read a configuration file; with ``role``, refuse the other role's file."""
     try:
-        text = path.read_text(encoding="utf-8")
+        text = read_file(path).decode()
     except (OSError, UnicodeDecodeError) as error:
         raise ConfigurationError(
             f"{path}: cannot be read: {error}",

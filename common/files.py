@@ -1,16 +1,20 @@
 """Files are written as a database writes them: whole or not at all, whatever moment the process or the power dies.
 
 The content goes to a temporary sibling, is made durable, and takes the place of the file in one step. What was there
-before stays until then, and stays for good if anything fails.
+before stays until then, and stays for good if anything fails. They are read for what they are: a device or a pipe in
+the place of a file has no end, and is refused.
 """
 
 from __future__ import annotations
 
+import errno
 import os
 import secrets
+import stat
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import BinaryIO
 
 from common.errors import InputError
 
@@ -18,6 +22,40 @@ ORDINARY, SECRET = 0o666, 0o600
 """Modes of a new file: what the umask leaves of the first; its owner alone reads the second."""
 LONGEST_STEM = 128
 """A sibling's name must fit where the file's own just does (255 bytes)."""
+
+MOST_BYTES = 64 << 20
+"""Of a file that is read whole: configurations, secrets and documents are far shorter."""
+
+
+def open_handle(path: Path) -> int:
+    """Open an ordinary file for reading: its descriptor.
+
+    Raises
+    ------
+    OSError
+        It cannot be opened, or is something else; ``strerror`` says what. Nothing ever waits, as for a pipe's writer.
+    """
+    handle = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)
+    mode = os.fstat(handle).st_mode
+    if not stat.S_ISREG(mode):
+        os.close(handle)
+        number = errno.EISDIR if stat.S_ISDIR(mode) else errno.EINVAL
+        raise OSError(number, os.strerror(number) if stat.S_ISDIR(mode) else "is no ordinary file", str(path))
+    return handle
+
+
+def open_file(path: Path, *, buffered: bool = True) -> BinaryIO:
+    """Open an ordinary file for reading; OSError as :func:`open_handle`."""
+    return os.fdopen(open_handle(path), "rb", buffering=-1 if buffered else 0)  # type: ignore[return-value]
+
+
+def read_file(path: Path, most: int = MOST_BYTES) -> bytes:
+    """Read the whole content of an ordinary file; OSError as :func:`open_file`, and for more than ``most`` bytes."""
+    with open_file(path) as file:
+        content = file.read(most + 1)
+    if len(content) > most:
+        raise OSError(errno.EFBIG, f"holds more than {most} bytes", str(path))
+    return content
 
 
 @contextmanager

@@ -23,15 +23,17 @@ agree are two words. Narrow the policy (qber, f_ec, x_share, eps) to what you kn
 from __future__ import annotations
 
 import argparse
+import errno
 import functools
 import json
 import math
+import os
+import stat
 import sys
 import tomllib
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from decimal import ROUND_CEILING, ROUND_FLOOR, Context, Decimal
-from pathlib import Path
 from typing import Any, NamedTuple
 
 from cryptography.exceptions import InvalidSignature
@@ -844,6 +846,8 @@ def faults(body: Body, signers: Sequence[str] = ()) -> list[str]:
 
 # --- 9. Certificates compared: no block twice, both ends alike ------------------------------------------------------
 
+LONGEST_FILE_BYTES = 1 << 26
+"""Of a certificate, a policy or a key: a millionth of it is usual."""
 ROLES = ("alice", "bob")
 SHARED = ("simulated", "amplification", "authentication", "transcript", "randomness")
 SHARED_IN = {
@@ -1116,9 +1120,15 @@ def inputs(
 def read(name: str) -> bytes:
     """Read a whole file."""
     try:
-        return Path(name).read_bytes()
+        with open(os.open(name, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC), "rb") as file:
+            if not stat.S_ISREG(os.fstat(file.fileno()).st_mode):  # a device or a pipe may have no end
+                raise OSError(errno.EINVAL, "is no ordinary file")
+            content = file.read(LONGEST_FILE_BYTES + 1)
     except OSError as error:
         raise OSError(f"{name} cannot be read: {error.strerror}") from None
+    if len(content) > LONGEST_FILE_BYTES:
+        raise OSError(f"{name} cannot be read: more than {LONGEST_FILE_BYTES} bytes")
+    return content
 
 
 if __name__ == "__main__":

@@ -10,9 +10,10 @@ import click
 import numpy as np
 from numpy.typing import NDArray
 
-from common.cli.keyfiles import write_secret
+from common.cli.keyfiles import MAX_FILE_BYTES, write_secret
 from common.cli.output import emit, json_option, quiet_option, table
 from common.errors import InputError
+from common.files import read_file
 from common.kernels.clmul import active_path
 from common.node.compute import cores, make_pinned_executor
 from common.postprocessing.amplification import FAMILIES, Engine, seed_bits, universal_hash
@@ -60,7 +61,7 @@ def command(
 
 def _read(path: Path, n_bits: int, option: str) -> NDArray[np.uint8]:
     try:
-        raw = path.read_bytes()
+        raw = read_file(path, MAX_FILE_BYTES)
     except OSError as error:
         raise InputError(f"{path}: {error.strerror}", remedy="Name a file that can be read.") from error
     if len(raw) != (n_bits + 7) // 8:

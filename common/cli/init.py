@@ -13,7 +13,7 @@ from rich.console import Console
 from common.cli.output import emit, json_option
 from common.config import Config, parse_config
 from common.errors import ConfigurationError
-from common.files import write_file
+from common.files import read_file, write_file
 from common.node import credentials
 
 ROLES = ("alice", "bob")
@@ -64,7 +64,7 @@ def initialise(
 
 def _text(directory: Path, role: str, overrides: Overrides, hosts: dict[str, str]) -> str:
     path = directory / f"{role}.toml"
-    document = tomlkit.parse(path.read_text(encoding="utf-8") if path.exists() else template(role))
+    document = tomlkit.parse(read_file(path).decode() if path.exists() else template(role))
     for section, values in overrides.items():
         for name, value in values.items():
             document.setdefault(section, tomlkit.table())[name] = value

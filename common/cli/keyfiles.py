@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 from pathlib import Path
 
 import click
@@ -9,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from common.errors import InputError
-from common.files import SECRET, write_file
+from common.files import SECRET, read_file, write_file
 
 Bits = NDArray[np.uint8]
 FORMATS = ("auto", "text", "packed", "npy")
@@ -32,15 +33,13 @@ def read_key(path: Path, file_format: str = "auto") -> tuple[Bits, int]:
     InputError : unreadable, empty, or something other than bits.
     """
     try:
-        if path.stat().st_size > MAX_FILE_BYTES:
-            raise InputError(f"{path}: more than {MAX_FILE_BYTES} bytes", remedy="Cut the file into parts.")
-        raw = path.read_bytes()
+        raw = read_file(path, MAX_FILE_BYTES)
     except OSError as error:
         raise InputError(f"{path}: {error.strerror}", remedy="Name a file that can be read.") from error
     if not raw:
         raise InputError(f"{path}: the file is empty", remedy="Give a file that holds a sifted key.")
     if file_format == "npy" or (file_format == "auto" and raw.startswith(_NPY_MAGIC)):
-        return _from_array(path)
+        return _from_array(path, raw)
     data = np.frombuffer(raw, np.uint8)
     printable = bool(np.all(((data >= 32) & (data < 127)) | np.isin(data, (9, 10, 13))))
     if file_format == "text" or (file_format == "auto" and printable):
@@ -64,9 +63,9 @@ def _from_text(path: Path, data: Bits) -> tuple[Bits, int]:
     return np.packbits(bits, bitorder="little"), bits.size
 
 
-def _from_array(path: Path) -> tuple[Bits, int]:
+def _from_array(path: Path, raw: bytes) -> tuple[Bits, int]:
     try:
-        array = np.load(path, allow_pickle=False)
+        array = np.load(io.BytesIO(raw), allow_pickle=False)
     except (OSError, ValueError, EOFError) as error:
         raise InputError(f"{path}: not a readable .npy file", remedy="Save it again with numpy.save.") from error
     if not isinstance(array, np.ndarray) or array.ndim != 1 or array.dtype.kind not in "bui" or not array.size:

@@ -11,7 +11,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from common.errors import InputError, KeyStoreError, StoreUnavailable
-from common.files import SECRET, write_file
+from common.files import SECRET, read_file, write_file
 
 
 class Counter:
@@ -34,7 +34,7 @@ class Counter:
             The store was set back, or the file is damaged.
         """
         try:
-            counted = int(self.path.read_text(encoding="ascii"))
+            counted = int(read_file(self.path))
         except FileNotFoundError:
             return
         except (OSError, ValueError) as error:

@@ -16,6 +16,7 @@ from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
 
 from common.config import Config
 from common.errors import ConfigurationError
+from common.files import read_file
 
 #: 64 kB: about 2000 tags in each direction before the first produced key must refill the pool.
 LINK_SECRET_BYTES = 1 << 16
@@ -108,7 +109,7 @@ def read_certificate_key(path: Path) -> ed25519.Ed25519PrivateKey:
         The file is missing, or holds no such key.
     """
     try:
-        key = serialization.load_pem_private_key(path.read_bytes(), password=None)
+        key = serialization.load_pem_private_key(read_file(path), password=None)
     except OSError as error:
         raise ConfigurationError(
             f"keys.certificate_key_file {path} cannot be read: {error.strerror}",

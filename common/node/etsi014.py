@@ -20,6 +20,7 @@ from aiohttp import web
 from common.addresses import read_address, refuse
 from common.config import Config
 from common.errors import ConfigurationError, PeerUnreachable, QkdError
+from common.files import read_file
 from common.keys.inventory import Inventory, KeysRefused, Owners
 from common.node.admission import Admission
 
@@ -230,7 +231,7 @@ def tls_context(config: Config) -> ssl.SSLContext:
     )
     for field, path in (("certificate", certificate), ("private_key", key), ("ca_certificate", authority)):
         try:
-            path.read_bytes()
+            read_file(path)
         except OSError as error:
             raise ConfigurationError(f"etsi014.{field} {path}: {error.strerror}", remedy=_FILES_REMEDY) from None
     what = f"etsi014.certificate {certificate} and private_key {key}"

@@ -30,6 +30,7 @@ from cryptography.hazmat.primitives.hashes import SHA256
 from cryptography.hazmat.primitives.kdf.hkdf import HKDF
 
 from common.errors import ConfigurationError, InputError
+from common.files import open_file, read_file
 from common.node.credentials import write_secret
 
 MAGIC = b"QKDFLT01"
@@ -61,7 +62,7 @@ def read_key_file(path: Path, *, make: bool = False) -> bytes:
     try:
         if make and not path.exists():
             write_secret(path, os.urandom(KEY_FILE_BYTES))
-        key = path.read_bytes()
+        key = read_file(path)
     except OSError as error:
         raise ConfigurationError(
             f"the recording's key file {path} cannot be read: {error.strerror}",
@@ -190,7 +191,7 @@ def read_flight(path: Path, key: bytes) -> Iterator[Record]:
         Not a recording, another key, or damaged: names the chunk and the byte.
     """
     try:
-        with path.open("rb") as file:
+        with open_file(path) as file:
             yield from _records(file, path.name, key)
     except OSError as error:
         raise InputError(f"{path}: cannot be read: {error.strerror}", remedy="Give a .flight file.") from None

@@ -20,6 +20,7 @@ from paho.mqtt.properties import Properties
 
 from common.config import Config
 from common.errors import ConfigurationError
+from common.files import read_file
 from common.node.runtime import now_ns
 from common.node.telemetry import Command, Commands, Publication, Readings, Reporter
 
@@ -191,6 +192,6 @@ def _password(config: Config) -> str | None:
         return None
     path = config.path(config.mqtt.password_file)
     try:
-        return path.read_text(encoding="utf-8").strip()
+        return read_file(path).decode().strip()
     except (OSError, UnicodeDecodeError) as error:
         raise ConfigurationError(f"mqtt.password_file {path} cannot be read: {error}") from None

@@ -15,6 +15,7 @@ from cryptography.hazmat.primitives.hashes import SHA256
 from cryptography.hazmat.primitives.kdf.hkdf import HKDF
 
 from common.errors import KeyStoreError
+from common.files import read_file
 
 KEY_FILE_BYTES = 32
 NONCE_BYTES = 12
@@ -65,7 +66,7 @@ def read_key_file(path: Path) -> bytes:
         Not there, not readable, or of another length.
     """
     try:
-        master = path.read_bytes()
+        master = read_file(path)
     except OSError as error:
         raise KeyStoreError(
             f"keys.key_file {path} cannot be read: {error.strerror}", remedy="Make the node's secrets with `qkd init`."

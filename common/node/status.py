@@ -11,7 +11,7 @@ from typing import Any
 
 from common.config import Config
 from common.errors import QkdError, exit_code
-from common.files import write_file
+from common.files import read_file, write_file
 from common.keys.life import Life
 from common.node.runtime import now_ns
 from common.protocol.block import WATCHED, BlockFacts
@@ -151,10 +151,7 @@ def read_document(config: Config) -> dict[str, Any] | None:
     """What the status file says; None without one, or if what is there was not written by a node."""
     path = config.path(config.status_file)
     try:
-        if not path.is_file():  # a device or a pipe has no end
-            return None
-        with path.open("rb") as file:
-            document = json.loads(file.read(LONGEST_BYTES))
+        document = json.loads(read_file(path, LONGEST_BYTES))
     except (OSError, ValueError, RecursionError):
         return None
     # What a person or another program has put there may have any type, or be missing.

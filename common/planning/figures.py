@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from common.errors import InputError
-from common.files import replacing, write_file
+from common.files import read_file, replacing, write_file
 from common.planning import curves
 from common.planning.curves import Curve
 from common.planning.paper import FIELD_LOSS_UNCERTAINTY_DB, FIELD_PRESET, MEASURED, SOURCE_EFFICIENCY
@@ -67,7 +67,7 @@ def read_results(path: Path) -> list[Point]:
         The file is not such a document.
     """
     try:
-        rows = json.loads(path.read_text(encoding="utf-8"))["rows"]
+        rows = json.loads(read_file(path))["rows"]
         points = [Point(str(r["protocol"]), float(r["loss_db"]), float(r["bits_per_pulse"])) for r in rows]
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise InputError(

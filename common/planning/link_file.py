@@ -13,6 +13,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from common.calibration import Calibration, load_calibration
 from common.config import ProtocolName
 from common.errors import ConfigurationError
+from common.files import read_file
 from common.planning.link_model import EXPECTED_F_EC, ReceiverRules, check_link
 from common.planning.presets import PRESETS, LinkParameters
 from common.planning.rate import KEY_SLOTS_SHARE, Task
@@ -148,7 +149,7 @@ def load_link(path: Path) -> LinkDescription:
         It cannot be read; or names every wrong field, with the nearest known one.
     """
     try:
-        table = tomllib.loads(path.read_text(encoding="utf-8"))
+        table = tomllib.loads(read_file(path).decode())
     except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
         raise ConfigurationError(f"{path}: cannot be read: {error}", remedy="Give a link description (TOML).") from None
     return parse_link(table, str(path))

@@ -6,14 +6,17 @@ times *(n,) int64* in ps, ascending, and channels *(n,) uint8*. A bad file is an
 
 from __future__ import annotations
 
+import io
 from collections.abc import Callable
 from importlib.metadata import entry_points
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from common.errors import InputError
+from common.files import open_file
 
 GROUP = "qkd_node.tag_readers"
 Tags = tuple[NDArray[np.int64], NDArray[np.uint8]]
@@ -68,7 +71,7 @@ def checked(path: Path, times: object, channels: object) -> Tags:
 
 def read_npz(path: Path) -> Tags:
     """Arrays ``times_ps`` and ``channels`` of one .npz file."""
-    with np.load(path, allow_pickle=False) as arrays:
+    with open_file(path) as file, np.load(file, allow_pickle=False) as arrays:
         return arrays["times_ps"], arrays["channels"]
 
 
@@ -76,13 +79,18 @@ def read_npy_pair(path: Path) -> Tags:
     """``NAME.times.npy`` and, beside it, ``NAME.channels.npy``."""
     stem = path.name.removesuffix(".npy").removesuffix(".times").removesuffix(".channels")
     both = [path.with_name(f"{stem}.{part}.npy") for part in ("times", "channels")]
-    times, channels = (np.load(one, allow_pickle=False) for one in both)
+    times, channels = (_array(one) for one in both)
     return times, channels
+
+
+def _array(path: Path) -> Any:
+    with open_file(path) as file:
+        return np.load(file, allow_pickle=False)
 
 
 def read_text(path: Path) -> Tags:
     """Lines of ``time_ps channel``, separated by blanks, tabs, commas or semicolons; # starts a comment."""
-    with path.open(encoding="utf-8") as lines:
+    with io.TextIOWrapper(open_file(path), encoding="utf-8") as lines:
         rows = (line.replace(",", " ").replace(";", " ") for line in lines)
         table = np.loadtxt(rows, dtype=np.int64, ndmin=2)
     if table.size and table.shape[1] != 2:

@@ -19,6 +19,7 @@ from pydantic import Field
 
 from common.config import Config
 from common.errors import DeviceError
+from common.files import open_handle
 from hardware.drivers.random_class import StatedClass
 from hardware.interfaces import DeviceInfo
 from hardware.registry import parse_parameters
@@ -50,7 +51,7 @@ class RandomFile:
         where = given.position_file or given.path.with_name(given.path.name + ".position")
         self._reserve = given.reserve_bytes
         try:
-            self._file: int = os.open(self._path, os.O_RDONLY | os.O_CLOEXEC)
+            self._file: int = open_handle(self._path)
             self._position_file = os.open(config.path(where), os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
         except OSError as error:
             raise DeviceError(f"random file {self._path}: {error.strerror}", remedy="Correct `path`.") from None

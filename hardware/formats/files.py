@@ -18,7 +18,7 @@ import numpy as np
 
 from common.datatypes import TimeTags
 from common.errors import InputError
-from common.files import replacing
+from common.files import open_file, replacing
 from hardware.formats import arrow, ptu, qutag, sfifteen, text
 from hardware.formats.decoders import first_descent, keep_ascending
 from hardware.formats.format import Bytes8, Chunk, Format, Int64s, TagWriter
@@ -40,7 +40,7 @@ class TagFile:
 
     def __init__(self, path: Path, kind: Format, faults: Faults, chunk_tags: int) -> None:
         self._path, self._faults = path, faults
-        self._file = open_file(path)
+        self._file = open_tags(path)
         try:
             self.info, self._chunks = kind.read(path, self._file, chunk_tags)
         except InputError as error:
@@ -182,7 +182,7 @@ def load(path: Path | str, format: str | None = None) -> tuple[Int64s, Bytes8]:
 
 def detect(path: Path) -> Format:
     """The format by its first bytes, else by the name; a1 files are read for the order of their words."""
-    with open_file(path) as file:
+    with open_tags(path) as file:
         head = file.read(HEAD_BYTES)
     for kind in FORMATS.values():
         if kind.magic and head.startswith(kind.magic):
@@ -213,9 +213,9 @@ def known(name: str) -> str:
     return name
 
 
-def open_file(path: Path) -> BinaryIO:
+def open_tags(path: Path) -> BinaryIO:
     """Open for reading, or say why not."""
     try:
-        return path.open("rb", buffering=0)
+        return open_file(path, buffered=False)
     except OSError as error:
         raise InputError(f"{path}: cannot be read: {error.strerror}", remedy="Give an existing file.") from None

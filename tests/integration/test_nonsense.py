@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import shutil
 from pathlib import Path
 from typing import Any
@@ -10,11 +11,18 @@ import pytest
 import tomlkit
 from click.testing import CliRunner
 
+from common.cli.amplify import command as amplify
 from common.cli.demo import prepare
+from common.cli.distil import command as distil
 from common.cli.doctor import command as doctor
+from common.cli.figures import command as figures
 from common.cli.keys import command as keys
 from common.cli.plan import optimum_command as plan
+from common.cli.plan_source import g2_command as g2
+from common.cli.replay import command as replay
+from common.cli.verify_certificate import command as verify_certificate
 from common.errors import QkdError, exit_code
+from hardware.formats.convert import command as convert
 from tests.integration.test_check_is_run import COMMANDS
 
 STATUS_FILES: dict[str, bytes] = {
@@ -101,8 +109,53 @@ def test_settings_that_no_machine_can_follow(folder: Path, field: str, value: An
 @pytest.mark.parametrize("path", ["/proc", "/dev/null", "/proc/self/mem", "x" * 300, "x/" * 3000, "/dev/null/x"])
 def test_paths_that_are_no_configuration(path: str) -> None:
     assert set(codes(Path(path)).values()) == {2}
-    if path != "/dev/null":  # an empty description: the default link
-        assert code_of(plan, path) == 2
+    assert code_of(plan, path) == 2
+
+
+def endless(folder: Path) -> list[str]:
+    """Names of what never ends, or never begins."""
+    pipe = folder / "pipe"
+    os.mkfifo(pipe)
+    (folder / "zero.npy").symlink_to("/dev/zero")
+    (folder / "zero.feather").symlink_to("/dev/zero")
+    return [str(pipe), "/dev/zero", str(folder / "zero.npy"), str(folder / "zero.feather")]
+
+
+@pytest.mark.timeout(60)
+def test_inputs_without_an_end_are_refused_at_once(tmp_path: Path) -> None:
+    out, good = str(tmp_path / "out"), str(tmp_path / "good")
+    Path(good).write_text("0110")
+    for path in endless(tmp_path):
+        commands: list[tuple[Any, list[str]]] = [
+            (distil, ["--alice", path, "--bob", good]),
+            (amplify, ["--family", "toeplitz", "--input", path, "--bits", "80", "--seed", path, "--ell", "8",
+                       "--output", out]),
+            (plan, [path]),
+            (g2, [path]),
+            (convert, [path, out + ".csv"]),
+            (figures, ["--out", out, "--results", path]),
+            (replay, [path, "--key-file", path]),
+            (verify_certificate, [path]),
+            (doctor, ["--hardware", path]),
+        ]  # fmt: skip
+        for command, arguments in commands:
+            assert code_of(command, *arguments) == 2, (command.name, path)
+
+
+@pytest.mark.timeout(60)
+@pytest.mark.parametrize(
+    "field",
+    ["channel.link_secret_file", "channel.curve_secret_file", "keys.key_file", "keys.certificate_key_file",
+     "etsi014.certificate", "etsi014.private_key", "etsi014.ca_certificate", "source.calibration"],
+)  # fmt: skip
+def test_files_of_a_configuration_without_an_end(folder: Path, field: str) -> None:
+    path = folder / "bob.toml"
+    document: Any = tomlkit.parse(path.read_text())
+    section, _, name = field.partition(".")
+    for endless_one in endless(folder)[:2]:
+        document[section][name] = endless_one
+        path.write_text(tomlkit.dumps(document))
+        assert code_of(COMMANDS["bob"], "check", "--config", str(path)) in (2, 3)
 
 
 @pytest.mark.parametrize(

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from common.errors import InputError
-from common.files import SECRET, replacing, write_file
+from common.files import SECRET, open_file, read_file, replacing, write_file
 
 ROOT = Path(__file__).parents[2]
 PACKAGES = ("alice", "bob", "common", "classical_channel", "hardware")
@@ -27,6 +27,36 @@ EXCUSED = {
     ("hardware/drivers/random_file.py", "open"): "one record that is overwritten in place and made durable each time",
     ("hardware/drivers/picoquant.py", "write_text"): "a temporary folder of the vendor's library",
 }
+READERS = {"read_text", "read_bytes", "fromfile", "memmap", "memory_map", "load", "open"}
+READ_ANYWAY = {
+    ("common/files.py", "open"): "the one reader",
+    ("common/auditor/verify_certificate.py", "open"): "shares nothing with the node, and looks for itself",
+    ("common/cli/demo.py", "open"): "the output of its own daemon",
+    ("common/cli/demo.py", "read_text"): "what its own daemon writes",
+    ("common/cli/output.py", "open"): "the kernel's account of the processor",
+    ("common/node/lag.py", "open"): "the kernel's account of the scheduler",
+    ("common/node/load.py", "open"): "the kernel's account of this process",
+    ("common/cli/init.py", "read_text"): "the templates in the package",
+    ("common/planning/ldpc_design.py", "read_text"): "a table in the package",
+    ("common/postprocessing/ldpc_codes.py", "open"): "a table in the package",
+    ("hardware/formats/arrow.py", "memory_map"): "its caller has opened it as an ordinary file",
+    ("hardware/drivers/random_device.py", "open"): "a device, read as far as bits are needed",
+}
+
+
+def reads(source: str) -> Iterator[str]:
+    """Names of the calls in a module that read a file by its name."""
+    for node in ast.walk(ast.parse(source)):
+        if not (isinstance(node, ast.Call) and isinstance(node.func, ast.Attribute | ast.Name)):
+            continue
+        name = node.func.attr if isinstance(node.func, ast.Attribute) else node.func.id
+        of = ast.unparse(node.func.value) if isinstance(node.func, ast.Attribute) else ""
+        texts = [a.value for a in node.args if isinstance(a, ast.Constant) and isinstance(a.value, str)]
+        opens = of in ("", "os") or "r" in "".join(texts)[:2] or of.endswith("path") or "joinpath" in of
+        written = any(text[:1] in ("w", "a", "x") for text in texts) or "O_WRONLY" in ast.unparse(node)
+        of_path = of == "np" and "path" in ast.unparse(node.args[0]) if name == "load" else opens and not written
+        if name in READERS and (name not in ("open", "load") or of_path):
+            yield name
 
 
 def writes(source: str) -> Iterator[str]:
@@ -63,6 +93,45 @@ def test_the_search_for_writers_can_fail() -> None:
         "open",
     ]
     assert list(writes("with replacing(path) as new:\n    new.write_text('x')")) == []
+
+
+def test_every_reader_of_the_product_takes_ordinary_files_alone() -> None:
+    found = {
+        (str(path.relative_to(ROOT)), name)
+        for package in PACKAGES
+        for path in (ROOT / package).rglob("*.py")
+        for name in reads(path.read_text(encoding="utf-8"))
+    }
+    assert found - READ_ANYWAY.keys() - EXCUSED.keys() == set(), "use common.files, or say here why not"
+    assert READ_ANYWAY.keys() - found == set(), "these excuses are for nobody"
+
+
+def test_the_search_for_readers_can_fail() -> None:
+    source = "path.read_text()\nopen(path)\npath.open('rb')\nnp.load(path)\njson.load(file)\nimage.open()\nopen(p, 'w')"
+    assert list(reads(source)) == ["read_text", "open", "open", "load"]
+
+
+@pytest.mark.timeout(20)
+@pytest.mark.parametrize("what", ["/dev/zero", "/dev/null", "fifo", "folder", "large", "missing"])
+def test_an_input_is_an_ordinary_file_of_bounded_size(tmp_path: Path, what: str) -> None:
+    path = tmp_path / what
+    if what == "fifo":
+        os.mkfifo(path)
+    elif what == "folder":
+        path.mkdir()
+    elif what == "large":
+        path.write_bytes(bytes(11))
+        assert read_file(path, 11) == bytes(11)
+    before = len(os.listdir("/proc/self/fd"))
+    with pytest.raises(OSError, match=r"ordinary file|directory|more than 10 bytes|No such file"):
+        read_file(path, 10)
+    assert len(os.listdir("/proc/self/fd")) == before
+
+
+def test_an_open_input_is_read_as_usual(tmp_path: Path) -> None:
+    (tmp_path / "x").write_bytes(b"12345")
+    with open_file(tmp_path / "x") as file:
+        assert (file.read(2), file.read()) == (b"12", b"345")
 
 
 def test_a_failure_leaves_the_old_content_and_no_other_file(tmp_path: Path) -> None:
