@@ -23,8 +23,8 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from classical_channel.pipe import Kind, Pipe
-from common.addresses import refuse
 from common.errors import ConfigurationError, PeerUnreachable
+from common.node.listening import refuse
 
 log = logging.getLogger("qkd.channel")
 START_S = 30.0

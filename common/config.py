@@ -2,20 +2,14 @@
 
 from __future__ import annotations
 
-import difflib
 import hashlib
 import json
-import os
-import tomllib
 from pathlib import Path
 from typing import Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
+from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
 
 from common.addresses import read_address, read_endpoint, read_host
-from common.calibration import with_calibration
-from common.errors import ConfigurationError
-from common.files import read_file
 from common.randomness import RandomnessClass
 from common.units import PS_PER_S
 
@@ -34,6 +28,12 @@ LONGEST_NAME, LONGEST_PATH = 200, 3000
 LONGEST_DELAY_PS = 10**12
 
 
+
+def _n_bytes(name: str) -> int:
+    """Bytes of a name as the operating system stores it."""
+    return len(name.encode("utf-8", "surrogateescape"))
+
+
 class Section(BaseModel):
     """A table of the file: frozen, unknown keys refused."""
 
@@ -46,8 +46,8 @@ class Section(BaseModel):
         if isinstance(value, Path):
             if "\0" in str(value):
                 raise ValueError("holds a NUL character")
-            longest = max((len(os.fsencode(part)) for part in value.parts), default=0)
-            if longest > LONGEST_NAME or len(os.fsencode(value)) > LONGEST_PATH:
+            longest = max((_n_bytes(part) for part in value.parts), default=0)
+            if longest > LONGEST_NAME or _n_bytes(str(value)) > LONGEST_PATH:
                 raise ValueError(f"is longer than file systems allow ({LONGEST_NAME} bytes a name, {LONGEST_PATH} all)")
         return value
 
@@ -414,58 +414,3 @@ class Config(Section):
     def digest(self) -> bytes:
         """32-byte SHA-256 of :meth:`agreed`, canonical JSON."""
         return hashlib.sha256(json.dumps(self.agreed(), sort_keys=True).encode()).digest()
-
-
-def parse_config(text: str, base_dir: Path, source: str = "configuration") -> Config:
-    """Parse and validate a configuration.
-
-    Raises
-    ------
-    ConfigurationError
-        Names every wrong field; for an unknown key, the nearest known one.
-    """
-    try:
-        table = tomllib.loads(text)
-    except tomllib.TOMLDecodeError as error:
-        raise ConfigurationError(f"{source}: not valid TOML: {error}") from None
-    try:
-        for section in ("source", "detectors"):
-            if section in table:
-                table[section] = with_calibration(table[section], base_dir, section)
-        return Config.model_validate({**table, "base_dir": base_dir})
-    except ValidationError as error:
-        raise ConfigurationError(f"{source}: " + "; ".join(_explain(item) for item in error.errors())) from None
-
-
-def load_config(path: Path, role: str | None = None) -> Config:
-    """Read a configuration file; with ``role``, refuse the other role's file."""
-    try:
-        text = read_file(path).decode()
-    except (OSError, UnicodeDecodeError) as error:
-        raise ConfigurationError(
-            f"{path}: cannot be read: {error}",
-            remedy="Give an existing file with --config, or make one with `qkd init`.",
-        ) from None
-    config = parse_config(text, path.resolve().parent, str(path))
-    if role is not None and config.role != role:
-        raise ConfigurationError(f"{path}: this is the configuration of {config.role!r}, not of {role!r}")
-    return config
-
-
-def _explain(item: Any) -> str:
-    location = [str(part) for part in item["loc"]]
-    where = ".".join(location) or "file"
-    if item["type"] != "extra_forbidden":
-        return f"{where}: {item['msg']}"
-    near = difflib.get_close_matches(location[-1], _known_keys(location[:-1]), n=1, cutoff=0.4)
-    return f"unknown key {where!r}" + (f" (did you mean {near[0]!r}?)" if near else "")
-
-
-def _known_keys(path: list[str]) -> list[str]:
-    model: type[BaseModel] = Config
-    for part in path:
-        annotation = model.model_fields[part].annotation if part in model.model_fields else None
-        if not (isinstance(annotation, type) and issubclass(annotation, BaseModel)):
-            return []
-        model = annotation
-    return list(model.model_fields)

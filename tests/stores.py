@@ -8,7 +8,7 @@ import numpy as np
 
 from common.keybits import KeyBits
 from common.keys.inventory import Inventory
-from common.node.keystore import KeyStore
+from common.node.keystore import KeyStore, new_key_id
 
 SAES = {"sae-a": "kme-alice", "sae-a2": "kme-alice", "sae-b": "kme-bob", "sae-b2": "kme-bob"}
 
@@ -41,4 +41,5 @@ def inventory(store: KeyStore, role: str, *, deliver_simulated: bool = False) ->
         kme_id=f"kme-{role}",
         peer_kme_id=f"kme-{peer}",
         deliver_simulated=deliver_simulated,
+        new_id=new_key_id,
     )

@@ -8,7 +8,7 @@ import click
 from rich.console import Console
 
 from common.cli.output import emit, json_option, table
-from common.config import load_config
+from common.config_file import load_config
 from common.node import alarms
 from common.node.keystore import KeyStore
 

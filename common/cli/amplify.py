@@ -14,8 +14,7 @@ from common.cli.keyfiles import MAX_FILE_BYTES, write_secret
 from common.cli.output import emit, json_option, quiet_option, table
 from common.errors import InputError
 from common.files import read_file
-from common.kernels.clmul import active_path
-from common.node.compute import cores, make_pinned_executor
+from common.node.compute import amplification_path, cores, make_pinned_executor
 from common.postprocessing.amplification import FAMILIES, Engine, seed_bits, universal_hash
 
 
@@ -45,7 +44,7 @@ def command(
         raise InputError(f"{ell} bits cannot be hashed out of {bits}", remedy="Give --ell of at most --bits.")
     key = _read(input_path, bits, "--input")
     seed = _read(seed_path, seed_bits(family, bits, ell), "--seed")
-    path = active_path()
+    path = amplification_path()
     threads = min(threads, cores())
     with make_pinned_executor(threads) as executor:
         engine = Engine(path, executor if threads > 1 else None, threads)

@@ -11,7 +11,8 @@ import urllib.request
 from pathlib import Path
 from typing import Any
 
-from common.config import Config, load_config
+from common.config import Config
+from common.config_file import load_config
 from common.errors import PeerUnreachable
 
 KEYS_EACH_WAY = 4

@@ -19,7 +19,7 @@ from common.cli.output import emit, json_option, progress_console, quiet_option,
 from common.config import Amplification
 from common.errors import InputError
 from common.files import write_file
-from common.node.compute import cores, make_executor
+from common.node.compute import amplification_path, cores, make_executor
 from common.postprocessing.amplification import amplify, seed_bits
 from common.postprocessing.offline import HIGHEST_QBER, PairResult, reconcile_pair
 from common.postprocessing.reconciliation import LONGEST_FRAME_BITS
@@ -127,6 +127,7 @@ def _write(
             write_secret(out / f"{name}.reconciled", key)
             files.append(f"{name}.reconciled")
     if length:
+        amplification_path()
         needed = seed_bits(family, result.kept, length)
         seed = np.frombuffer(os.urandom((needed + 7) // 8), np.uint8).copy()
         if needed % 8:

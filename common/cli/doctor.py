@@ -17,10 +17,11 @@ from rich.console import Console
 from common.cli.demo import prepare, running, wait_for_blocks
 from common.cli.doctor_bench import DETECTORS, answer
 from common.cli.output import emit, json_option, machine, progress_console, quiet_option, table
-from common.config import load_config
+from common.config_file import load_config
 from common.errors import ConfigurationError
-from common.kernels.clmul import OVERRIDE, active_path
+from common.kernels.clmul import OVERRIDE
 from common.node.check import NODE, judged, told_apart
+from common.node.compute import amplification_path
 
 GROUP = "qkd_node.doctor"
 MIN_MEMORY_BYTES = 2 << 30
@@ -79,7 +80,7 @@ def _amplification() -> Finding:
         "fft": "floating-point transforms: exact, but a hundred times slower than with carry-less multiplication",
     }
     try:
-        path = active_path()
+        path = amplification_path()
     except ConfigurationError as error:
         return ("amplification", False, f"{error}; {error.remedy}")
     forced = f" (by {OVERRIDE})" if os.environ.get(OVERRIDE) else ""

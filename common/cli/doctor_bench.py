@@ -15,7 +15,8 @@ from typing import Any, Literal
 from rich.console import Console
 
 from common.cli.output import emit, machine, table
-from common.config import Config, load_config
+from common.config import Config
+from common.config_file import load_config
 from common.datatypes import TimeTags
 from common.errors import DeviceError
 from common.node.status import running

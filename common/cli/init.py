@@ -11,7 +11,8 @@ import tomlkit
 from rich.console import Console
 
 from common.cli.output import emit, json_option
-from common.config import Config, parse_config
+from common.config import Config
+from common.config_file import parse_config
 from common.errors import ConfigurationError
 from common.files import read_file, write_file
 from common.node import credentials

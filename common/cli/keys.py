@@ -12,7 +12,7 @@ from rich.console import Console
 
 from common.cli.main import LazyGroup
 from common.cli.output import emit, json_option, table
-from common.config import load_config
+from common.config_file import load_config
 from common.errors import InputError, KeyStoreError
 from common.files import write_file
 from common.node.keystore import KeyStore

@@ -8,7 +8,7 @@ from typing import Any
 import click
 from rich.console import Console
 
-from common.calibration import load_calibration, update_calibration
+from common.calibration_file import load_calibration, update_calibration
 from common.cli.output import emit, json_option, table
 from common.errors import InputError
 from common.planning.g2 import REACH_SLOTS, HbtMeasurement, measure_g2

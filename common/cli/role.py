@@ -17,7 +17,8 @@ from rich.logging import RichHandler
 
 from common.cli.main import LazyGroup
 from common.cli.output import emit, json_option, progress_console, quiet_option, table
-from common.config import Config, load_config
+from common.config import Config
+from common.config_file import load_config
 from common.errors import exit_code
 from common.node.alarms import NAME, alarms_of
 from common.node.check import Step, judged, require, told_apart

@@ -7,7 +7,6 @@ aborts the process if told to multiply so on a processor that cannot, so :func:`
 
 from __future__ import annotations
 
-import os
 from typing import Any, Literal
 
 import numpy as np
@@ -20,8 +19,9 @@ from common.errors import ConfigurationError
 
 Path = Literal["clmul512", "clmul128", "fft"]
 PATHS: tuple[Path, ...] = ("clmul512", "clmul128", "fft")
-#: Overrides the choice: one of ``PATHS``.
+#: The environment variable that overrides the choice (read by :mod:`common.node.compute`): one of ``PATHS``.
 OVERRIDE = "QKD_CLMUL"
+_forced: Path | None = None
 #: Tags: the type, not the value, names the width.
 NARROW, WIDE = np.uint8(2), np.uint16(8)
 
@@ -57,25 +57,30 @@ def available_paths() -> tuple[Path, ...]:
     return tuple(path for path in PATHS if all(features.get(name, False) for name in _NEEDS[path]))
 
 
-def active_path() -> Path:
-    """The path that is used: the fastest, or what the environment variable ``QKD_CLMUL`` names.
+def force_path(wanted: str | None) -> None:
+    """Make :func:`active_path` answer ``wanted`` in this process; None or an empty name means the fastest.
+
+    Every path gives the same bits, so the choice is one of the process, made where its environment is read.
 
     Raises
     ------
-    ConfigurationError : the variable names something unknown or something that this processor cannot run.
+    ConfigurationError : it names something unknown or something that this processor cannot run.
     """
-    wanted = os.environ.get(OVERRIDE)
-    paths = available_paths()
+    global _forced
+    _forced, paths = None, available_paths()
     if not wanted:
-        return paths[0]
-    for path in PATHS:
-        if wanted == path:
-            if path in paths:
-                return path
-            raise ConfigurationError(
-                f"{OVERRIDE}={wanted}: this processor cannot run it", remedy=f"Use one of: {', '.join(paths)}."
-            )
-    raise ConfigurationError(f"{OVERRIDE}={wanted}: no such path", remedy=f"Use one of: {', '.join(paths)}.")
+        return
+    for path in paths:
+        if path == wanted:
+            _forced = path
+            return
+    fault = "this processor cannot run it" if wanted in PATHS else "no such path"
+    raise ConfigurationError(f"{OVERRIDE}={wanted}: {fault}", remedy=f"Use one of: {', '.join(paths)}.")
+
+
+def active_path() -> Path:
+    """The path that is used: the one that was forced, else the fastest."""
+    return _forced or available_paths()[0]
 
 
 class _Vector(types.Type):

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import base64
 import json
-import uuid
+import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
@@ -19,6 +19,7 @@ from common.errors import QkdError, StoreUnavailable
 
 #: One message between the key managers names at most so many keys.
 MAX_SLICES = 1 << 12
+_UUID = re.compile("[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}")
 
 
 class KeysRefused(QkdError):
@@ -91,7 +92,7 @@ class Inventory:
     alice : whether this is Alice's end: she cuts from the front.
     saes : SAE ID -> KME ID; kme_id, peer_kme_id : this end and the other.
     deliver_simulated : whether keys made with simulated devices may be handed out.
-    new_id : makes a fresh key ID (tests give their own).
+    new_id : makes a fresh key ID, a UUID in its canonical form (ETSI GS QKD 014, clause 6.3).
     """
 
     def __init__(
@@ -103,7 +104,7 @@ class Inventory:
         kme_id: str,
         peer_kme_id: str,
         deliver_simulated: bool,
-        new_id: Callable[[], str] = lambda: str(uuid.uuid4()),
+        new_id: Callable[[], str],
     ) -> None:
         self._shelf, self._alice, self._new_id = shelf, alice, new_id
         self._saes, self._here, self._there = dict(saes), kme_id, peer_kme_id
@@ -225,9 +226,11 @@ def _document(raw: bytes) -> dict[str, Any]:
 def _slice(row: Any) -> Slice:
     key_id, block_id, offset, n_bytes = row
     numbers = (block_id, offset, n_bytes)
-    if not isinstance(key_id, str) or not all(type(x) is int and 0 <= x < 1 << 63 for x in numbers) or n_bytes == 0:
+    if not isinstance(key_id, str) or not _UUID.fullmatch(key_id):
+        raise ValueError("not a key ID")
+    if not all(type(x) is int and 0 <= x < 1 << 63 for x in numbers) or n_bytes == 0:
         raise ValueError("not a slice")
-    return Slice(str(uuid.UUID(key_id)), block_id, offset, n_bytes)
+    return Slice(key_id, block_id, offset, n_bytes)
 
 
 def _refusal(reason: str) -> bytes:

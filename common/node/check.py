@@ -16,12 +16,13 @@ from importlib.metadata import entry_points
 from pathlib import Path
 
 from common import statements
-from common.addresses import read_address, read_endpoint, require_free
+from common.addresses import read_address, read_endpoint
 from common.config import Config, DeviceSection
 from common.errors import ConfigurationError, EnvironmentFault, KeyStoreError, QkdError
 from common.node import alarms, credentials
 from common.node.etsi014 import tls_context
 from common.node.keystore import KeyStore
+from common.node.listening import require_free
 from common.node.recorder import recorded_bytes
 from common.node.sealing import read_key_file
 from common.node.status import running

@@ -7,7 +7,7 @@ import os
 import time
 from concurrent.futures import Executor, ThreadPoolExecutor
 
-from common.kernels.clmul import active_path
+from common.kernels.clmul import OVERRIDE, Path, active_path, force_path
 from common.kernels.reference_amplification import self_test
 
 log = logging.getLogger("qkd.node")
@@ -33,6 +33,17 @@ def make_pinned_executor(threads: int) -> Executor:
     )
 
 
+def amplification_path() -> Path:
+    """How this process amplifies: by the path that the environment variable ``QKD_CLMUL`` names, or by the fastest.
+
+    Raises
+    ------
+    ConfigurationError : this machine lacks the path.
+    """
+    force_path(os.environ.get(OVERRIDE))
+    return active_path()
+
+
 def warm_up() -> None:
     """Compile or load the kernels that the first block would wait for, and test them.
 
@@ -40,7 +51,7 @@ def warm_up() -> None:
     ------
     ConfigurationError, LocalProtocolError : a path that this machine lacks was asked for; wrong results.
     """
-    path, begin = active_path(), time.monotonic()
+    path, begin = amplification_path(), time.monotonic()
     log.info("privacy amplification by %s: loading kernels (compiling them the first time takes half a minute)", path)
     self_test(path)
     seconds = time.monotonic() - begin

@@ -17,12 +17,13 @@ from typing import Any
 
 from aiohttp import web
 
-from common.addresses import read_address, refuse
+from common.addresses import read_address
 from common.config import Config
 from common.errors import ConfigurationError, PeerUnreachable, QkdError
 from common.files import read_file
 from common.keys.inventory import Inventory, KeysRefused, Owners
 from common.node.admission import Admission
+from common.node.listening import refuse
 
 log = logging.getLogger("qkd.keys")
 MAX_BODY_BYTES, BYTES_A_KEY_ID = 1 << 15, 96

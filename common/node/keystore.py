@@ -13,6 +13,7 @@ import contextlib
 import os
 import sqlite3
 import threading
+import uuid
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
@@ -35,6 +36,12 @@ _ROOM, _ROOM_BYTES = "room", 1 << 18
 _COUNT = "count"
 _AVAILABLE = "SELECT simulated, sum(back - front) FROM blocks WHERE back > front AND state != 'pending' GROUP BY 1"
 _ORPHANS = "DELETE FROM settings WHERE name GLOB 'pads/*' AND name NOT IN (SELECT 'pads/' || block_id FROM blocks)"
+
+
+
+def new_key_id() -> str:
+    """A fresh name for a key of an application: a random UUID (ETSI GS QKD 014 asks for one)."""
+    return str(uuid.uuid4())
 
 
 class KeyStore:

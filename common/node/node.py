@@ -20,7 +20,7 @@ from common.keys.inventory import Inventory
 from common.node import alarms, credentials
 from common.node.compute import warm_up
 from common.node.etsi014 import KeyDelivery
-from common.node.keystore import KeyStore
+from common.node.keystore import KeyStore, new_key_id
 from common.node.load import Load
 from common.node.mqtt import Broker
 from common.node.patience import patient
@@ -192,6 +192,7 @@ class Node:
             kme_id=etsi.kme_id,
             peer_kme_id=etsi.peer_kme_id,
             deliver_simulated=self.config.keys.deliver_simulated,
+            new_id=new_key_id,
         )
         self.delivery = KeyDelivery(
             self.config,

@@ -10,11 +10,11 @@ from __future__ import annotations
 
 import json
 import struct
-import uuid
 from dataclasses import dataclass, field, replace
 from typing import Any, Protocol
 
 from common.keys.inventory import Slice
+from common.node.keystore import new_key_id
 
 _HEAD = struct.Struct("<?QQ")
 STEP_BYTES, LEAST_BYTES = 1040, 256
@@ -118,7 +118,7 @@ class Refill:
 
     def _cut(self, number: int, block_id: int, offset: int, n_bytes: int, *, agreed: bool) -> Refilled | None:
         """The bytes leave their block and become a segment, in one transaction."""
-        one, head = Slice(str(uuid.uuid4()), block_id, offset, n_bytes), _HEAD.pack(agreed, block_id, offset)
+        one, head = Slice(new_key_id(), block_id, offset, n_bytes), _HEAD.pack(agreed, block_id, offset)
         if not self._shelf.cut_to_setting(one, refill_name(number), head):
             return None
         return next(one for one in self._stored() if one.number == number)

@@ -10,7 +10,8 @@ from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
-from common.calibration import Calibration, load_calibration
+from common.calibration import Calibration
+from common.calibration_file import load_calibration
 from common.config import ProtocolName
 from common.errors import ConfigurationError
 from common.files import read_file

@@ -16,9 +16,10 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from common.addresses import read_endpoint, refuse
+from common.addresses import read_endpoint
 from common.datatypes import Symbols
 from common.errors import DeviceError
+from common.node.listening import refuse
 
 _HEADER = struct.Struct("<4sIIqQ")
 _MAGIC = b"QKDl"

@@ -8,7 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from common.config import Config, DeviceSection, load_config
+from common.config import Config, DeviceSection
+from common.config_file import load_config
 from tests.conformance.bench import WAYS, WITHOUT_FAULTS
 from tests.conformance.way import Opening, Way
 

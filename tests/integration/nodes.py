@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from common.cli.demo import Daemon, prepare
-from common.config import load_config
+from common.config_file import load_config
 from common.errors import QkdError
 from common.keys.inventory import Owners, Slice
 from common.node.keystore import KeyStore

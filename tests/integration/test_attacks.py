@@ -24,7 +24,7 @@ from classical_channel.zmq_transport import ZmqTransport
 from common.cli import demo_keys
 from common.cli.alarm import clear_command, list_command
 from common.cli.demo import Daemon, free_ports, running
-from common.config import load_config
+from common.config_file import load_config
 from common.protocol.messages import Commit, Message, Seed, decode
 from tests.integration.nodes import (
     blocks_in_store,

@@ -22,7 +22,7 @@ from bob.check import STEPS as BOB
 from bob.daemon import run as run_bob
 from common.cli.demo import prepare
 from common.cli.role import role_command
-from common.config import load_config
+from common.config_file import load_config
 from common.errors import QkdError, exit_code
 from common.node.keystore import KeyStore
 

@@ -20,12 +20,13 @@ from etsi_qkd_014_client import QKD014Client
 
 from common.cli.demo import free_ports
 from common.cli.init import initialise
-from common.config import Config, load_config
+from common.config import Config
+from common.config_file import load_config
 from common.errors import PeerUnreachable
 from common.keys.inventory import Inventory
 from common.node import etsi014
 from common.node.etsi014 import KeyDelivery
-from common.node.keystore import KeyStore
+from common.node.keystore import KeyStore, new_key_id
 from tests.stores import add_block
 
 
@@ -63,6 +64,7 @@ def open_kme(directory: Path, role: str) -> Kme:
         kme_id=etsi.kme_id,
         peer_kme_id=etsi.peer_kme_id,
         deliver_simulated=False,
+        new_id=new_key_id,
     )
     return Kme(config, store, made)
 

@@ -9,7 +9,7 @@ import tomlkit
 
 from bob.polarisation import START
 from common.cli.demo import Daemon, running
-from common.config import load_config
+from common.config_file import load_config
 from common.planning.presets import PRESETS
 from hardware.twin.axes import AxesTwin
 from hardware.twin.wire.hil import serve_bench, serve_modulator, serve_tagger

@@ -19,7 +19,8 @@ import aiomqtt
 import pytest
 
 from common.cli.demo import free_ports, running
-from common.config import Config, parse_config
+from common.config import Config
+from common.config_file import parse_config
 from common.errors import ConfigurationError
 from common.node import credentials, mqtt
 from common.node.mqtt import Broker
@@ -40,7 +41,7 @@ asyncio.run(main())
 CRASH = """
 import asyncio, sys
 from pathlib import Path
-from common.config import parse_config
+from common.config_file import parse_config
 from common.node.mqtt import Broker
 config = parse_config(sys.argv[1], Path("."))
 status = lambda: {"state": "locked", "alarms": [], "details": {}, "watched": {}}

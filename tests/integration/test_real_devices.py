@@ -11,7 +11,7 @@ import pytest
 from alice import daemon as alice
 from bob import daemon as bob
 from common.cli.init import initialise
-from common.config import load_config
+from common.config_file import load_config
 from common.errors import ConfigurationError
 from common.node.node import Options
 from hardware.interfaces import NONE_HELD, DeviceInfo

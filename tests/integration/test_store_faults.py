@@ -13,7 +13,7 @@ from click.testing import CliRunner
 from common.cli.demo import Daemon, running
 from common.cli.keys import command as keys
 from common.cli.role import read_status
-from common.config import load_config
+from common.config_file import load_config
 from common.errors import KeyStoreError
 from tests.disks import fill, small_file_system
 from tests.integration.nodes import (

@@ -15,7 +15,7 @@ import pytest
 from classical_channel.zmq_transport import ZmqTransport
 from common.cli.demo import Daemon, running
 from common.cli.demo_keys import fetch_and_compare
-from common.config import load_config
+from common.config_file import load_config
 from common.node.credentials import curve_keys
 from tests.integration.nodes import good_blocks, pair, replace_in, stopped, wait_until
 from tests.integration.wire import closed, idle_connections

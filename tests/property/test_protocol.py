@@ -17,7 +17,8 @@ from hypothesis import strategies as st
 from alice.session import AliceSession
 from bob.session import BobSession
 from common.auditor.verify_certificate import faults, faults_between, parse
-from common.config import Config, parse_config
+from common.config import Config
+from common.config_file import parse_config
 from common.datatypes import Detections
 from common.errors import HandshakeMismatch, RemoteProtocolError
 from common.postprocessing.amplification import FAMILIES

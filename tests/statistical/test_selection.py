@@ -9,7 +9,7 @@ import numpy as np
 
 from alice.transmitter import SymbolRing, Transmitter
 from bob.receiver import Receiver
-from common.config import parse_config
+from common.config_file import parse_config
 from common.datatypes import TimeTags
 from common.planning.presets import PRESETS, LinkParameters
 from common.postprocessing.estimation import estimate

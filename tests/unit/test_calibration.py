@@ -6,8 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from common.calibration import load_calibration, update_calibration
-from common.config import load_config
+from common.calibration_file import load_calibration, update_calibration
+from common.config_file import load_config
 from common.errors import ConfigurationError
 
 CONFIG = 'role = "alice"\n[source]\ncalibration = "source.toml"\n'

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from common.config import parse_config
+from common.config_file import parse_config
 from common.errors import ConfigurationError
 
 DECOY = """role = 'bob'

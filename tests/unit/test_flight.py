@@ -12,7 +12,8 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from common.cli.init import initialise
-from common.config import Config, load_config, parse_config
+from common.config import Config
+from common.config_file import load_config, parse_config
 from common.errors import ConfigurationError, InputError
 from common.node import flight
 from common.node.check import check_recorder

@@ -10,7 +10,7 @@ import pytest
 from alice.check import STEPS as ALICE
 from bob.check import STEPS as BOB
 from common.cli.init import initialise, template
-from common.config import load_config
+from common.config_file import load_config
 from common.errors import ConfigurationError
 from common.node.check import judged
 

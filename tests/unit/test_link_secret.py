@@ -12,7 +12,8 @@ from classical_channel.channel import Channel, Received
 from classical_channel.keypool import ROW_BYTES, KeyPool
 from classical_channel.link import POINTERS, open_pool, read_pointers
 from classical_channel.stream import ReliableStream
-from common.config import Config, parse_config
+from common.config import Config
+from common.config_file import parse_config
 from common.errors import AuthenticationPoolEmpty, ConfigurationError
 from common.protocol.session import pads_name
 from tests.pair import DictStore

@@ -13,7 +13,8 @@ from bob.check import STEPS as BOB_STEPS
 from common import statements
 from common.cli.doctor import findings
 from common.cli.doctor_bench import Examination
-from common.config import Config, parse_config
+from common.config import Config
+from common.config_file import parse_config
 from common.errors import ConfigurationError
 from common.node.check import check_statements, judged, surely_simulated, told_apart
 from common.randomness import OPERATING_SYSTEM

@@ -19,7 +19,8 @@ from bob.daemon import MOST_BATCHES, MOST_DETECTIONS, MOST_LATE_BITS, MOST_WAITI
 from bob.receiver import Receiver, ReceiverEvent
 from bob.session import MAX_PIECE
 from classical_channel.framing import MAX_BODY_BYTES
-from common.config import Blocks, parse_config
+from common.config import Blocks
+from common.config_file import parse_config
 from common.datatypes import Detections, TimeTags
 from common.node.load import Load
 from common.node.runtime import Lanes, Shell

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from bob.receiver import Receiver, ReceiverEvent
-from common.config import parse_config
+from common.config_file import parse_config
 from common.datatypes import Detections, TimeTags
 from common.errors import ConfigurationError
 from common.preamble import EPOCH_SLOTS, PREAMBLE_SLOTS

@@ -15,6 +15,7 @@ import pytest
 from common.cli.amplify import command
 from common.cli.doctor import _amplification
 from common.cli.main import run
+from common.kernels import clmul
 from common.kernels import reference_amplification as reference
 from common.kernels.clmul import OVERRIDE, PATHS, available_paths
 from common.kernels.toeplitz import FAMILIES, seed_bits
@@ -40,6 +41,11 @@ def files(folder: Path, family: Any, rng: np.random.Generator) -> tuple[list[str
         (folder / name).write_bytes(packed)
     options = ["--family", family, "--input", folder / "key", "--bits", str(N), "--seed", folder / "seed"]
     return [*options, "--ell", str(M), "--output", folder / "secret"], x, s
+
+
+@pytest.fixture(autouse=True)
+def _no_path_stays_forced(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(clmul, "_forced", None)
 
 
 @pytest.mark.parametrize("path", available_paths())

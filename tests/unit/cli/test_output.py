@@ -13,7 +13,7 @@ from rich.console import Console
 
 from common.cli.demo import BLOCK_FIELDS, report
 from common.cli.role import read_status
-from common.config import parse_config
+from common.config_file import parse_config
 
 
 def test_the_largest_table_fits_80_columns() -> None:

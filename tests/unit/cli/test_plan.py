@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 from click.testing import CliRunner
 
-from common.calibration import load_calibration
+from common.calibration_file import load_calibration
 from common.cli.main import cli
 from common.errors import InputError, QkdError
 

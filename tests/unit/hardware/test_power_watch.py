@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from common.config import parse_config
+from common.config_file import parse_config
 from common.errors import ConfigurationError, DeviceError
 from common.statements import assumed
 from hardware.interfaces import DeviceInfo

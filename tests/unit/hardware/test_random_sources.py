@@ -8,7 +8,8 @@ from typing import Any
 import numpy as np
 import pytest
 
-from common.config import Config, parse_config
+from common.config import Config
+from common.config_file import parse_config
 from common.errors import ConfigurationError, DeviceError
 from hardware.drivers.random_drbg import DrbgExpansion
 from hardware.drivers.random_file import RandomFile

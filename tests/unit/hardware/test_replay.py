@@ -11,7 +11,8 @@ import pytest
 from bob.receiver import Receiver
 from bob.replay import TagsAgain
 from bob.selection import SelectionCounts
-from common.config import Config, parse_config
+from common.config import Config
+from common.config_file import parse_config
 from common.datatypes import Symbols, TimeTags
 from common.errors import ConfigurationError, DeviceError, InputError
 from common.node.flight import FlightWriter, Record, read_flight

@@ -11,7 +11,8 @@ import pytest
 
 from alice.transmitter import Transmitter
 from common.cli.demo import free_ports
-from common.config import Config, parse_config
+from common.config import Config
+from common.config_file import parse_config
 from common.datatypes import TimeTags
 from common.errors import ConfigurationError
 from hardware.twin.devices import TwinModulator, TwinTimeTagger

@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from common.config import parse_config
+from common.config_file import parse_config
 from common.datatypes import TimeTags
 from common.errors import DeviceError
 from hardware.twin.devices import TwinTimeTagger

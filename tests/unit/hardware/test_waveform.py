@@ -9,7 +9,8 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from common.config import Config, parse_config
+from common.config import Config
+from common.config_file import parse_config
 from common.datatypes import Symbols
 from common.errors import ConfigurationError
 from hardware.drivers.awg_scpi import KeysightAwg, TektronixAwg

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from common.config import parse_config
+from common.config_file import parse_config
 from common.node.node import Node, Options
 
 

@@ -13,7 +13,7 @@ import pytest
 from classical_channel.authentication import eps_tag
 from classical_channel.keypool import RESERVE_BYTES, KeyPool
 from classical_channel.link import open_link
-from common.config import parse_config
+from common.config_file import parse_config
 from common.errors import ConfigurationError
 from common.keybits import KeyBits
 from common.keys import life

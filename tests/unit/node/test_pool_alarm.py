@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from classical_channel.keypool import FLOOR_PADS, KeyPool
-from common.config import parse_config
+from common.config_file import parse_config
 from common.node.node import Node, Options
 from tests.pair import LINK_SECRET
 

@@ -9,7 +9,8 @@ import pytest
 from classical_channel.check import CHANNEL
 from classical_channel.link import read_link_secret
 from common.cli.init import initialise
-from common.config import Config, load_config
+from common.config import Config
+from common.config_file import load_config
 from common.errors import ConfigurationError
 from common.node.check import judged
 from common.node.credentials import private_files, refuse_readable

@@ -11,7 +11,8 @@ from click.testing import CliRunner
 
 from common.cli.keys import command as keys
 from common.cli.role import read_status
-from common.config import Config, parse_config
+from common.config import Config
+from common.config_file import parse_config
 from common.errors import AuthenticationError, ConfigurationError, KeyStoreError
 from common.node.keystore import KeyStore
 from common.node.node import Node, Options

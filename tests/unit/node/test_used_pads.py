@@ -12,7 +12,8 @@ import pytest
 
 from classical_channel.keypool import KeyPool
 from classical_channel.link import POINTERS, open_pool, read_pointers
-from common.config import Config, parse_config
+from common.config import Config
+from common.config_file import parse_config
 from common.errors import AuthenticationError
 from common.node.alarms import clear
 from common.node.keystore import KeyStore

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from common.calibration import update_calibration
+from common.calibration_file import update_calibration
 from common.errors import ConfigurationError, InputError
 from common.planning.link_file import load_link, parse_link
 from common.planning.presets import PRESETS

@@ -17,10 +17,10 @@ from common.kernels.additive_basis import cantor_basis, field_product
 from common.kernels.additive_fft import MiddleProduct
 from common.kernels.clmul import (
     NARROW,
-    OVERRIDE,
     WIDE,
     active_path,
     available_paths,
+    force_path,
     lanes,
     load,
     multiply,
@@ -246,17 +246,15 @@ def test_wrong_inputs_are_named() -> None:
 
 
 def test_the_path_can_be_forced(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(clmul, "_forced", None)
     for path in PATHS:
-        monkeypatch.setenv(OVERRIDE, path)
+        force_path(path)
         assert active_path() == path
-    monkeypatch.setenv(OVERRIDE, "gpu")
     with pytest.raises(ConfigurationError, match="no such path"):
-        active_path()
-    monkeypatch.delenv(OVERRIDE)
+        force_path("gpu")
     monkeypatch.setattr(clmul, "compiled_for", lambda: {"sse2": True, "pclmul": True})
     assert available_paths() == ("clmul128", "fft")
     monkeypatch.setattr(clmul, "compiled_for", dict)
     assert active_path() == "fft"
-    monkeypatch.setenv(OVERRIDE, "clmul512")
     with pytest.raises(ConfigurationError, match="cannot run it"):
-        active_path()
+        force_path("clmul512")

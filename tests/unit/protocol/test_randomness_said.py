@@ -8,7 +8,8 @@ from typing import Any
 
 import pytest
 
-from common.config import Config, parse_config
+from common.config import Config
+from common.config_file import parse_config
 from common.errors import ConfigurationError, HandshakeMismatch, RemoteProtocolError
 from common.node.node import identity
 from common.protocol.messages import PROTOCOL_VERSION
