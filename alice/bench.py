@@ -1,4 +1,4 @@
-"""Alice's stages for `qkd bench link`: random source, symbols, their memory."""
+"""Alice's stages for `qkd bench link`: random source, its health tests, symbols, their memory."""
 
 from __future__ import annotations
 
@@ -6,17 +6,25 @@ from alice.transmitter import SymbolRing, Transmitter
 from common.cli.bench_link import BATCH_SLOTS, P_Z_ALICE, Stage, Workload
 from common.config import Config
 from hardware.drivers.random_software import SoftwareRandom
+from hardware.health import HealthTests
 
 PHASE_BITS = 4
 
 
 def stages(workload: Workload) -> list[Stage]:
-    """Both samplers with the software random source, and the ring."""
+    """The software random source, its health tests, both samplers with it, and the ring."""
     source = SoftwareRandom({"seed": 1}, Config(role="alice"))
     rate = workload.link.clock_rate_hz
     ring = SymbolRing(1 << 27)
     batch = Transmitter(P_Z_ALICE, "three-state", PHASE_BITS).prepare(0, BATCH_SLOTS, source.read)
     n_bytes = BATCH_SLOTS * (8 + PHASE_BITS) // 8
+
+    drawn = source.read(n_bytes)
+    tests = HealthTests(rate * n_bytes / BATCH_SLOTS)
+
+    def check(_: object) -> None:
+        tests.restart()  # the same bytes again are what they look for
+        tests.check(drawn)
 
     def draw(transmitter: Transmitter) -> object:
         return transmitter.prepare(0, BATCH_SLOTS, source.read)
@@ -34,6 +42,7 @@ def stages(workload: Workload) -> list[Stage]:
 
     return [
         stage("random source", lambda: None, lambda _: source.read(n_bytes), "bytes", n_bytes),
+        stage("health tests", lambda: None, check, "bytes", n_bytes),
         stage("symbols, plentiful", lambda: prepared(False), draw),
         stage("symbols, scarce", lambda: prepared(True), draw),
         stage("symbol memory", ring.wipe, remember),

@@ -16,60 +16,18 @@ from __future__ import annotations
 import math
 
 import numpy as np
-from numba import njit
 from numpy.typing import NDArray
 from scipy.special import bdtrc
 
 from common.errors import DeviceError
+from common.kernels.health import ANCHOR_BYTES, LONG_RUN, STATE_SIZE, WINDOW_BYTES, scan
 
 FALSE_ALARM_YEARS = 100.0
 SECONDS_PER_YEAR = 365.25 * 86400.0
-WINDOW_BYTES = 512
-"""SP 800-90B, 4.4.2: the window of a source whose samples are not binary."""
-ANCHOR_BYTES = 16
-"""A chance of 2^-128 a byte: no false alarm in the life of any device."""
 FIRST_ANCHOR_LIFE_BYTES = 1 << 12
 LAST_ANCHOR_LIFE_BYTES = 1 << 30
 PIECE_BYTES = 1 << 18
 """Tested at once: it stays in the processor's cache."""
-
-
-HINT_BYTES = 4
-"""What the fast look over all bytes compares; a sound source gives a hint once in 2^24 bytes, then the test is made."""
-
-
-@njit(cache=True, nogil=True)
-def hints(data: NDArray[np.uint8], anchor: NDArray[np.uint8]) -> tuple[bool, bool]:  # pragma: no cover - compiled
-    """Where a test could fail at all: whether ``HINT_BYTES`` equal bytes, whether the anchor's first are anywhere.
-
-    Parameters
-    ----------
-    data : *(n,) uint8*; anchor : *(HINT_BYTES,) uint8*.
-
-    Notes
-    -----
-    The smallest difference instead of a count: processors find it for 64 bytes at once.
-    """
-    first, second, third, fourth = data[:-3], data[1:-2], data[2:-1], data[3:]
-    p, q, r, s = anchor[0], anchor[1], anchor[2], anchor[3]
-    unlike = unknown = np.uint8(255)
-    for i in range(first.size):
-        a, b, c, d = first[i], second[i], third[i], fourth[i]
-        unlike = min(unlike, np.uint8((a ^ b) | (b ^ c) | (c ^ d)))
-        unknown = min(unknown, np.uint8((a ^ p) | (b ^ q) | (c ^ r) | (d ^ s)))
-    return unlike == 0, unknown == 0
-
-
-@njit(cache=True, nogil=True)
-def most_like_first(windows: NDArray[np.uint8]) -> int:  # pragma: no cover - compiled
-    """The largest number of bytes in a window that are as its first; ``windows`` : *(n, WINDOW_BYTES) uint8*."""
-    most = 0
-    for i in range(windows.shape[0]):
-        first, count = windows[i, 0], 0
-        for j in range(windows.shape[1]):
-            count += windows[i, j] == first
-        most = max(most, count)
-    return most
 
 
 class RandomAlarm(DeviceError):
@@ -105,9 +63,9 @@ class HealthTests:
 
     def restart(self) -> None:
         """Forget the stream so far."""
-        self._tail = np.zeros(0, np.uint8)
-        self._window = np.zeros(0, np.uint8)
-        self._anchor = b""
+        self._state = np.zeros(STATE_SIZE, np.int64)
+        self._tail = b""
+        self._anchor = np.zeros(0, np.uint8)
         self._anchor_age, self._anchor_life = 0, FIRST_ANCHOR_LIFE_BYTES
 
     def check(self, fresh: NDArray[np.uint8]) -> None:
@@ -120,43 +78,23 @@ class HealthTests:
         """
         for at in range(0, fresh.size, PIECE_BYTES):
             piece = fresh[at : at + PIECE_BYTES]
-            tail = max(self.repetition_cutoff, ANCHOR_BYTES) - 1
-            joined = np.concatenate([self._tail, piece])
-            anchor = np.frombuffer(self._anchor or bytes(HINT_BYTES), np.uint8)
-            alike, known = hints(joined, anchor[:HINT_BYTES])
-            if alike or self.repetition_cutoff < HINT_BYTES:
-                self._repetition(joined)
-            self._exact_repetition(joined, piece.size, known=known)
-            self._proportion(piece)
-            self._tail = joined[-tail:].copy()
-
-    def _repetition(self, joined: NDArray[np.uint8]) -> None:
-        runs = joined[1:] == joined[:-1]
-        length = 1  # runs[i]: the `length` + 1 bytes from i on are equal
-        while runs.size and runs.any():
-            if length == self.repetition_cutoff - 1:
+            run, alike, known = scan(piece, self._anchor, self._state, self.repetition_cutoff < LONG_RUN)
+            if run >= self.repetition_cutoff:
                 raise RandomAlarm(f"random source: {self.repetition_cutoff} equal bytes in a row")
-            step = min(length, self.repetition_cutoff - 1 - length)
-            runs = runs[step:] & runs[:-step] if runs.size > step else runs[:0]
-            length += step
+            if alike >= self.proportion_cutoff:
+                raise RandomAlarm(f"random source: one byte value {alike} times in {WINDOW_BYTES} bytes")
+            self._exact_repetition(piece, known=known)
 
-    def _proportion(self, piece: NDArray[np.uint8]) -> None:
-        stream = np.concatenate([self._window, piece]) if self._window.size else piece
-        windows = stream[: stream.size // WINDOW_BYTES * WINDOW_BYTES].reshape(-1, WINDOW_BYTES)
-        most = int(most_like_first(windows))
-        if most >= self.proportion_cutoff:
-            raise RandomAlarm(f"random source: one byte value {most} times in {WINDOW_BYTES} bytes")
-        self._window = stream[windows.size :].copy()
-
-    def _exact_repetition(self, joined: NDArray[np.uint8], n_fresh: int, *, known: bool) -> None:
-        text = joined[-min(n_fresh + ANCHOR_BYTES - 1, joined.size) :]
-        if self._anchor and known and self._anchor in text.tobytes():
-            raise RandomAlarm(f"random source: it repeats itself after at most {self._anchor_age + n_fresh} bytes")
-        self._anchor_age += n_fresh
-        if text.size < ANCHOR_BYTES:
-            return
-        if self._anchor and self._anchor_age >= self._anchor_life:
+    def _exact_repetition(self, piece: NDArray[np.uint8], *, known: bool) -> None:
+        across = self._tail + piece[: ANCHOR_BYTES - 1].tobytes()
+        self._anchor_age += piece.size
+        if known or (self._anchor.size and self._anchor.tobytes() in across):
+            raise RandomAlarm(f"random source: it repeats itself after at most {self._anchor_age} bytes")
+        last = (self._tail + piece[-ANCHOR_BYTES:].tobytes())[-ANCHOR_BYTES:]
+        self._tail = last[1:] if len(last) == ANCHOR_BYTES else last
+        if self._anchor.size and self._anchor_age >= self._anchor_life:
             again = self._anchor_life >= LAST_ANCHOR_LIFE_BYTES
-            self._anchor, self._anchor_life = b"", FIRST_ANCHOR_LIFE_BYTES if again else 2 * self._anchor_life
-        if not self._anchor:
-            self._anchor, self._anchor_age = text[-ANCHOR_BYTES:].tobytes(), 0
+            self._anchor_life = FIRST_ANCHOR_LIFE_BYTES if again else 2 * self._anchor_life
+            self._anchor = self._anchor[:0]
+        if not self._anchor.size and len(last) == ANCHOR_BYTES:
+            self._anchor, self._anchor_age = np.frombuffer(last, np.uint8), 0

@@ -8,15 +8,13 @@ import numpy as np
 import pytest
 from scipy.stats import binom
 
+from common.kernels import reference_health
+from common.kernels.health import ANCHOR_BYTES, LONG_RUN, STATE_SIZE, WINDOW_BYTES, scan
 from hardware.health import (
     FALSE_ALARM_YEARS,
-    HINT_BYTES,
     SECONDS_PER_YEAR,
-    WINDOW_BYTES,
     HealthTests,
     RandomAlarm,
-    hints,
-    most_like_first,
 )
 
 RATE = 95e6
@@ -108,17 +106,42 @@ def test_cutoffs_are_those_of_the_standard() -> None:
     assert tests.proportion_cutoff == 2 + int(binom.isf(WINDOW_BYTES * alpha, WINDOW_BYTES - 1, 2.0**-8))
 
 
-def slow_hints(data: bytes, anchor: bytes) -> tuple[bool, bool]:
-    four = [data[i : i + HINT_BYTES] for i in range(len(data) - HINT_BYTES + 1)]
-    return any(len(set(part)) == 1 for part in four), anchor in four
-
-
-@pytest.mark.parametrize("size", [0, 1, 3, 4, 5, 63, 64, 65, 300])
-@pytest.mark.parametrize("values", [1, 2, 3, 256])
-def test_the_fast_look_says_what_the_slow_one_says(size: int, values: int) -> None:
+@pytest.mark.parametrize("size", [0, 1, 3, 4, 15, 16, 17, 64, 511, 512, 513, 1300])
+@pytest.mark.parametrize("values", [1, 2, 4, 256])
+@pytest.mark.parametrize("short_runs", [False, True])
+def test_the_fast_look_says_what_the_slow_one_says(size: int, values: int, short_runs: bool) -> None:
     rng = np.random.default_rng(size)
-    for _ in range(40):
-        data, anchor = (rng.integers(0, values, n, dtype=np.uint8) for n in (size, HINT_BYTES))
-        assert hints(data, anchor) == slow_hints(data.tobytes(), anchor.tobytes())
-        windows = rng.integers(0, values, (3, 512), dtype=np.uint8)
-        assert most_like_first(windows) == max(row.tolist().count(row[0]) for row in windows)
+    for _ in range(20):
+        state, before = np.zeros(STATE_SIZE, np.int64), b""
+        for _ in range(5):
+            data = rng.integers(0, values, size if rng.random() < 0.5 else int(rng.integers(size + 1)), dtype=np.uint8)
+            anchor = rng.integers(0, values, ANCHOR_BYTES * int(rng.integers(2)), dtype=np.uint8)
+            if data.size >= ANCHOR_BYTES and rng.random() < 0.5:
+                at = int(rng.integers(data.size - ANCHOR_BYTES + 1))
+                data[at : at + anchor.size] = anchor
+            run, most, known = scan(data, anchor, state, short_runs)
+            slow_run, *slow = reference_health.scan(before, data.tobytes(), anchor.tobytes(), WINDOW_BYTES)
+            assert (most, known) == tuple(slow)
+            assert run == slow_run if short_runs or slow_run >= LONG_RUN else run <= slow_run
+            before += data.tobytes()
+
+
+@pytest.mark.parametrize("at", range(20))
+def test_a_long_run_and_the_anchor_are_seen_at_every_place(at: int) -> None:
+    counting = np.arange(40, dtype=np.uint8) + np.uint8(100)
+    for size in range(at + LONG_RUN, 40):
+        data = counting[:size].copy()
+        data[at : at + LONG_RUN] = 7
+        assert scan(data, data[:0], np.zeros(STATE_SIZE, np.int64), False)[0] == LONG_RUN
+    for size in range(at + ANCHOR_BYTES, 40):
+        data = counting[:size]
+        assert scan(data, data[at : at + ANCHOR_BYTES], np.zeros(STATE_SIZE, np.int64), False)[2]
+
+
+def test_a_slow_source_s_short_runs_are_found(rng: np.random.Generator) -> None:
+    tests = HealthTests(1.0)
+    assert tests.repetition_cutoff < LONG_RUN
+    for at in range(8):
+        tests.restart()
+        with pytest.raises(RandomAlarm, match="6 equal bytes"):
+            feed(tests, rng.bytes(at) + b"\x07" + b"\x05" * 6 + rng.bytes(100), 1000)
