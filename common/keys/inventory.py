@@ -2,8 +2,8 @@
 
 Both ends hold the same blocks. The end whose application asks first cuts: Alice from the front of the oldest block that
 has room, Bob from the back of the newest, so that they meet only when nothing is left. It tells the peer which bytes
-belong to which key ID before it answers; if the peer refuses or its answer is lost, the bytes are destroyed. A byte is
-either in a block or in one key, never in both (source: ours, DECISIONS 70).
+belong to which key ID before it answers, and asks until it knows; if the peer refuses, the bytes are destroyed. A byte
+is either in a block or in one key, never in both (source: ours, DECISIONS 70).
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
 
-from common.errors import QkdError, StoreUnavailable
+from common.errors import QkdError
 
 #: One message between the key managers names at most so many keys.
 MAX_SLICES = 1 << 12
@@ -128,7 +128,7 @@ class Inventory:
 
         Returns
         -------
-        (what to tell the peer, key IDs). The keys wait for :meth:`collect` or :meth:`burn`.
+        (what to tell the peer, key IDs). The keys wait for :meth:`settle`.
 
         Raises
         ------
@@ -147,17 +147,22 @@ class Inventory:
         document = {"reserve": rows, "master": owners.master, "slave": owners.slave}
         return json.dumps(document).encode(), [s.key_id for s in slices]
 
-    def collect(self, key_ids: Sequence[str], answer: bytes) -> list[tuple[str, str]]:
-        """The peer answered: (key ID, base64 key) of each, which are gone from the store; or the refusal."""
+    def settle(self, key_ids: Sequence[str], answer: bytes) -> None:
+        """The peer answered: it holds these keys too. If it refused, their bytes are nobody's key and are destroyed.
+
+        Raises
+        ------
+        KeysRefused
+            The peer refused.
+        """
         reply = _document(answer)
         if reply.get("ok") is not True:
-            self.burn(key_ids)
+            self._shelf.discard(key_ids)
             raise KeysRefused(f"the other end refused: {reply.get('reason', 'no reason given')}", later=True)
-        return _encode(key_ids, self._shelf.release(key_ids))
 
-    def burn(self, key_ids: Sequence[str]) -> None:
-        """The peer's answer is not known: these bytes are nobody's key."""
-        self._shelf.discard(key_ids)
+    def hand_out(self, key_ids: Sequence[str]) -> list[tuple[str, str]]:
+        """(key ID, base64 key) of each key that was settled; they are gone from the store."""
+        return _encode(key_ids, self._shelf.release(key_ids))
 
     def _choose(self, number: int, n_bytes: int) -> list[Slice]:
         slices: list[Slice] = []
@@ -171,7 +176,10 @@ class Inventory:
     # -- the other end ------------------------------------------------------------------------------------------------
 
     def accept_from_peer(self, payload: bytes) -> bytes:
-        """The peer's key manager says which bytes are a key; cut the same bytes, or refuse with a reason."""
+        """The peer's key manager says which bytes are a key; cut the same bytes, or refuse with a reason.
+
+        A question that is repeated, in the next session, has the same answer: its keys wait for our application.
+        """
         try:
             document = _document(payload)
             owners = Owners(str(document["master"]), str(document["slave"]))
@@ -184,13 +192,14 @@ class Inventory:
             return _refusal(f"master SAE {owners.master!r} is not known here as an application of the other end")
         if not 0 < len(slices) <= MAX_SLICES or len({s.key_id for s in slices}) < len(slices):
             return _refusal("no key, too many keys, or a key ID twice")
-        try:
-            done = self._shelf.cut(slices, owners, from_front=not self._alice, ours=False, simulated=self._simulated)
-        except StoreUnavailable:
-            return _refusal("the key store takes nothing now")
-        if not done:
+        done = self._shelf.cut(slices, owners, from_front=not self._alice, ours=False, simulated=self._simulated)
+        if not done and not self._were_cut(slices, owners):
             return _refusal("the named bytes are not available here")
         return b'{"ok": true}'
+
+    def _were_cut(self, slices: Sequence[Slice], owners: Owners) -> bool:
+        found = self._shelf.owners_of([one.key_id for one in slices])
+        return len(found) == len(slices) and all(held == (owners, False) for held in found.values())
 
     def fetch(self, caller: str, master: str, key_ids: Sequence[str]) -> list[tuple[str, str]]:
         """Keys that the peer's application told ours about: all of them, and gone from the store; or none.

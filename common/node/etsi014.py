@@ -1,7 +1,8 @@
 """Key delivery to applications: ETSI GS QKD 014 V1.1.1 over mutual TLS.
 
 An application (SAE) is who its client certificate's common name says. Every answer is JSON; every error carries a
-`message`. A request that could not be settled with the other end is answered 503 and its bytes are destroyed.
+`message`. A request that is not settled with the other end in time is answered 503. Once it is, its keys are there for
+the next request for such keys of the same two applications.
 """
 
 from __future__ import annotations
@@ -19,7 +20,7 @@ from aiohttp import web
 
 from common.addresses import read_address
 from common.config import Config
-from common.errors import ConfigurationError, PeerUnreachable, QkdError
+from common.errors import ConfigurationError, QkdError, StoreUnavailable
 from common.files import read_file
 from common.keys.inventory import Inventory, KeysRefused, Owners
 from common.node.admission import Admission
@@ -30,8 +31,8 @@ MAX_BODY_BYTES, BYTES_A_KEY_ID = 1 << 15, 96
 """Of a request without and with key IDs; what is longer is refused (413)."""
 BODY_S = 10.0
 """A body that has not come by then does not come."""
-PATIENCE_S = 1.0
-"""No key is cut while a question to the peer has waited longer than this."""
+PATIENCE_S, ANSWER_S = 1.0, 5.0
+"""No key is cut while a question to the peer has waited longer than the first; an application waits for the second."""
 _FILES_REMEDY = "Give the node's certificate, its key and the CA of the applications (`qkd init` makes all)."
 _QUERY_NUMBERS = ("number", "size")
 
@@ -49,10 +50,11 @@ class KeyDelivery:
     ----------
     config : this node's configuration.
     inventory : the key manager.
-    reserve_at_peer : queues a question to the other end's key manager before it first waits; raises PeerUnreachable
-        when the answer stays unknown.
+    ask_peer : queues a question to the other end's key manager before it first waits; it is asked, and asked again,
+        until there is an answer.
     peer_is_up : whether the other end can be asked now.
     pool_is_spent : whether the authentication key that is left is not for applications.
+    store_fault : why the key store takes nothing now, if it does not.
     peer_was_met : whether this process has shaken hands with the other end: before that a store that was set back
         would hand out again what it has delivered.
     """
@@ -61,17 +63,20 @@ class KeyDelivery:
         self,
         config: Config,
         inventory: Inventory,
-        reserve_at_peer: Callable[[bytes], Awaitable[bytes]],
+        ask_peer: Callable[[bytes], Awaitable[bytes]],
         peer_is_up: Callable[[], bool] = lambda: True,
         pool_is_spent: Callable[[], bool] = lambda: False,
         peer_was_met: Callable[[], bool] = lambda: True,
+        store_fault: Callable[[], str | None] = lambda: None,
     ) -> None:
         self._config, self._settings = config, config.etsi014
-        self._inventory, self._reserve_at_peer, self._peer_is_up = inventory, reserve_at_peer, peer_is_up
-        self._pool_is_spent, self._peer_was_met = pool_is_spent, peer_was_met
+        self._inventory, self._ask_peer, self._peer_is_up = inventory, ask_peer, peer_is_up
+        self._pool_is_spent, self._peer_was_met, self._store_fault = pool_is_spent, peer_was_met, store_fault
         self._admission: Admission | None = None
         self.cutting = asyncio.Lock()
-        self._asked_s: dict[object, float] = {}
+        self._asked_s: dict[asyncio.Future[None], float] = {}
+        self._settled: dict[tuple[Owners, int], list[str]] = {}
+        """Keys (by their applications and bytes) that both ends hold and no answer has taken: it was late."""
 
     @contextlib.asynccontextmanager
     async def serve(self) -> AsyncIterator[None]:
@@ -105,6 +110,8 @@ class KeyDelivery:
                 yield
         finally:
             await runner.cleanup()
+            for asked in list(self._asked_s):
+                asked.cancel()
 
     @property
     def connections(self) -> dict[str, int]:
@@ -151,33 +158,64 @@ class KeyDelivery:
         return _container(keys)
 
     async def _agree(self, owners: Owners, number: int, n_bytes: int) -> list[tuple[str, str]]:
-        """Cut keys and settle with the peer which bytes they are; bytes whose fate stays unknown are destroyed.
+        """Cut keys and settle with the peer which bytes they are.
 
         Questions leave in the order in which bytes were cut, since the peer destroys what a question skips. A peer
-        that is away is not asked, so that a request destroys nothing; one that has just fallen silent costs what was
-        asked within ``PATIENCE_S``.
+        that is away is not asked. One that has just fallen silent is asked what comes within ``PATIENCE_S``; its
+        answer is waited for longer than the application is, so that a request destroys nothing.
         """
+        settled = self._settled.setdefault((owners, n_bytes), [])
         async with self.cutting:
-            self._require_link()
-            told, key_ids = await asyncio.to_thread(self._inventory.reserve, owners, number, n_bytes)
-            ticket = object()
-            self._asked_s[ticket] = asyncio.get_running_loop().time()
-            asked = asyncio.ensure_future(self._reserve_at_peer(told))
-            await asyncio.sleep(0)  # the question is queued before the next request cuts
+            ready, settled[:] = settled[:number], settled[number:]
+            try:
+                asked, key_ids = await self._cut(owners, number - len(ready), n_bytes)
+            except BaseException:
+                settled += ready
+                raise
+        if asked is not None:
+            try:
+                await self._answered(asked)
+            except BaseException:  # nobody waits any more: these keys are for the next one who does
+                settled += ready
+                asked.add_done_callback(lambda _: settled.extend(key_ids if _is_good(asked) else ()))
+                raise
+        return await self._hand_out(settled, ready + key_ids)
+
+    async def _hand_out(self, settled: list[str], key_ids: list[str]) -> list[tuple[str, str]]:
         try:
-            answer = await asked
-        except BaseException as error:
-            asked.cancel()
-            await asyncio.shield(asyncio.to_thread(self._inventory.burn, key_ids))
-            if isinstance(error, PeerUnreachable):
-                raise KeysRefused(str(error), later=True) from None
+            return await asyncio.to_thread(self._inventory.hand_out, key_ids)
+        except StoreUnavailable:  # all or none: they are there when the disk takes it
+            settled += key_ids
             raise
-        finally:
-            del self._asked_s[ticket]
-        return await asyncio.to_thread(self._inventory.collect, key_ids, answer)
+
+    async def _cut(self, owners: Owners, number: int, n_bytes: int) -> tuple[asyncio.Future[None] | None, list[str]]:
+        """Keys, and when the peer will have agreed; the question is queued before the next request cuts."""
+        if number == 0:
+            return None, []
+        self._require_link()
+        told, key_ids = await asyncio.to_thread(self._inventory.reserve, owners, number, n_bytes)
+
+        async def settle() -> None:
+            answer = await self._ask_peer(told)
+            await asyncio.to_thread(self._inventory.settle, key_ids, answer)
+
+        asked = asyncio.ensure_future(settle())
+        self._asked_s[asked] = asyncio.get_running_loop().time()
+        asked.add_done_callback(self._asked_s.pop)
+        await asyncio.sleep(0)
+        return asked, key_ids
+
+    async def _answered(self, asked: asyncio.Future[None]) -> None:
+        try:
+            async with asyncio.timeout(ANSWER_S):
+                await asyncio.shield(asked)
+        except TimeoutError:
+            raise KeysRefused("the peer's key manager did not answer in time", later=True) from None
 
     def _require_link(self) -> None:
         """Nothing is cut that could not be settled with the peer, or whose settling would take the last tags."""
+        if self._store_fault() is not None:
+            raise KeysRefused("the key store takes nothing now", later=True)
         if self._pool_is_spent():
             raise KeysRefused("the authentication pool is low", later=True)
         oldest_s = min(self._asked_s.values(), default=math.inf)
@@ -244,6 +282,10 @@ def tls_context(config: Config) -> ssl.SSLContext:
         reason = getattr(error, "reason", None) or getattr(error, "strerror", None) or str(error)
         raise ConfigurationError(f"{what} cannot be used: {reason}", remedy=_FILES_REMEDY) from None
     return context
+
+
+def _is_good(asked: asyncio.Future[None]) -> bool:
+    return not asked.cancelled() and asked.exception() is None
 
 
 # -- requests ---------------------------------------------------------------------------------------------------------

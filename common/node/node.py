@@ -14,7 +14,7 @@ from typing import Any
 
 from common import statements
 from common.config import Config
-from common.errors import AuthenticationError, KeyStoreInUse, PeerUnreachable, QkdError, StoreUnavailable
+from common.errors import AuthenticationError, KeyStoreInUse, QkdError, StoreUnavailable
 from common.keys import life
 from common.keys.inventory import Inventory
 from common.node import alarms, credentials
@@ -24,6 +24,7 @@ from common.node.keystore import KeyStore, new_key_id
 from common.node.load import Load
 from common.node.mqtt import Broker
 from common.node.patience import patient
+from common.node.questions import Questions
 from common.node.recorder import open_recorder
 from common.node.refill import Refill
 from common.node.runtime import ChannelPort, Lanes, Shell, TransportPort, now_ns, stop_event
@@ -39,7 +40,6 @@ from common.units import ns_from_seconds
 log = logging.getLogger("qkd.node")
 STATUS_INTERVAL_S = 1.0
 STOP_TIMEOUT_S = 3.0
-REQUEST_TIMEOUT_S = 5.0
 REFILL_INTERVAL_S = 1.0
 TAG_BITS = 128
 
@@ -184,23 +184,29 @@ class Node:
         self.shell = Shell(
             session, channel, transport, pool, self.durable, self.lanes, self._on_block, self._on_ready, self.load
         )
+        self.inventory, self._for_peer = self._key_manager(self.store), self._key_manager(self.durable)
+        self.delivery = KeyDelivery(
+            self.config,
+            self.inventory,
+            self._ask_peer,
+            self._peer_is_up,
+            self._pool_is_spent,
+            lambda: self._met_peer,
+            lambda: self.store.unavailable,
+        )
+        self._questions = Questions(session.request)
+
+    def _key_manager(self, shelf: KeyStore) -> Inventory:
+        """Over the store itself for our applications, who do not wait for a full disk; the peer's questions do."""
         etsi = self.config.etsi014
-        self.inventory = Inventory(
-            self.store,
+        return Inventory(
+            shelf,
             alice=self.config.role == "alice",
             saes=etsi.saes,
             kme_id=etsi.kme_id,
             peer_kme_id=etsi.peer_kme_id,
             deliver_simulated=self.config.keys.deliver_simulated,
             new_id=new_key_id,
-        )
-        self.delivery = KeyDelivery(
-            self.config,
-            self.inventory,
-            self._reserve_at_peer,
-            self._peer_is_up,
-            self._pool_is_spent,
-            lambda: self._met_peer,
         )
 
     def refill_pool(self, next_segment: Callable[[], int]) -> None:
@@ -291,6 +297,8 @@ class Node:
     def _on_ready(self) -> None:
         log.info("handshake agreed")
         self._met_peer = True
+        self.shell.peer_stopped.clear()
+        self.shell.act(self._questions.ask_again)
         self.board.simulated = self._session.simulated
         if self.board.state == "starting":  # Bob's receiver says more than this
             self.board.state = "running"
@@ -319,7 +327,7 @@ class Node:
         """The peer's key manager asks (runs in the store lane)."""
         answered = self._refill.accept(payload)
         if answered is None:
-            return self.inventory.accept_from_peer(payload)
+            return self._for_peer.accept_from_peer(payload)
         answer, segment = answered
         if segment is not None:
             self._loop.call_soon_threadsafe(self._refill.add, segment)
@@ -330,7 +338,7 @@ class Node:
         while True:
             await asyncio.sleep(REFILL_INTERVAL_S)
             if self._peer_is_up():
-                with contextlib.suppress(PeerUnreachable, StoreUnavailable):  # asked again, for the same bytes
+                with contextlib.suppress(StoreUnavailable):  # asked again, for the same bytes
                     await self._refill_once(next_segment)
 
     async def _refill_once(self, next_segment: Callable[[], int]) -> None:
@@ -342,34 +350,27 @@ class Node:
             if one is None:
                 return
             refill.add(one)
-            asked = asyncio.ensure_future(self._reserve_at_peer(one.question()))
+            asked = asyncio.ensure_future(self._ask_peer(one.question()))
             await asyncio.sleep(0)
         settled = await asyncio.to_thread(refill.settle, one, await asked)
         refill.conclude(one, settled)
         if settled is not None:
             log.info("%d bits of stored key refill the authentication pool", BITS_PER_BYTE * len(one.pads))
 
-    async def _reserve_at_peer(self, payload: bytes) -> bytes:
-        answer: asyncio.Future[bytes | None] = self._loop.create_future()
+    async def _ask_peer(self, payload: bytes) -> bytes:
+        """The answer of the peer's key manager, whenever it comes."""
+        answer: asyncio.Future[bytes] = self._loop.create_future()
 
-        def then(reply: bytes | None) -> list[Any]:
+        def answered(reply: bytes) -> None:
             if not answer.done():
                 answer.set_result(reply)
-            return []
 
-        self.shell.act(lambda: self._session.request(payload, then))
-        try:
-            async with asyncio.timeout(REQUEST_TIMEOUT_S):
-                reply = await answer
-        except TimeoutError:
-            reply = None
-        if reply is None:
-            raise PeerUnreachable("the peer's key manager did not answer")
-        return reply
+        self.shell.act(lambda: self._questions.ask(payload, answered))
+        return await answer
 
     def _peer_is_up(self) -> bool:
-        """The handshake is made, and the peer was heard of late."""
-        return self._session.ready and not self._peer_is_silent()
+        """The handshake is made, and the peer was heard of late and has not said goodbye."""
+        return self._session.ready and not self.shell.peer_stopped.is_set() and not self._peer_is_silent()
 
     def _pool_is_spent(self) -> bool:
         """What is left of the authentication key is for blocks and handshakes."""

@@ -22,7 +22,7 @@ from common.cli.demo import free_ports
 from common.cli.init import initialise
 from common.config import Config
 from common.config_file import load_config
-from common.errors import PeerUnreachable
+from common.errors import PeerUnreachable, StoreUnavailable
 from common.keys.inventory import Inventory
 from common.node import etsi014
 from common.node.etsi014 import KeyDelivery
@@ -41,11 +41,12 @@ class Kme:
 class Kmes:
     alice: Kme
     bob: Kme
-    peer_answers: bool = True
+    store_fault: str | None = None
     peer_is_up: bool = True
     pool_is_spent: bool = False
     peer_was_met: bool = True
     answer_is_late: asyncio.Event | None = None
+    deliveries: list[KeyDelivery] = field(default_factory=list)
     question_waits: asyncio.Event = field(default_factory=asyncio.Event)
 
     def secrets(self, role: str) -> Path:
@@ -83,8 +84,6 @@ async def kmes(tmp_path: Path) -> AsyncIterator[Kmes]:
             if both.answer_is_late is not None:
                 both.question_waits.set()
                 await both.answer_is_late.wait()
-            if not both.peer_answers:
-                raise PeerUnreachable("the peer's key manager did not answer")
             return peer.inventory.accept_from_peer(payload)
 
         return reserve
@@ -95,10 +94,12 @@ async def kmes(tmp_path: Path) -> AsyncIterator[Kmes]:
         ask(both.bob),
         lambda: both.peer_is_up,
         lambda: both.pool_is_spent,
+        store_fault=lambda: both.store_fault,
     )
     bob = KeyDelivery(
         both.bob.config, both.bob.inventory, ask(both.alice), peer_was_met=lambda: both.peer_was_met
     )
+    both.deliveries += [alice, bob]
     async with alice.serve(), bob.serve():
         yield both
     both.alice.store.close()
@@ -213,14 +214,49 @@ async def test_unknown_ids_and_an_empty_store(kmes: Kmes) -> None:
     assert "not enough key" in answer["message"]
 
 
-async def test_a_silent_peer_costs_the_bytes_not_the_secret(kmes: Kmes) -> None:
-    kmes.peer_answers = False
-    code, answer = await ask(kmes, "alice", "sae-bob/enc_keys")
+async def test_an_answer_that_is_late_costs_nothing(kmes: Kmes, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The peer's disk is full, or its process restarts: 503, and the next request for such keys has these."""
+    monkeypatch.setattr(etsi014, "ANSWER_S", 0.05)
+    kmes.answer_is_late = asyncio.Event()
+    code, answer = await ask(kmes, "alice", "sae-bob/enc_keys?number=3")
     assert code == 503
-    assert "did not answer" in answer["message"]
-    assert kmes.alice.store.available_bits() == 8 * (4096 - 32)
-    kmes.peer_answers = True
-    assert (await ask(kmes, "alice", "sae-bob/enc_keys"))[0] == 200
+    assert "did not answer in time" in answer["message"]
+    (asked,) = kmes.deliveries[0]._asked_s
+    kmes.answer_is_late.set()
+    monkeypatch.setattr(etsi014, "ANSWER_S", 5.0)
+    await asked
+    assert kmes.alice.store.available_bits() == 8 * (4096 - 3 * 32)
+    made = [await ask(kmes, "alice", f"sae-bob/enc_keys?number={number}&size={size}")
+            for number, size in ((2, 256), (2, 128), (2, 256))]  # fmt: skip
+    assert kmes.alice.store.available_bits() == 8 * (4096 - 4 * 32 - 2 * 16)
+    keys = [key for code, answer in made for key in answer["keys"]]
+    assert len({key["key"] for key in keys}) == 6
+    ids = [{"key_ID": key["key_ID"]} for key in keys]
+    assert (await ask(kmes, "bob", "sae-alice/dec_keys", {"key_IDs": ids}))[1] == {"keys": keys}
+    assert kmes.bob.store.available_bits() == kmes.alice.store.available_bits()
+
+
+async def test_a_store_that_takes_nothing_cuts_nothing(kmes: Kmes) -> None:
+    kmes.store_fault = "the disk does not take it"
+    code, answer = await ask(kmes, "alice", "sae-bob/enc_keys?number=100")
+    assert (code, answer) == (503, {"message": "the key store takes nothing now"})
+    assert kmes.alice.store.available_bits() == 8 * 4096
+
+
+async def test_a_disk_that_fills_up_before_the_answer_leaves_costs_nothing(
+    kmes: Kmes, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(key_ids: object) -> None:
+        raise StoreUnavailable("the disk does not take it")
+
+    with monkeypatch.context() as disk:
+        disk.setattr(kmes.alice.store, "release", full)
+        assert (await ask(kmes, "alice", "sae-bob/enc_keys?number=3"))[0] == 503
+    code, made = await ask(kmes, "alice", "sae-bob/enc_keys?number=3")
+    assert code == 200
+    ids = {"key_IDs": [{"key_ID": key["key_ID"]} for key in made["keys"]]}
+    assert (await ask(kmes, "bob", "sae-alice/dec_keys", ids))[1] == made
+    assert kmes.alice.store.available_bits() == kmes.bob.store.available_bits() == 8 * (4096 - 3 * 32)
 
 
 async def test_a_peer_that_is_away_costs_nothing(kmes: Kmes) -> None:

@@ -192,14 +192,24 @@ def test_a_patient_caller_waits_until_there_is_room(tmp_path: Path) -> None:
         assert patient(store, given_up).available_bits() == 0
 
 
-def test_the_peer_is_told_that_the_store_takes_nothing(tmp_path: Path) -> None:
+def test_a_question_of_the_peer_waits_for_room_and_no_byte_is_lost(tmp_path: Path) -> None:
+    """The peer has cut already: a refusal would destroy its bytes for a fault that passes."""
     with open_store(tmp_path, "alice") as alice, open_store(tmp_path, "bob") as bob:
         for store in (alice, bob):
             add_block(store, 1, 200_000)
-        told, _ = inventory(alice, "alice").reserve(OWNERS, 1, 32)
+        a, given_up = inventory(alice, "alice"), threading.Event()
+        told, ids = a.reserve(OWNERS, 1, 32)
+        answers: list[bytes] = []
+        b = inventory(patient(bob, given_up, retry_s=0.01), "bob")
+        answering = threading.Thread(target=lambda: answers.append(b.accept_from_peer(told)))
         with limited_files(1024):
-            assert b"takes nothing now" in inventory(bob, "bob").accept_from_peer(told)
-        assert bob.available_bits() == 8 * 200_000
+            answering.start()
+            answering.join(0.1)
+            assert not answers
+        answering.join()
+        a.settle(ids, answers[0])
+        assert a.hand_out(ids) == b.fetch("sae-b", "sae-a", ids)
+        assert alice.available_bits() == bob.available_bits() == 8 * (200_000 - 32)
 
 
 # -- something else had its hands on the files ------------------------------------------------------------------------
