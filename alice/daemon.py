@@ -82,7 +82,7 @@ async def run(config: Config, options: Options) -> None:
         slow = SlowControl.open(config)
         node.defer(slow.close)
         recorder = node.recorder
-        source, modulator = recorder.light(source), recorder.light(modulator)
+        source, modulator = recorder.source(source), recorder.modulator(modulator)
         random = LockedRandom(source)
         planes = 2 if config.link.intensities else 0
         ring = SymbolRing(

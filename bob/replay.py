@@ -12,9 +12,10 @@ from bob.receiver import Receiver
 from bob.session import BobSession
 from common.config import Config
 from common.datatypes import Detections
+from common.node.events import fingerprint
 from common.node.flight import Record
 from common.node.node import agreed
-from common.node.recorder import fingerprint, tags_of
+from common.node.recorder import tags_of
 from common.node.replay import Diverged, Replay, ReplayStore
 
 

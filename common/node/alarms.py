@@ -25,6 +25,10 @@ _SETTING = f"alarm/{NAME}"
 class DurableStore(Store, Protocol):
     """The key store, with what must never go back."""
 
+    def destroy_unauthenticated(self) -> list[int]:
+        """Forget every key that is not authenticated, and its pads: the blocks."""
+        ...
+
     def advance(self, values: Mapping[str, bytes]) -> None:
         """Keep such values: once it returns, no earlier copy of the store opens."""
         ...

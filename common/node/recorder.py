@@ -5,7 +5,7 @@ A session is a function of what it is told (messages, detections, finished jobs,
 sent: `replay.py` can therefore run the session again, on another day or build, and compare. For Bob the time tags are
 recorded, and the detections are made from them again.
 
-The daemons wrap their parts; a recorder that is switched off hands every part back as it is.
+The daemons hand their parts through it; a recorder that is switched off gives every part back as it is.
 """
 
 from __future__ import annotations
@@ -15,32 +15,47 @@ import itertools
 import logging
 import platform
 import threading
-import zlib
 from collections import deque
 from collections.abc import Callable
 from dataclasses import asdict
 from datetime import UTC, datetime
+from functools import partial
 from importlib.metadata import version
+from inspect import signature
 from pathlib import Path
-from typing import Any, TypeVar, cast
+from typing import Any, Protocol, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
 
 from common.config import Config
-from common.datatypes import Detections, TimeTags
+from common.datatypes import Detections, Symbols, TimeTags
 from common.errors import RemoteProtocolError
 from common.keybits import KeyBits
+from common.node.events import EVENTS, JOB, record_of
 from common.node.flight import SUFFIX, FlightWriter, Record, read_key_file
 from common.protocol.effects import Effect, Run, Send
-from common.protocol.messages import Message
-from common.protocol.session import Identity
+from common.protocol.session import Identity, Store
 from common.randomness import documents
 
 log = logging.getLogger("qkd.node")
 Part = TypeVar("Part")
+Call = Callable[..., Any]
+Planes = tuple[NDArray[np.uint8], NDArray[np.uint8], NDArray[np.uint8]]
 ReadBytes = Callable[[int], NDArray[np.uint8]]
 PACKAGES = ("numpy", "numba", "scipy", "cryptography")
+
+
+class SymbolMemory(Protocol):
+    """What Alice's session asks her memory of symbols."""
+
+    def lookup(self, slots: NDArray[np.int64]) -> Planes:
+        """(bases, bits, intensities), each *(n,) uint8*."""
+        ...
+
+    def release_before(self, slot: int) -> None:
+        """Wipe everything before ``slot``."""
+        ...
 
 
 class Recorder:
@@ -58,11 +73,11 @@ class Recorder:
         """The session, its events and messages taken down."""
         return session
 
-    def store(self, store: Part) -> Part:
+    def store(self, store: Store) -> Store:
         """The store, its answers taken down (of keys only a digest)."""
         return store
 
-    def symbols(self, symbols: Part) -> Part:
+    def symbols(self, symbols: SymbolMemory) -> SymbolMemory:
         """Alice's memory of symbols, what is looked up taken down."""
         return symbols
 
@@ -86,9 +101,13 @@ class Recorder:
         """The receiver's random bits."""
         return read
 
-    def light(self, device: Part) -> Part:
-        """A random source or modulator; taken down where the configuration wants all of Alice's light."""
-        return device
+    def source(self, source: Part) -> Part:
+        """Alice's random source; taken down where the configuration wants all of her light."""
+        return source
+
+    def modulator(self, modulator: Part) -> Part:
+        """Her modulator; taken down where the configuration wants all of her light."""
+        return modulator
 
     def status(self) -> dict[str, Any]:
         """For the status file."""
@@ -200,15 +219,48 @@ class FlightRecorder(Recorder):
 
     def session(self, session: Part) -> Part:
         """See :class:`Recorder`."""
-        return cast(Part, RecordedSession(session, self))
+        for kind, method in EVENTS.items():
+            if hasattr(session, method):
+                listen(session, method, partial(self._events, kind))
+        return session
 
-    def store(self, store: Part) -> Part:
-        """See :class:`Recorder`."""
-        return cast(Part, RecordedStore(store, self))
+    def _events(self, kind: str, call: Call) -> Call:
+        """The same method of the session, every call of it an event."""
+        named = signature(call)
 
-    def symbols(self, symbols: Part) -> Part:
+        def recorded(*arguments: Any, **more: Any) -> Any:
+            record = record_of(kind, named.bind(*arguments, **more).arguments, self.number_of)
+            return self._event(record, partial(call, *arguments, **more))
+
+        return recorded
+
+    def _event(self, record: Record, call: Callable[[], Any]) -> Any:
+        """An event, and after it what follows; ``next_segment`` alone answers a number and has no effects."""
+        self._writer.put(record)
+        try:
+            answer = call()
+        except Exception as error:
+            self.put("fault", error=type(error).__name__)
+            raise
+        return [self._out(effect) for effect in answer] if isinstance(answer, list) else answer
+
+    def _out(self, effect: Effect) -> Effect:
+        if isinstance(effect, Send):
+            self.put("sent", effect.message.encode())
+        elif isinstance(effect, Run):
+            run = effect
+            return self.job(
+                run, lambda number, result: self._event(Record(JOB, {"job": number}), lambda: run.then(result))
+            )
+        return effect
+
+    def store(self, store: Store) -> Store:
         """See :class:`Recorder`."""
-        return cast(Part, RecordedSymbols(symbols, self))
+        return RecordedStore(store, self)
+
+    def symbols(self, symbols: SymbolMemory) -> SymbolMemory:
+        """See :class:`Recorder`."""
+        return RecordedSymbols(symbols, self)
 
     def random(self, read: ReadBytes) -> ReadBytes:
         """See :class:`Recorder`."""
@@ -242,7 +294,29 @@ class FlightRecorder(Recorder):
 
     def receiver(self, receiver: Part) -> Part:
         """See :class:`Recorder`."""
-        return cast(Part, RecordedReceiver(receiver, self))
+        listen(receiver, "feed", self._feeds)
+        listen(receiver, "search_anew", self._searches)
+        return receiver
+
+    def _feeds(self, feed: Call) -> Call:
+        batches = itertools.count(1)
+
+        def recorded(tags: TimeTags) -> list[Detections]:
+            raw = tags.times_ps.astype("<i8", copy=False).tobytes() + tags.channels.tobytes()
+            self.put("tags", raw, n=len(tags), until_ps=int(tags.until_ps), overflow=bool(tags.overflow))
+            made: list[Detections] = feed(tags)
+            for batch in made:
+                self.produced(next(batches), batch)
+            return made
+
+        return recorded
+
+    def _searches(self, search_anew: Call) -> Call:
+        def recorded() -> None:
+            self.put("search anew")
+            search_anew()
+
+        return recorded
 
     def coins(self, read: ReadBytes) -> ReadBytes:
         """See :class:`Recorder`."""
@@ -254,9 +328,34 @@ class FlightRecorder(Recorder):
 
         return recorded
 
-    def light(self, device: Part) -> Part:
+    def source(self, source: Part) -> Part:
         """See :class:`Recorder`."""
-        return cast(Part, RecordedLight(device, self)) if self._config.record.light else device
+        if self._config.record.light:
+            listen(source, "read", self._reads)
+        return source
+
+    def _reads(self, read: Call) -> Call:
+        def recorded(n_bytes: int) -> NDArray[np.uint8]:
+            drawn: NDArray[np.uint8] = read(n_bytes)
+            self.put("source", drawn.tobytes())
+            return drawn
+
+        return recorded
+
+    def modulator(self, modulator: Part) -> Part:
+        """See :class:`Recorder`."""
+        if self._config.record.light:
+            listen(modulator, "send", self._sends)
+        return modulator
+
+    def _sends(self, send: Call) -> Call:
+        def recorded(symbols: Symbols) -> None:
+            planes = [symbols.basis, symbols.bit, *symbols.intensity, *symbols.phase]
+            raw = b"".join(plane.astype("<u8", copy=False).tobytes() for plane in planes)
+            self.put("light", raw, first_slot=symbols.first_slot, planes=len(symbols.intensity))
+            send(symbols)
+
+        return recorded
 
     def status(self) -> dict[str, Any]:
         """For the status file."""
@@ -267,124 +366,45 @@ class FlightRecorder(Recorder):
         self._writer.close()
 
 
-class _Proxy:
-    """Everything that is not taken down goes straight to the part."""
+class RecordedStore:
+    """A :class:`common.protocol.session.Store` whose answers are taken down; of a key only the SHA-256 digest."""
 
-    def __init__(self, part: Any, recorder: FlightRecorder) -> None:
-        self._part, self._recorder = part, recorder
-
-    def __getattr__(self, name: str) -> Any:
-        return getattr(self._part, name)
-
-
-class RecordedSession(_Proxy):
-    """A session whose events, and the messages that follow from each, are taken down."""
-
-    def opened(self, now_ns: int) -> list[Effect]:
-        """See the session."""
-        return self._event("opened", b"", {"now_ns": now_ns}, lambda: self._part.opened(now_ns))
-
-    def handle(self, message: Message, sealed: bool, now_ns: int) -> list[Effect]:
-        """See the session."""
-        facts = {"now_ns": now_ns, "sealed": sealed}
-        return self._event("message", message.encode(), facts, lambda: self._part.handle(message, sealed, now_ns))
-
-    def request(self, payload: bytes, then: Callable[[bytes | None], list[Effect]]) -> list[Effect]:
-        """See the session."""
-        return self._event("request", payload, {}, lambda: self._part.request(payload, then))
-
-    def next_segment(self) -> int:
-        """See Bob's session."""
-        numbers: list[int] = []
-
-        def call() -> list[Effect]:
-            numbers.append(self._part.next_segment())
-            return []
-
-        self._event("segment", b"", {}, call)
-        return numbers[0]
-
-    def stop(self) -> list[Effect]:
-        """See the session."""
-        return self._event("stop", b"", {}, self._part.stop)
-
-    def on_detections(self, detections: Detections, now_ns: int) -> list[Effect]:
-        """See Bob's session."""
-        facts = {"now_ns": now_ns, "batch": self._recorder.number_of(detections), **fingerprint(detections)}
-        return self._event("detections", b"", facts, lambda: self._part.on_detections(detections, now_ns))
-
-    def void_filling(self, reason: str, now_ns: int) -> list[Effect]:
-        """See Bob's session."""
-        facts = {"now_ns": now_ns, "reason": reason}
-        return self._event("void filling", b"", facts, lambda: self._part.void_filling(reason, now_ns))
-
-    def void(self, from_slot: int, to_slot: int, reason: str, now_ns: int) -> list[Effect]:
-        """See Bob's session."""
-        facts = {"now_ns": now_ns, "from_slot": from_slot, "to_slot": to_slot, "reason": reason}
-        return self._event("void", b"", facts, lambda: self._part.void(from_slot, to_slot, reason, now_ns))
-
-    def hold(self, reason: str | None, now_ns: int) -> list[Effect]:
-        """See the session."""
-        facts = {"now_ns": now_ns, "reason": reason}
-        return self._event("hold", b"", facts, lambda: self._part.hold(reason, now_ns))
-
-    def _event(self, kind: str, raw: bytes, facts: dict[str, Any], call: Callable[[], list[Effect]]) -> list[Effect]:
-        self._recorder.put(kind, raw, **facts)
-        try:
-            effects = call()
-        except Exception as error:
-            self._recorder.put("fault", error=type(error).__name__)
-            raise
-        return [self._out(effect) for effect in effects]
-
-    def _out(self, effect: Effect) -> Effect:
-        if isinstance(effect, Send):
-            self._recorder.put("sent", effect.message.encode())
-        elif isinstance(effect, Run):
-            run = effect
-            return self._recorder.job(
-                run,
-                lambda number, result: self._event("job", b"", {"job": number}, lambda: run.then(result)),
-            )
-        return effect
-
-
-class RecordedStore(_Proxy):
-    """A store whose answers are taken down; of a key only the SHA-256 digest."""
+    def __init__(self, store: Store, recorder: FlightRecorder) -> None:
+        self._store, self._recorder = store, recorder
 
     def unresolved(self) -> list[tuple[int, str]]:
         """See the store."""
-        found: list[tuple[int, str]] = self._part.unresolved()
+        found = self._store.unresolved()
         self._recorder.take("unresolved", value=found)
         return found
 
     def newest_block(self) -> int:
         """See the store."""
-        newest: int = self._part.newest_block()
+        newest = self._store.newest_block()
         self._recorder.take("newest_block", value=newest)
         return newest
 
     def state_of(self, block_id: int) -> str | None:
         """See the store."""
-        state: str | None = self._part.state_of(block_id)
+        state = self._store.state_of(block_id)
         self._recorder.take("state_of", value=state)
         return state
 
     def get_setting(self, name: str) -> bytes | None:
         """See the store."""
-        value: bytes | None = self._part.get_setting(name)
+        value = self._store.get_setting(name)
         self._recorder.take("setting", value or b"", there=value is not None)
         return value
 
     def certificate_of(self, block_id: int) -> str:
         """See the store."""
-        certificate: str = self._part.certificate_of(block_id)
+        certificate = self._store.certificate_of(block_id)
         self._recorder.take("certificate", certificate.encode())
         return certificate
 
     def is_authenticated(self, block_id: int) -> bool:
         """See the store."""
-        marked: bool = self._part.is_authenticated(block_id)
+        marked = self._store.is_authenticated(block_id)
         self._recorder.take("authenticated", value=marked)
         return marked
 
@@ -393,65 +413,54 @@ class RecordedStore(_Proxy):
     ) -> None:
         """See the store."""
         self._recorder.take("key", hashlib.sha256(key.view().tobytes()).digest(), block_id=block_id, n_bits=len(key))
-        self._part.store_pending(block_id, key, record, simulated, authenticated=authenticated)
+        self._store.store_pending(block_id, key, record, simulated, authenticated=authenticated)
 
     def put_setting(self, name: str, value: bytes) -> None:
         """See the store: the part of a key that refills the authentication pool."""
         self._recorder.take("pads", hashlib.sha256(value).digest(), name=name)
-        self._part.put_setting(name, value)
+        self._store.put_setting(name, value)
+
+    def delete_setting(self, name: str) -> None:
+        """See the store."""
+        self._store.delete_setting(name)
+
+    def decide(self, block_id: int) -> None:
+        """See the store."""
+        self._store.decide(block_id)
+
+    def commit(self, block_id: int) -> None:
+        """See the store."""
+        self._store.commit(block_id)
+
+    def destroy(self, block_id: int, state: str = "pending") -> None:
+        """See the store."""
+        self._store.destroy(block_id, state)
 
 
-class RecordedSymbols(_Proxy):
+class RecordedSymbols:
     """Alice's symbols; those that are looked up are taken down."""
 
-    def lookup(self, slots: NDArray[np.int64]) -> tuple[Any, Any, Any]:
-        """See :class:`alice.session.Symbols`."""
+    def __init__(self, symbols: SymbolMemory, recorder: FlightRecorder) -> None:
+        self._symbols, self._recorder = symbols, recorder
+
+    def lookup(self, slots: NDArray[np.int64]) -> Planes:
+        """See :class:`SymbolMemory`."""
         try:
-            found: tuple[Any, Any, Any] = self._part.lookup(slots)
+            found = self._symbols.lookup(slots)
         except RemoteProtocolError as error:
             self._recorder.take("symbols", error=str(error))
             raise
         self._recorder.take("symbols", b"".join(plane.tobytes() for plane in found))
         return found
 
-
-class RecordedReceiver(_Proxy):
-    """Bob's receiver; the tags that it is fed are taken down, and its batches are counted."""
-
-    def __init__(self, part: Any, recorder: FlightRecorder) -> None:
-        super().__init__(part, recorder)
-        self._batches = itertools.count(1)
-
-    def feed(self, tags: TimeTags) -> list[Detections]:
-        """See :class:`bob.receiver.Receiver`."""
-        raw = tags.times_ps.astype("<i8", copy=False).tobytes() + tags.channels.tobytes()
-        self._recorder.put("tags", raw, n=len(tags), until_ps=int(tags.until_ps), overflow=bool(tags.overflow))
-        made: list[Detections] = self._part.feed(tags)
-        for batch in made:
-            self._recorder.produced(next(self._batches), batch)
-        return made
-
-    def search_anew(self) -> None:
-        """See :class:`bob.receiver.Receiver`."""
-        self._recorder.put("search anew")
-        self._part.search_anew()
+    def release_before(self, slot: int) -> None:
+        """See :class:`SymbolMemory`."""
+        self._symbols.release_before(slot)
 
 
-class RecordedLight(_Proxy):
-    """A random source or a modulator, every byte and every symbol taken down."""
-
-    def read(self, n_bytes: int) -> NDArray[np.uint8]:
-        """See :class:`hardware.interfaces.RandomSource`."""
-        drawn: NDArray[np.uint8] = self._part.read(n_bytes)
-        self._recorder.put("source", drawn.tobytes())
-        return drawn
-
-    def send(self, symbols: Any) -> None:
-        """See :class:`hardware.interfaces.Modulator`."""
-        planes = [symbols.basis, symbols.bit, *symbols.intensity, *symbols.phase]
-        raw = b"".join(plane.astype("<u8", copy=False).tobytes() for plane in planes)
-        self._recorder.put("light", raw, first_slot=symbols.first_slot, planes=len(symbols.intensity))
-        self._part.send(symbols)
+def listen(part: object, method: str, heard: Callable[[Call], Call]) -> None:
+    """Let every call of one method of this one object be heard: the object stays what it is."""
+    setattr(part, method, heard(getattr(part, method)))
 
 
 def tags_of(record: Record) -> TimeTags:
@@ -460,11 +469,3 @@ def tags_of(record: Record) -> TimeTags:
     times = np.frombuffer(record.raw, "<i8", n).astype(np.int64, copy=False)
     channels = np.frombuffer(record.raw, np.uint8, n, offset=8 * n)
     return TimeTags(times, channels, int(record.facts["until_ps"]), bool(record.facts["overflow"]))
-
-
-def fingerprint(batch: Detections) -> dict[str, int]:
-    """What tells whether a batch was made again exactly."""
-    crc = 0
-    for column in (batch.slots, batch.bases, batch.bits, batch.double_slots, batch.cross_slots):
-        crc = zlib.crc32(column.tobytes(), crc)
-    return {"from_slot": int(batch.from_slot), "to_slot": int(batch.to_slot), "n": len(batch), "crc": crc}

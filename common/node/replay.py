@@ -19,6 +19,7 @@ from common.config import Config
 from common.datatypes import Detections
 from common.errors import InputError, RemoteProtocolError
 from common.keybits import KeyBits
+from common.node.events import EVENTS, JOB, arguments_of
 from common.node.flight import END, Record
 from common.protocol.effects import BlockDone, Effect, Run, Send
 from common.protocol.messages import Message, decode
@@ -26,7 +27,6 @@ from common.protocol.session import Identity
 from common.protocol.transitions import Role
 from common.randomness import read_uses
 
-EVENTS = ("opened", "message", "detections", "void filling", "void", "hold", "request", "segment", "stop", "job")
 JOB_FAILED = "job failed"
 
 
@@ -151,7 +151,7 @@ class Replay:
         fault: Record | None = None
         failed: list[Record] = []
         for record in self._records:
-            if record.kind in EVENTS:
+            if record.kind in EVENTS or record.kind == JOB:
                 if event is not None:
                     yield event, answers, sent, fault
                     yield from ((job, [], [], None) for job in failed)
@@ -188,28 +188,11 @@ class Replay:
         return self._messages(effects)
 
     def _call(self, session: Any, event: Record) -> list[Effect]:
+        if event.kind in EVENTS:
+            method = getattr(session, EVENTS[event.kind])
+            answer = method(**arguments_of(event, method, self.detections))
+            return answer if isinstance(answer, list) else []
         facts = event.facts
-        match event.kind:
-            case "opened":
-                return list(session.opened(facts["now_ns"]))
-            case "message":
-                return list(session.handle(decode(event.raw), facts["sealed"], facts["now_ns"]))
-            case "request":
-                return list(session.request(event.raw, lambda _: []))
-            case "stop":
-                return list(session.stop())
-            case "segment":
-                session.next_segment()
-                return []
-            case "void filling":
-                return list(session.void_filling(facts["reason"], facts["now_ns"]))
-            case "hold":
-                return list(session.hold(facts["reason"], facts["now_ns"]))
-            case "void":
-                return list(session.void(facts["from_slot"], facts["to_slot"], facts["reason"], facts["now_ns"]))
-            case "detections":
-                assert self.detections is not None
-                return list(session.on_detections(self.detections(event), facts["now_ns"]))
         job = self._jobs.pop(facts["job"], None)
         if job is None:
             raise Diverged(f"the recorded job {facts['job']} was not started", job=facts["job"])
@@ -316,10 +299,6 @@ class ReplayStore:
 
     def destroy(self, block_id: int, state: str = "pending") -> None:
         """Nothing is kept."""
-
-    def destroy_unauthenticated(self) -> list[int]:
-        """Nothing is kept."""
-        return []
 
 
 class ReplaySymbols:

@@ -66,10 +66,6 @@ class Store(Protocol):
         """Forget a key that is still in this state. Repeating is harmless."""
         ...
 
-    def destroy_unauthenticated(self) -> list[int]:
-        """Forget every key that is not authenticated, and its pads: the blocks."""
-        ...
-
     def unresolved(self) -> list[tuple[int, str]]:
         """(block_id, "pending" | "decided") of every block that is not at its end."""
         ...

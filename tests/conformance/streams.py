@@ -219,7 +219,7 @@ def replay_source() -> Opening:
         with tempfile.TemporaryDirectory() as folder:
             config = test_replay.configuration(Path(folder))
             recorder, writer = test_replay.recorder_of(config)
-            recorder.light(Bytes()).read(1 << 18)
+            recorder.source(Bytes()).read(1 << 18)
             writer.close()
             yield Way("replay-random-source", {"path": f"{folder}/run.flight"}, config=config)
 

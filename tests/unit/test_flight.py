@@ -177,8 +177,9 @@ def test_off_by_default_and_then_nothing_is_touched(tmp_path: Path) -> None:
     recorder = open_recorder(configuration(tmp_path, ""), silent)
     assert type(recorder) is Recorder
     part = object()
-    for hand_back in (recorder.session, recorder.store, recorder.symbols, recorder.receiver, recorder.light):
+    for hand_back in (recorder.session, recorder.receiver, recorder.source, recorder.modulator):
         assert hand_back(part) is part
+    assert recorder.store(part) is recorder.symbols(part) is part  # type: ignore[arg-type]
     assert recorder.random(bytes) is recorder.coins(bytes) is recorder.requests(bytes) is bytes  # type: ignore[arg-type]
     assert recorder.answer("refill", int) is int
     assert recorder.status() == {}

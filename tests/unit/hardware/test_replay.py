@@ -15,8 +15,9 @@ from common.config import Config
 from common.config_file import parse_config
 from common.datatypes import Symbols, TimeTags
 from common.errors import ConfigurationError, DeviceError, InputError
+from common.node.events import fingerprint
 from common.node.flight import FlightWriter, Record, read_flight
-from common.node.recorder import FlightRecorder, fingerprint
+from common.node.recorder import FlightRecorder
 from common.node.replay import Diverged
 from hardware.formats import write_tags
 from hardware.registry import open_device
@@ -206,7 +207,7 @@ def test_recorded_random_bytes_are_handed_out_once(tmp_path: Path, rng: np.rando
         def read(self, n_bytes: int) -> np.ndarray:
             return drawn.pop(0)
 
-    source, expected = recorder.light(Source()), np.concatenate(drawn)
+    source, expected = recorder.source(Source()), np.concatenate(drawn)
     for n in (5, 0, 7, 4):
         source.read(n)
     writer.close()
