@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import logging
+import lzma
 import secrets
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -23,8 +24,10 @@ from common.units import ns_from_seconds
 
 log = logging.getLogger("qkd.channel")
 
-LEAST_BYTE_VALUES = 64
-"""Different bytes in a link secret, or a quarter of its length if that is less: random bytes always have more."""
+LEAST_ENTROPY = 15 / 16
+"""A link secret that a general compressor makes shorter than this share of itself does not hold random bytes. Of n
+random bytes at most 256^-(n/16) can be made so short by whatever compressor; base64 comes out at 3/4."""
+_COMPRESSOR = [{"id": lzma.FILTER_LZMA2, "preset": 0}]
 INSTANCE = "instance"
 POINTERS = "auth/pointers"
 LINK_SECRETS = "auth/link secrets"
@@ -67,10 +70,10 @@ def read_secret(path: Path, what: str) -> bytes:
 
 
 def read_link_secret(config: Config) -> bytes:
-    """The link secret; one that is plainly not random (zeros of a failed copy) is a configuration error."""
+    """The link secret; one that is plainly not random (zeros of a failed copy, text) is a configuration error."""
     path = config.path(config.channel.link_secret_file)
     secret = read_secret(path, "channel.link_secret_file")
-    if len(set(secret)) < min(LEAST_BYTE_VALUES, len(secret) // 4):
+    if len(lzma.compress(secret, lzma.FORMAT_RAW, filters=_COMPRESSOR)) < LEAST_ENTROPY * len(secret):
         raise ConfigurationError(
             f"channel.link_secret_file {path} does not hold random bytes",
             remedy="Make the link's files with `qkd init`.",

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import base64
+import random
 from pathlib import Path
 
 import pytest
@@ -27,6 +29,13 @@ def test_a_fresh_link_is_accepted(config: Config) -> None:
     assert len(set(read_link_secret(config))) == 256
 
 
+@pytest.mark.parametrize("n_bytes", [2048, 10_000, 1 << 20])
+def test_random_bytes_are_taken_for_random(config: Config, n_bytes: int) -> None:
+    for seed in range(20 if n_bytes < 1 << 20 else 2):
+        config.path(config.channel.link_secret_file).write_bytes(random.Random(seed).randbytes(n_bytes))
+        assert len(read_link_secret(config)) == n_bytes
+
+
 @pytest.mark.parametrize("mode", [0o604, 0o640, 0o644, 0o620])
 def test_every_secret_is_looked_at(config: Config, mode: int) -> None:
     files = {field: path for field, path in private_files(config).items() if path.exists()}
@@ -39,7 +48,20 @@ def test_every_secret_is_looked_at(config: Config, mode: int) -> None:
         path.chmod(0o600)
 
 
-@pytest.mark.parametrize("content", [bytes(1 << 16), b"qkd" * 20_000, bytes(range(8)) * 8000])
+RANDOM = random.Random(5).randbytes(40_000)
+NOT_RANDOM = {
+    "zeros": bytes(1 << 16),
+    "words": b"qkd" * 20_000,
+    "few values": bytes(range(8)) * 8000,
+    "counting": bytes(range(256)) * 256,
+    "hexadecimal": RANDOM.hex().encode(),
+    "base64": base64.b64encode(RANDOM),
+    "twice the same": RANDOM * 2,
+    "half a copy": RANDOM[:32_768] + bytes(32_768),
+}
+
+
+@pytest.mark.parametrize("content", NOT_RANDOM.values(), ids=NOT_RANDOM)
 def test_a_link_secret_that_is_not_random(config: Config, content: bytes) -> None:
     config.path(config.channel.link_secret_file).write_bytes(content)
     with pytest.raises(ConfigurationError, match="does not hold random bytes"):
