@@ -27,6 +27,8 @@ from common.errors import RemoteProtocolError
 
 MAGIC = b"QKD2"
 HEADER = struct.Struct("<4sBQQQQQI")
+SENDER = slice(5, 13)
+"""Where the sender's instance stands."""
 SEAL = struct.Struct("<QI16s")
 FRAME = struct.Struct("<BQ")
 PLAIN, SEALED, HELD = 0, 1, 2

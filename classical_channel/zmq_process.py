@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import contextlib
 import json
+import math
 import os
 import socket
 import sys
@@ -22,6 +23,7 @@ import zmq
 from zmq.utils import z85
 from zmq.utils.monitor import parse_monitor_message
 
+from classical_channel.framing import MAGIC, SENDER
 from classical_channel.pipe import MAX_PACKET_BYTES, Kind, Pipe
 from common.node.process import keep_secrets_in_memory, make_room_for_files
 
@@ -42,6 +44,12 @@ TCP_TIMEOUT_MS = 10_000
 UNPROVEN_CONNECTIONS = 128
 """Connections that have brought no packet: of more, the oldest are closed."""
 OPEN_FILES = 1 << 12
+PRESENT_S = 3.0
+"""A process of the peer that was heard so long ago is there: three heartbeats of the stream."""
+AT_ONCE_S = 1.0
+"""A process that is heard so long after another one asked was not on its way out."""
+BUSY_S = 2.0
+"""After a second process of the peer was turned away, none is let in so long while the first is heard."""
 NEWS_S = 0.2
 POLL_MS, HELD_POLL_MS = 200, 50
 BATCH = 64
@@ -51,6 +59,47 @@ _EVENTS = zmq.EVENT_ACCEPTED | zmq.EVENT_CONNECTED | zmq.EVENT_DISCONNECTED | zm
 """Not EVENT_HANDSHAKE_FAILED_PROTOCOL: telling of it changes errno between libzmq's finding that a message was altered
 (`curve_mechanism_base_t::decode`) and its looking at the reason. It then keeps the broken connection, and the next
 timer that writes to it ends the process: `Assertion failed: !_io_error`."""
+
+
+class Seat:
+    """There is one peer: of two processes that hold its CURVE key, the one that came first, as long as it is heard.
+
+    The second one runs from a copy of the peer's folder, or is the peer started anew, which gets the place as soon as
+    its earlier process has been silent for a while. Neither is answered before: it would use one-time pads that the
+    first one uses as well. A sender's number in a packet is what nobody has authenticated, but only who holds the key
+    is heard at all.
+
+    Attributes
+    ----------
+    rivals : times that a second process asked while the first one was there: it was heard well after that.
+    """
+
+    def __init__(self) -> None:
+        self._holder = b""
+        self._heard_s = self._asked_s = -math.inf
+        self._unexplained_s: float | None = None  # when a second one asked that may be the first one started anew
+        self.rivals = 0
+
+    def admits(self, packet: bytes, now_s: float) -> bool:
+        """Whether this packet comes from the process that has the place, or gets it now."""
+        if not packet.startswith(MAGIC):
+            return True
+        sender = packet[SENDER]
+        if sender == self._holder or now_s - self._heard_s > PRESENT_S:
+            if sender != self._holder:
+                self._unexplained_s = None
+            elif self._unexplained_s is not None and now_s - self._unexplained_s > AT_ONCE_S:
+                self._unexplained_s = None
+                self.rivals += 1
+            self._holder, self._heard_s = sender, now_s
+            return True
+        self._asked_s = now_s
+        self._unexplained_s = self._unexplained_s or now_s
+        return False
+
+    def crowded(self, now_s: float) -> bool:
+        """Whether one more connection could only be that of a second process."""
+        return now_s - self._asked_s < BUSY_S and now_s - self._heard_s < AT_ONCE_S
 
 
 class Gate:
@@ -69,9 +118,13 @@ class Gate:
         self._unproven[descriptor] = None
         if len(self._unproven) > UNPROVEN_CONNECTIONS:
             oldest = next(iter(self._unproven))
-            with contextlib.suppress(OSError), socket.socket(fileno=os.dup(oldest)) as connection:
-                connection.shutdown(socket.SHUT_RDWR)
+            self.shut(oldest)
             self.gone(oldest)
+
+    def shut(self, descriptor: int) -> None:
+        """End a connection."""
+        with contextlib.suppress(OSError), socket.socket(fileno=os.dup(descriptor)) as connection:
+            connection.shutdown(socket.SHUT_RDWR)
 
     def proven(self, descriptor: int) -> None:
         """A packet came from it: CURVE has seen the peer's key there."""
@@ -102,7 +155,7 @@ class Sockets:
         self.dealer.curve_secretkey = secret
         self.dealer.curve_publickey = zmq.curve_public(secret)
         self.zap: zmq.Socket[bytes] | None = None
-        self.gate = Gate()
+        self.gate, self.seat = Gate(), Seat()
         self.handshakes = self.unknown_keys = 0
         self.last_unknown = ""
         self._endpoint, self._bind = endpoint, bind
@@ -143,7 +196,7 @@ class Sockets:
             self.dealer.setsockopt(option, value)
 
     def receive(self) -> bytes | None:
-        """The next packet, if one is here; a message of several parts is no packet, and is dropped whole."""
+        """The next packet of the peer, if one is here; a message of several parts is none, and is dropped whole."""
         while True:
             try:
                 frame = self.dealer.recv(zmq.NOBLOCK, copy=False)
@@ -152,10 +205,15 @@ class Sockets:
             whole = not frame.more
             while frame.more:
                 frame = self.dealer.recv(copy=False)
-            if whole:
-                self._renew_due_s = time.monotonic() + UNHEARD_S
-                self.gate.proven(int(frame.get(zmq.SRCFD)))
-                return bytes(frame.buffer)
+            if not whole:
+                continue
+            now_s, descriptor, packet = time.monotonic(), int(frame.get(zmq.SRCFD)), bytes(frame.buffer)
+            if self._bind and not self.seat.admits(packet, now_s):
+                self.gate.shut(descriptor)
+                continue
+            self._renew_due_s = now_s + UNHEARD_S
+            self.gate.proven(descriptor)
+            return packet
 
     def send(self, packet: bytes) -> bool:
         """Hand one packet to libzmq; False if there is no connection, or no room."""
@@ -176,6 +234,8 @@ class Sockets:
                 self.unknown_keys += 1
                 self.last_unknown = parts[3].decode("ascii", "replace")
         verdict = [b"200", b"OK"] if known else [b"400", b"unknown key"]
+        if known and self.seat.crowded(time.monotonic()):
+            verdict = [b"300", b"another process of the peer is heard"]  # the client is to ask again
         self.zap.send_multipart([b"1.0", request, *verdict, b"peer" if known else b"", b""])
 
     def watch(self) -> None:
@@ -210,6 +270,7 @@ class Sockets:
             "handshakes_failed": self.gate.failed,
             "unknown_keys": self.unknown_keys,
             "last_unknown": self.last_unknown,
+            "rivals": self.seat.rivals,
         }
 
     def close(self) -> None:

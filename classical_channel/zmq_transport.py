@@ -12,6 +12,7 @@ import contextlib
 import errno
 import json
 import logging
+import math
 import os
 import signal
 import socket
@@ -38,6 +39,8 @@ LONG_LIFE_S = 10.0
 OUT_BYTES = 16 << 20
 """Twice the stream's window may wait for the sockets' process; more is dropped, and repeated by the stream."""
 IN_BYTES = 16 << 20
+RIVAL_S = 60.0
+"""An alarm lasts so long after the last attempt of a second process that holds the peer's keys."""
 _SUSPICIOUS = ("unknown_keys", "handshakes_failed")
 _REMEDY = (
     "the CURVE keys do not fit: compare peer_curve_public_file with the other end's curve key (`qkd init` makes both)"
@@ -51,12 +54,14 @@ class Wire:
     """What the transport counted since the node's start.
 
     At Alice a failed handshake is a stranger's, or the peer's with other keys; at Bob it is one with the address that
-    his configuration names. ``unknown_keys`` counts those that knew Alice's public key and did not show Bob's.
+    his configuration names. ``unknown_keys`` counts those that knew Alice's public key and did not show Bob's,
+    ``rivals`` the attempts of a second process with Bob's key while the first one was heard.
     """
 
     handshakes: int = 0
     handshakes_failed: int = 0
     unknown_keys: int = 0
+    rivals: int = 0
     socket_restarts: int = 0
 
 
@@ -98,6 +103,7 @@ class ZmqTransport:
         self._last_death = "just now"
         self.wire = self._heard = Wire()
         self._last_unknown = ""
+        self._rival_s = -math.inf
 
     # -- life of the sockets' process ---------------------------------------------------------------------------------
 
@@ -298,9 +304,12 @@ class ZmqTransport:
         if "error" in news:
             log.error("channel: %s: %s", self._endpoint, news["error"])
             return
-        counted = ("handshakes", "handshakes_failed", "unknown_keys")
+        counted = ("handshakes", "handshakes_failed", "unknown_keys", "rivals")
+        before = self.wire.rivals
         self.wire = replace(self.wire, **{name: getattr(self._before, name) + news[name] for name in counted})
         self._last_unknown = news["last_unknown"] or self._last_unknown
+        if self.wire.rivals > before:
+            self._rival_s = time.monotonic()
 
     def _lose(self) -> None:
         """The process is gone; :meth:`watch` replaces it."""
@@ -323,12 +332,18 @@ class ZmqTransport:
         often = len(self._deaths) == OFTEN and time.monotonic() - self._deaths[0] < OFTEN_S
         if often or self._dead.is_set():
             return f"the process of the ZeroMQ sockets died ({self._last_death}); a new one takes its place"
+        if time.monotonic() - self._rival_s < RIVAL_S:
+            return (
+                "a second process with the peer's keys asks for its place, and is turned away while the peer is heard: "
+                "find who runs a copy of the peer's folder, and stop it"
+            )
         unknown, failed = (getattr(self.wire, name) - getattr(self._heard, name) for name in _SUSPICIOUS)
         if not silent or not (unknown if self._bind else failed):
             return None
         who = f"a client at {self._last_unknown}" if self._bind else f"the handshake with {self._endpoint}"
         what = "has another CURVE key than the peer's" if self._bind else f"failed ({failed} times)"
-        return f"{who} {what}, and nothing is heard from the peer: if that lasts, {_REMEDY}"
+        held = "" if self._bind else " or another process with this node's keys holds the link"
+        return f"{who} {what}, and nothing is heard from the peer: if that lasts, {_REMEDY}{held}"
 
 
 def _reap(process: subprocess.Popen[bytes]) -> int:
