@@ -31,11 +31,13 @@ ROLE = "random_source"
 START_UP_BYTES = 4096
 """Tested before the first byte is used (SP 800-90B, 4.3: at least 1024 samples); they may be used afterwards."""
 TIMEOUT_S = 10.0
+CLOSE_S = 1.0
+"""A read that is under way may take so long before the device is closed under it."""
 SLOWEST = 0.01
 """A read may take ``TIMEOUT_S`` and what it would take at this part of the rate that is needed."""
 SLOWEST_BYTES_PER_S = 1000.0
-AT_ONCE_S = 0.01
-"""Bytes are drawn for so much light at once: each change of thread costs as much as testing 100 kB."""
+AT_ONCE_S = 0.02
+"""Bytes are drawn for so much light at once: a change of thread costs as much as testing 1 MB."""
 PAUSE_S = 10.0
 SECOND_ALARM_S = 3600.0
 COIN_BYTES_PER_S = 1e6
@@ -118,6 +120,8 @@ class TestedRandom:
 class WatchedRandom:
     """A tested source in a thread of its own, with the rule for alarms (module text). For one caller at a time.
 
+    The thread draws one portion ahead, so that source and tests work while the caller uses the portion before.
+
     Parameters
     ----------
     source : the driver.
@@ -146,9 +150,11 @@ class WatchedRandom:
         self._unanswered = False
         self._closed = threading.Event()
         self._alarm_s: float | None = None
-        threading.Thread(target=self._serve, name="random", daemon=True).start()
+        self._thread = threading.Thread(target=self._serve, name="random", daemon=True)
+        self._thread.start()
         try:
-            self._left = self._draw(START_UP_BYTES)
+            self._ask(START_UP_BYTES)
+            self._left = self._answer(START_UP_BYTES)
         except BaseException:
             self.close()
             raise
@@ -169,17 +175,20 @@ class WatchedRandom:
         if self._alarm_s is not None and self._clock() - self._alarm_s >= SECOND_ALARM_S:
             self._alarm_s = None
             self._told(None)
-        begin = self._left[:0]
-        while n_bytes > begin.size + self._left.size:
-            begin, self._left = self._left, self._left[:0]
+        parts: list[NDArray[np.uint8]] = []
+        missing = n_bytes
+        while missing > self._left.size:
+            parts.append(self._left)
+            missing -= self._left.size
+            self._left = self._left[:0]
             try:
-                self._left = self._draw(max(n_bytes - begin.size, self._at_once))
+                self._left = self._next()
             except RandomAlarm as alarm:
-                begin = begin[:0]
+                parts, missing = [], n_bytes
                 self._recover(alarm)
-        rest = n_bytes - begin.size
-        data, self._left = self._left[:rest], self._left[rest:]
-        return np.concatenate([begin, data]) if begin.size else data
+        parts.append(self._left[:missing])
+        self._left = self._left[missing:]
+        return parts[0] if len(parts) == 1 else np.concatenate(parts)
 
     def _recover(self, alarm: RandomAlarm) -> None:
         """Pause, then the start-up test; what it draws is dropped with the rest."""
@@ -197,16 +206,24 @@ class WatchedRandom:
             if self._unanswered:
                 self._answer(0)
             self._tested.restart()
-            self._draw(START_UP_BYTES)
+            self._ask(START_UP_BYTES)
+            self._answer(START_UP_BYTES)
         except RandomAlarm as again:
             self._recover(again)
 
-    def _draw(self, n_bytes: int) -> NDArray[np.uint8]:
+    def _next(self) -> NDArray[np.uint8]:
+        """The next portion; the one behind it is asked for."""
+        if not self._unanswered:
+            self._ask(self._at_once)
+        portion = self._answer(self._at_once)
+        self._ask(self._at_once)
+        return portion
+
+    def _ask(self, n_bytes: int) -> None:
         if self._closed.is_set():
             raise self._is_closed()
         self._unanswered = True
         self._asked.put(n_bytes)
-        return self._answer(n_bytes)
 
     def _answer(self, n_bytes: int) -> NDArray[np.uint8]:
         wait_s = self._timeout_s + n_bytes / self._slowest
@@ -234,6 +251,7 @@ class WatchedRandom:
         self._closed.set()
         self._asked.put(None)
         self._given.put(self._is_closed())
+        self._thread.join(CLOSE_S)
         self._tested.close()
 
 

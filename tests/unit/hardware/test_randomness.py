@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import threading
 from collections.abc import Callable, Iterator
@@ -19,6 +20,7 @@ from hardware.drivers.random_file import RandomFile
 from hardware.health import RandomAlarm
 from hardware.interfaces import DeviceInfo
 from hardware.randomness import (
+    AT_ONCE_S,
     SECOND_ALARM_S,
     START_UP_BYTES,
     Ahead,
@@ -32,6 +34,8 @@ from hardware.randomness import (
 
 CONFIG = Config(role="alice")
 RATE = 1e6
+PORTION = round(AT_ONCE_S * RATE)
+"""Bytes that are drawn at once; as many are drawn before they are asked for."""
 
 
 class Script:
@@ -107,7 +111,8 @@ def test_bytes_come_in_order_and_those_of_the_start_up_test_are_used(rng: np.ran
 
 
 @pytest.mark.parametrize(
-    ("fault", "says"), [("stuck", "equal bytes"), ("short", "9999 of 10000 bytes"), ("hangs", "nothing came for")]
+    ("fault", "says"),
+    [("stuck", "equal bytes"), ("short", f"{PORTION - 1} of {PORTION} bytes"), ("hangs", "nothing came for")],
 )
 def test_the_first_alarm_is_shown_and_survived_the_second_ends(
     watch: Callable[..., Watch], fault: str, says: str
@@ -121,7 +126,7 @@ def test_the_first_alarm_is_shown_and_survived_the_second_ends(
     assert "a second alarm within an hour ends the node" in one.alarms[0]
     one.source.script, one.now_s = ["stuck"], SECOND_ALARM_S - 1.0
     with pytest.raises(RandomAlarm, match="second alarm within an hour") as caught:
-        one.random.read(10_000)
+        one.random.read(3 * PORTION)
     assert "Do not use this source" in caught.value.remedy
 
 
@@ -132,7 +137,7 @@ def test_after_an_hour_the_alarm_goes_and_the_next_is_a_first_one(watch: Callabl
     one.random.read(1)
     assert one.alarms[1:] == [None]
     one.source.script = ["stuck"]
-    one.random.read(10_000)
+    one.random.read(3 * PORTION)
     assert len(one.alarms) == 3
 
 
@@ -158,9 +163,58 @@ def test_bytes_of_a_read_that_alarmed_are_never_given(rng: np.random.Generator) 
     one.random.read(START_UP_BYTES - 10)
     source.script = ["stuck"]
     got = one.random.read(1000).tobytes()
-    assert got == given[-1][:1000]
-    assert len(given) == 4  # start-up, the stuck read, the start-up test after it, the read again
+    assert got == given[3][:1000]  # after the start-up, the stuck read, the start-up test after it
     one.random.close()
+
+
+def test_the_next_portion_is_drawn_before_it_is_asked_for(rng: np.random.Generator) -> None:
+    drawn = threading.Semaphore(0)
+
+    class Tells(Script):
+        def read(self, n_bytes: int) -> Any:
+            drawn.release()
+            return super().read(n_bytes)
+
+    random = Watch(Tells(rng)).random
+    random.read(START_UP_BYTES + 1)
+    for _ in ("start-up", "the portion that was asked for", "the one behind it"):
+        assert drawn.acquire(timeout=60.0)
+    assert not drawn.acquire(blocking=False), "no further"
+    random.close()
+
+
+def test_a_read_under_way_is_over_before_the_device_is_closed(
+    rng: np.random.Generator, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("hardware.randomness.CLOSE_S", 60.0)
+    begun = threading.Event()
+
+    class Slow(Script):
+        closing: threading.Event | None = None
+        was_closed = False
+
+        def read(self, n_bytes: int) -> Any:
+            if self.closing is not None:
+                begun.set()
+                self.closing.wait(60.0)
+                self.was_closed = bool(self.closed)
+            return super().read(n_bytes)
+
+    source = Slow(rng)
+    random = Watch(source).random
+    source.closing = random._closed
+
+    def wait() -> None:
+        with contextlib.suppress(DeviceError):
+            random.read(START_UP_BYTES + 1)
+
+    waiting = threading.Thread(target=wait)
+    waiting.start()
+    assert begun.wait(60.0)
+    random.close()
+    waiting.join(60.0)
+    assert source.closed
+    assert not source.was_closed
 
 
 def test_a_source_that_fails_its_start_up_test_is_not_opened_and_is_closed(rng: np.random.Generator) -> None:
