@@ -212,6 +212,8 @@ class Etsi014(Section):
     certificate: Path = Path("secrets/kme.crt")
     private_key: Path = Path("secrets/kme.key")
     ca_certificate: Path = Path("secrets/ca.crt")
+    revoked_file: Path | None = None
+    """Certificates of applications that are good no longer (`common/node/revocation.py`); read anew on change."""
     key_size_bits: int = Field(256, ge=8)
     min_key_size_bits: int = Field(64, ge=8)
     max_key_size_bits: int = Field(4096, ge=8)

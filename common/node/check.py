@@ -20,7 +20,7 @@ from common.addresses import read_address, read_endpoint
 from common.config import Config, DeviceSection
 from common.errors import ConfigurationError, EnvironmentFault, KeyStoreError, QkdError
 from common.node import alarms, credentials
-from common.node.etsi014 import tls_context
+from common.node.etsi014 import revocation, tls_context
 from common.node.keystore import KeyStore
 from common.node.listening import require_free
 from common.node.recorder import recorded_bytes
@@ -154,6 +154,7 @@ def _tls(config: Config) -> str | None:
     if not config.etsi014.enabled:
         return None
     tls_context(config)
+    revocation(config)
     return f"certificate of {config.etsi014.kme_id}, key and authority fit"
 
 

@@ -25,6 +25,7 @@ from common.files import read_file
 from common.keys.inventory import Inventory, KeysRefused, Owners
 from common.node.admission import Admission
 from common.node.listening import refuse
+from common.node.revocation import Revocation
 
 log = logging.getLogger("qkd.keys")
 MAX_BODY_BYTES, BYTES_A_KEY_ID = 1 << 15, 96
@@ -73,6 +74,7 @@ class KeyDelivery:
         self._inventory, self._ask_peer, self._peer_is_up = inventory, ask_peer, peer_is_up
         self._pool_is_spent, self._peer_was_met, self._store_fault = pool_is_spent, peer_was_met, store_fault
         self._admission: Admission | None = None
+        self.revocation = revocation(config)
         self.cutting = asyncio.Lock()
         self._asked_s: dict[asyncio.Future[None], float] = {}
         self._settled: dict[tuple[Owners, int], list[str]] = {}
@@ -90,7 +92,7 @@ class KeyDelivery:
         context = tls_context(self._config)
         address = read_address(self._settings.listen)
         longest = MAX_BODY_BYTES + BYTES_A_KEY_ID * self._settings.max_key_per_request
-        app = web.Application(middlewares=[self._bounded, _as_json], client_max_size=longest)
+        app = web.Application(middlewares=[self._bounded, _as_json, self._not_revoked], client_max_size=longest)
         root = "/api/v1/keys/{sae}"
         app.router.add_get(f"{root}/status", self._status)
         for path, handler in (("enc_keys", self._enc_keys), ("dec_keys", self._dec_keys)):
@@ -125,6 +127,15 @@ class KeyDelivery:
         assert self._admission is not None
         with self._admission.request(request.transport):
             return await handler(request)
+
+    @web.middleware
+    async def _not_revoked(self, request: web.Request, handler: Handler) -> web.StreamResponse:
+        """Asked at every request: a certificate may be revoked while its connection is open."""
+        tls = request.transport.get_extra_info("ssl_object") if request.transport else None
+        if tls is not None and self.revocation.refuses(tls.getpeercert(binary_form=True)):
+            log.warning("a revoked certificate of %s was turned away", _caller(request))
+            raise KeysRefused("the client certificate is revoked", unauthorised=True)
+        return await handler(request)
 
     # -- the three calls ----------------------------------------------------------------------------------------------
 
@@ -251,6 +262,13 @@ class KeyDelivery:
             raise BadRequest("not all extension_mandatory parameters are supported")
         _list(arguments, "extension_optional")
         return number, size_bits
+
+
+def revocation(config: Config) -> Revocation:
+    """Which applications' certificates are good no longer; ConfigurationError where the file cannot be used."""
+    etsi = config.etsi014
+    file = config.path(etsi.revoked_file) if etsi.enabled and etsi.revoked_file is not None else None
+    return Revocation(file, config.path(etsi.ca_certificate))
 
 
 def tls_context(config: Config) -> ssl.SSLContext:

@@ -423,6 +423,7 @@ class Node:
             lonely = quiet_ns > ns_from_seconds(self.config.channel.peer_timeout_s)
             self._raise_or_clear("channel", self._transport.fault(silent=lonely))
             self._raise_or_clear("authentication pool", self._pool_fault())
+            self._raise_or_clear("revocation", self.delivery.revocation.fault)
             status = self._status()
             self._raise_or_clear("status file", await asyncio.to_thread(self._publish, status))
             await asyncio.sleep(STATUS_INTERVAL_S)

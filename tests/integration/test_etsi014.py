@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import hashlib
 import json
 import ssl
 import urllib.error
@@ -27,6 +28,7 @@ from common.keys.inventory import Inventory
 from common.node import etsi014
 from common.node.etsi014 import KeyDelivery
 from common.node.keystore import KeyStore, new_key_id
+from common.node.revocation import Revocation
 from tests.stores import add_block
 
 
@@ -312,6 +314,22 @@ async def test_many_connections_at_both_ends_are_never_refused_falsely(kmes: Kme
     keys = [key["key"] for _, answer in answers for key in answer["keys"]]
     assert len(set(keys)) == 64
     assert kmes.alice.store.available_bits() == kmes.bob.store.available_bits() == 8 * (4096 - 64 * 32)
+
+
+async def test_a_revoked_application_gets_nothing_more(kmes: Kmes, tmp_path: Path) -> None:
+    """Written while the node runs: the open connection is refused, too, and others go on."""
+    revoked = tmp_path / "revoked"
+    revoked.write_text("")
+    kmes.deliveries[0].revocation = Revocation(revoked, kmes.secrets("alice") / "ca.crt")
+    assert (await ask(kmes, "alice", "sae-bob/enc_keys"))[0] == 200
+    der = ssl.PEM_cert_to_DER_cert((kmes.secrets("alice") / "sae-alice.crt").read_text())
+    revoked.write_text(hashlib.sha256(der).hexdigest())
+    for path in ("enc_keys", "status"):
+        code, answer = await ask(kmes, "alice", f"sae-bob/{path}")
+        assert (code, answer) == (401, {"message": "the client certificate is revoked"})
+    assert (await ask(kmes, "bob", "sae-alice/enc_keys"))[0] == 200
+    revoked.write_text("")
+    assert (await ask(kmes, "alice", "sae-bob/enc_keys"))[0] == 200
 
 
 async def test_a_head_request_takes_no_key(kmes: Kmes) -> None:

@@ -110,6 +110,25 @@ async def test_who_says_nothing_is_let_go(service: Service, monkeypatch: pytest.
     assert service.admission.turned_away == 1
 
 
+async def test_a_client_that_drips_bytes_and_asks_nothing_is_let_go(
+    service: Service, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Half a header, byte by byte, is no request: the time since the last whole one counts."""
+    dripping = await service.client()
+    busy = await service.client()
+    assert await echoes(dripping)
+    assert await echoes(busy)
+    with service.admission.request(list(service.admission._proven)[1]):
+        monkeypatch.setattr(admission, "IDLE_S", 0.5)
+        for _ in range(1000):
+            if not await echoes(dripping):
+                break
+            await asyncio.sleep(0.05)
+        else:
+            pytest.fail("it is served for ever")
+        assert await echoes(busy)
+
+
 async def test_the_longest_idle_client_makes_room(service: Service, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(admission, "PROVEN", 3)
     first, second, third = [await service.client() for _ in range(3)]
