@@ -151,6 +151,12 @@ class DictStore:
         self.settings[name] = head + key[one.offset : one.offset + one.n_bytes]
         return True
 
+    def put_back_setting(self, one: Slice, name: str) -> None:
+        self.write()
+        if self.cut_at.get(one.block_id) == one.offset:
+            self.cut_at[one.block_id] = one.offset + one.n_bytes
+        del self.settings[name]
+
     def committed(self) -> dict[int, bytes]:
         return {number: key for number, (state, key) in self.blocks.items() if state == "committed"}
 

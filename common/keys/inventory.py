@@ -2,8 +2,8 @@
 
 Both ends hold the same blocks. The end whose application asks first cuts: Alice from the front of the oldest block that
 has room, Bob from the back of the newest, so that they meet only when nothing is left. It tells the peer which bytes
-belong to which key ID before it answers, and asks until it knows; if the peer refuses, the bytes are destroyed. A byte
-is either in a block or in one key, never in both (source: ours, DECISIONS 70).
+belong to which key ID before it answers, and asks until it knows; if the peer refuses, the bytes return to their block.
+A byte is either in a block or in one key, never in both (source: ours, DECISIONS 70 and 205).
 """
 
 from __future__ import annotations
@@ -11,6 +11,7 @@ from __future__ import annotations
 import base64
 import json
 import re
+from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
@@ -19,6 +20,8 @@ from common.errors import QkdError
 
 #: One message between the key managers names at most so many keys.
 MAX_SLICES = 1 << 12
+REFUSALS = 4
+"""So often the peer refuses the same bytes before they are destroyed: it has not got them (any more)."""
 _UUID = re.compile("[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}")
 
 
@@ -74,6 +77,10 @@ class Shelf(Protocol):
         """Owners of the keys that are there, and whether our application asked for it."""
         ...
 
+    def put_back(self, slices: Sequence[Slice], *, from_front: bool) -> None:
+        """Keys, in the order of cutting, become bytes of their blocks again, or are destroyed if more was cut since."""
+        ...
+
     def discard(self, key_ids: Sequence[str]) -> None:
         """Destroy keys; unknown ones are ignored."""
         ...
@@ -109,6 +116,7 @@ class Inventory:
         self._shelf, self._alice, self._new_id = shelf, alice, new_id
         self._saes, self._here, self._there = dict(saes), kme_id, peer_kme_id
         self._simulated = deliver_simulated
+        self._refusals: Counter[tuple[int, int]] = Counter()
 
     # -- the end whose application asks -------------------------------------------------------------------------------
 
@@ -123,12 +131,12 @@ class Inventory:
         """How many keys of this size are in store (an upper bound: a key never spans two blocks)."""
         return self._shelf.available_bits(simulated=self._simulated) // (8 * n_bytes)
 
-    def reserve(self, owners: Owners, number: int, n_bytes: int) -> tuple[bytes, list[str]]:
+    def reserve(self, owners: Owners, number: int, n_bytes: int) -> tuple[bytes, list[Slice]]:
         """Cut ``number`` keys of ``n_bytes``.
 
         Returns
         -------
-        (what to tell the peer, key IDs). The keys wait for :meth:`settle`.
+        (what to tell the peer, what was cut). The keys wait for the peer's answer.
 
         Raises
         ------
@@ -145,23 +153,25 @@ class Inventory:
             raise KeysRefused(f"not enough key: {len(slices)} of {number} keys can be made now", later=True)
         rows = [[s.key_id, s.block_id, s.offset, s.n_bytes] for s in slices]
         document = {"reserve": rows, "master": owners.master, "slave": owners.slave}
-        return json.dumps(document).encode(), [s.key_id for s in slices]
+        return json.dumps(document).encode(), slices
 
-    def settle(self, key_ids: Sequence[str], answer: bytes) -> None:
-        """The peer answered: it holds these keys too. If it refused, their bytes are nobody's key and are destroyed.
-
-        Raises
-        ------
-        KeysRefused
-            The peer refused.
-        """
+    def refusal(self, slices: Sequence[Slice], answer: bytes) -> str | None:
+        """The peer answered: None if it holds these keys too; else why not, and they shall be put back."""
         reply = _document(answer)
-        if reply.get("ok") is not True:
-            self._shelf.discard(key_ids)
-            raise KeysRefused(f"the other end refused: {reply.get('reason', 'no reason given')}", later=True)
+        if reply.get("ok") is True:
+            self._refusals.pop(_place(slices[0]), None)
+            return None
+        self._refusals[_place(slices[0])] += 1
+        return str(reply.get("reason", "no reason given"))
+
+    def put_back(self, slices: Sequence[Slice]) -> None:
+        """What the peer has refused, in the order of cutting; nothing that was cut later is open."""
+        gone = [one for one in slices if self._refusals[_place(one)] >= REFUSALS]
+        self._shelf.discard([one.key_id for one in gone])
+        self._shelf.put_back([one for one in slices if one not in gone], from_front=self._alice)
 
     def hand_out(self, key_ids: Sequence[str]) -> list[tuple[str, str]]:
-        """(key ID, base64 key) of each key that was settled; they are gone from the store."""
+        """(key ID, base64 key) of each key that the peer holds too; they are gone from the store."""
         return _encode(key_ids, self._shelf.release(key_ids))
 
     def _choose(self, number: int, n_bytes: int) -> list[Slice]:
@@ -222,6 +232,10 @@ class Inventory:
             return _encode(key_ids, self._shelf.release(key_ids))
         except KeyError:  # another connection of the same application was faster
             raise KeysRefused("one or more keys specified are not found on KME") from None
+
+
+def _place(one: Slice) -> tuple[int, int]:
+    return one.block_id, one.offset
 
 
 def _document(raw: bytes) -> dict[str, Any]:

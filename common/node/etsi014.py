@@ -22,7 +22,7 @@ from common.addresses import read_address
 from common.config import Config
 from common.errors import ConfigurationError, QkdError, StoreUnavailable
 from common.files import read_file
-from common.keys.inventory import Inventory, KeysRefused, Owners
+from common.keys.inventory import Inventory, KeysRefused, Owners, Slice
 from common.node.admission import Admission
 from common.node.listening import refuse
 from common.node.revocation import Revocation
@@ -34,6 +34,9 @@ BODY_S = 10.0
 """A body that has not come by then does not come."""
 PATIENCE_S, ANSWER_S = 1.0, 5.0
 """No key is cut while a question to the peer has waited longer than the first; an application waits for the second."""
+GIVE_WAY_S = 0.5
+"""Where both ends ask for the last bytes and neither gets them, Bob asks for none so long, and Alice does."""
+_AWAY = "the other end of the link does not answer now"
 _FILES_REMEDY = "Give the node's certificate, its key and the CA of the applications (`qkd init` makes all)."
 _QUERY_NUMBERS = ("number", "size")
 
@@ -79,6 +82,9 @@ class KeyDelivery:
         self._asked_s: dict[asyncio.Future[None], float] = {}
         self._settled: dict[tuple[Owners, int], list[str]] = {}
         """Keys (by their applications and bytes) that both ends hold and no answer has taken: it was late."""
+        self._refused: list[Slice] = []
+        self._gives_way_until_s = -math.inf
+        self._tidying: asyncio.Future[None] | None = None
 
     @contextlib.asynccontextmanager
     async def serve(self) -> AsyncIterator[None]:
@@ -112,8 +118,9 @@ class KeyDelivery:
                 yield
         finally:
             await runner.cleanup()
-            for asked in list(self._asked_s):
-                asked.cancel()
+            for task in (*self._asked_s, self._tidying):
+                if task is not None:
+                    task.cancel()
 
     @property
     def connections(self) -> dict[str, int]:
@@ -179,7 +186,7 @@ class KeyDelivery:
         async with self.cutting:
             ready, settled[:] = settled[:number], settled[number:]
             try:
-                asked, key_ids = await self._cut(owners, number - len(ready), n_bytes)
+                asked, more = await self._cut(owners, number - len(ready), n_bytes)
             except BaseException:
                 settled += ready
                 raise
@@ -188,9 +195,9 @@ class KeyDelivery:
                 await self._answered(asked)
             except BaseException:  # nobody waits any more: these keys are for the next one who does
                 settled += ready
-                asked.add_done_callback(lambda _: settled.extend(key_ids if _is_good(asked) else ()))
+                asked.add_done_callback(lambda _: settled.extend(more if _is_good(asked) else ()))
                 raise
-        return await self._hand_out(settled, ready + key_ids)
+        return await self._hand_out(settled, ready + more)
 
     async def _hand_out(self, settled: list[str], key_ids: list[str]) -> list[tuple[str, str]]:
         try:
@@ -204,17 +211,45 @@ class KeyDelivery:
         if number == 0:
             return None, []
         self._require_link()
-        told, key_ids = await asyncio.to_thread(self._inventory.reserve, owners, number, n_bytes)
-
-        async def settle() -> None:
-            answer = await self._ask_peer(told)
-            await asyncio.to_thread(self._inventory.settle, key_ids, answer)
-
-        asked = asyncio.ensure_future(settle())
+        await self.make_whole()
+        told, slices = await asyncio.to_thread(self._inventory.reserve, owners, number, n_bytes)
+        asked = asyncio.ensure_future(self._settle(told, slices))
         self._asked_s[asked] = asyncio.get_running_loop().time()
         asked.add_done_callback(self._asked_s.pop)
         await asyncio.sleep(0)
-        return asked, key_ids
+        return asked, [one.key_id for one in slices]
+
+    async def _settle(self, told: bytes, slices: list[Slice]) -> None:
+        reason = self._inventory.refusal(slices, await self._ask_peer(told))
+        if reason is None:
+            return
+        self._refused += slices
+        if self._config.role == "bob":
+            self._gives_way_until_s = asyncio.get_running_loop().time() + GIVE_WAY_S
+        self._tidying = asyncio.ensure_future(self._tidy())
+        raise KeysRefused(f"the other end refused: {reason}", later=True)
+
+    async def _tidy(self) -> None:
+        async with self.cutting:
+            with contextlib.suppress(KeysRefused, StoreUnavailable):  # before the next cut, then
+                await self.make_whole()
+
+    async def make_whole(self) -> None:
+        """What the peer has refused returns to its blocks, before anything more is cut; ``cutting`` is held.
+
+        Raises
+        ------
+        KeysRefused
+            Something that was cut later has not been answered yet.
+        """
+        if not self._refused:
+            return
+        if self._asked_s:
+            await asyncio.wait(list(self._asked_s), timeout=PATIENCE_S)
+        if self._asked_s:
+            raise KeysRefused(_AWAY, later=True)
+        await asyncio.to_thread(self._inventory.put_back, self._refused)
+        self._refused = []
 
     async def _answered(self, asked: asyncio.Future[None]) -> None:
         try:
@@ -232,7 +267,9 @@ class KeyDelivery:
         oldest_s = min(self._asked_s.values(), default=math.inf)
         silent = asyncio.get_running_loop().time() - oldest_s > PATIENCE_S
         if silent or not self._peer_is_up():
-            raise KeysRefused("the other end of the link does not answer now", later=True)
+            raise KeysRefused(_AWAY, later=True)
+        if asyncio.get_running_loop().time() < self._gives_way_until_s:
+            raise KeysRefused("the other end asks for the last bytes", later=True)
 
     async def _dec_keys(self, request: web.Request) -> web.Response:
         caller, master = _caller(request), request.match_info["sae"]

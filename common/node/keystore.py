@@ -1,8 +1,8 @@
 """The key store: SQLite, encrypted at rest, durable before any call returns.
 
-Blocks lie in pages of 16 KiB; a key for an application is cut out of its pages (which are written back without it) into
-a row of its own, and that row is destroyed in the same transaction that reads it. So a byte that was handed out is
-nowhere in the database, whatever moment the process dies.
+A key for an application is cut out of the pages of its block (which are written back without it) into a row of its own,
+and that row is destroyed in the same transaction that reads it. So a byte that was handed out is nowhere in the
+database, whatever moment the process dies.
 
 Every page, key and setting is sealed under a key of its own (:mod:`common.node.sealing`).
 """
@@ -23,11 +23,11 @@ from common.keys import life
 from common.keys.inventory import Owners, Slice
 from common.keys.life import Life, Share
 from common.node.counter import Counter
+from common.node.pages import Pages
 from common.node.schema import SCHEMA, SEALED
 from common.node.sealing import Sealing, read_key_file
 from common.node.storefile import ANOTHER, StoreFiles, damaged, fault_of
 
-PAGE_BYTES = 1 << 14
 VERSION = 2
 _ROOM_ROWS = 256
 _PROBE = "probe"
@@ -57,6 +57,7 @@ class KeyStore:
         self, connection: sqlite3.Connection, sealing: Sealing, files: StoreFiles, counter: Counter
     ) -> None:
         self._db, self._sealing, self._files, self._counter = connection, sealing, files, counter
+        self._pages = Pages(connection, sealing, files.database)
         self._lock = threading.RLock()
         self.unavailable: str | None = None
         self._available = {False: 0, True: 0}
@@ -182,11 +183,7 @@ class KeyStore:
                 "INSERT INTO blocks VALUES (?, 'pending', ?, 0, ?, ?, ?, ?)",
                 (block_id, raw.size, raw.size, simulated, record, authenticated),
             )
-            for number in range(-(-raw.size // PAGE_BYTES)):
-                page = raw[number * PAGE_BYTES : (number + 1) * PAGE_BYTES].tobytes()
-                self._db.execute(
-                    "INSERT INTO pages VALUES (?, ?, ?)", (block_id, number, self._seal_page(block_id, number, page))
-                )
+            self._pages.fill(block_id, raw)
         key.wipe()
 
     def decide(self, block_id: int) -> None:
@@ -367,10 +364,10 @@ class KeyStore:
         end = one.offset + one.n_bytes
         if row is None or one.offset < row[0] or end > row[1]:
             return False
-        front, back = (end, row[1]) if from_front else (row[0], one.offset)
-        gone = (row[0], end) if from_front else (one.offset, row[1])
-        secret = self._take_bytes(one, gone, (front, back))
-        self._db.execute("UPDATE blocks SET front = ?, back = ? WHERE block_id = ?", (front, back, one.block_id))
+        kept = range(end, row[1]) if from_front else range(row[0], one.offset)
+        gone = range(row[0], end) if from_front else range(one.offset, row[1])
+        secret = self._pages.take(one.block_id, range(one.offset, end), gone, kept)
+        self._move(one.block_id, kept)
         try:
             self._db.execute(
                 "INSERT INTO keys VALUES (?, ?, ?, ?, ?)",
@@ -380,24 +377,35 @@ class KeyStore:
             return False
         return True
 
-    def _take_bytes(self, one: Slice, gone: tuple[int, int], kept: tuple[int, int]) -> bytes:
-        """A slice's bytes; those of ``gone`` become zero in their pages, a page with nothing of ``kept`` is deleted."""
-        secret = bytearray()
-        for number in range(gone[0] // PAGE_BYTES, (gone[1] - 1) // PAGE_BYTES + 1):
-            at, where = number * PAGE_BYTES, (one.block_id, number)
-            row = self._db.execute("SELECT sealed FROM pages WHERE block_id = ? AND number = ?", where).fetchone()
-            if row is None:
-                raise damaged(self._files.database, f"page {number} of block {one.block_id} is missing")
-            page = bytearray(self._sealing.unseal(f"block/{one.block_id}/{number}", row[0]))
-            secret += page[max(one.offset - at, 0) : max(one.offset + one.n_bytes - at, 0)]
-            if max(kept[0], at) < min(kept[1], at + len(page)):
-                first, last = max(gone[0] - at, 0), min(gone[1] - at, len(page))
-                page[first:last] = bytes(last - first)
-                sealed = self._seal_page(one.block_id, number, bytes(page))
-                self._db.execute("UPDATE pages SET sealed = ? WHERE block_id = ? AND number = ?", (sealed, *where))
-            else:
-                self._db.execute("DELETE FROM pages WHERE block_id = ? AND number = ?", where)
-        return bytes(secret)
+    def _move(self, block_id: int, kept: range) -> None:
+        """What is left of a block."""
+        where = (kept.start, kept.stop, block_id)
+        self._db.execute("UPDATE blocks SET front = ?, back = ? WHERE block_id = ?", where)
+
+    def put_back(self, slices: Sequence[Slice], *, from_front: bool) -> None:
+        """Keys that the peer has not cut, in the order of cutting: bytes of their blocks again, the last first.
+
+        Those behind which something else was cut are destroyed.
+        """
+        with self._transaction(recount=True):
+            for one in reversed(slices):
+                with contextlib.suppress(KeyError):
+                    self._put_back(one, self._release_one(one.key_id), from_front=from_front)
+
+    def put_back_setting(self, one: Slice, name: str) -> None:
+        """The same of what :meth:`cut_to_setting` has moved, which is at the end of the value."""
+        with self._transaction(recount=True):
+            value = self.get_setting(name) or b""
+            self._put_back(one, value[len(value) - one.n_bytes :], from_front=False)
+            self._db.execute("DELETE FROM settings WHERE name = ?", (name,))
+
+    def _put_back(self, one: Slice, secret: bytes, *, from_front: bool) -> None:
+        found = self._db.execute("SELECT front, back, n_bytes FROM blocks WHERE block_id = ?", (one.block_id,))
+        front, back, n_bytes = found.fetchone() or (-1, -1, 0)
+        end = one.offset + len(secret)
+        if len(secret) == one.n_bytes and (end == front if from_front else one.offset == back):
+            self._pages.put_back(one.block_id, one.offset, secret, n_bytes)
+            self._move(one.block_id, range(one.offset, back) if from_front else range(front, end))
 
     def owners_of(self, key_ids: Sequence[str]) -> dict[str, tuple[Owners, bool]]:
         """Owners of the keys that are there, and whether our application asked for it."""
@@ -471,9 +479,6 @@ class KeyStore:
     def _counts(self) -> tuple[dict[bool, int], Share]:
         found = {bool(simulated): 8 * int(n_bytes) for simulated, n_bytes in self._db.execute(_AVAILABLE)}
         return {real: found.get(real, 0) for real in (False, True)}, Share.decode(self.get_setting(life.BLOCKS))
-
-    def _seal_page(self, block_id: int, number: int, page: bytes) -> bytes:
-        return self._sealing.seal(f"block/{block_id}/{number}", page)
 
 
 class _Transaction:

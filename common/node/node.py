@@ -16,7 +16,7 @@ from common import statements
 from common.config import Config
 from common.errors import AuthenticationError, KeyStoreInUse, QkdError, StoreUnavailable
 from common.keys import life
-from common.keys.inventory import Inventory
+from common.keys.inventory import Inventory, KeysRefused
 from common.node import alarms, credentials
 from common.node.compute import warm_up
 from common.node.etsi014 import KeyDelivery
@@ -338,12 +338,13 @@ class Node:
         while True:
             await asyncio.sleep(REFILL_INTERVAL_S)
             if self._peer_is_up():
-                with contextlib.suppress(StoreUnavailable):  # asked again, for the same bytes
+                with contextlib.suppress(KeysRefused, StoreUnavailable):  # later, for the same bytes if it has asked
                     await self._refill_once(next_segment)
 
     async def _refill_once(self, next_segment: Callable[[], int]) -> None:
         refill = self._refill
         async with self.delivery.cutting:  # the peer destroys what a question skips: they leave in the order of cutting
+            await self.delivery.make_whole()
             one = await asyncio.to_thread(refill.unanswered)
             if one is None and (wanted := refill.wanted_bytes()):
                 one = await asyncio.to_thread(refill.cut, next_segment(), wanted)

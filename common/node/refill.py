@@ -10,10 +10,11 @@ from __future__ import annotations
 
 import json
 import struct
+from collections import Counter
 from dataclasses import dataclass, field, replace
 from typing import Any, Protocol
 
-from common.keys.inventory import Slice
+from common.keys.inventory import REFUSALS, Slice
 from common.node.keystore import new_key_id
 
 _HEAD = struct.Struct("<?QQ")
@@ -62,6 +63,10 @@ class PadShelf(Protocol):
         """Move bytes from the end of a block to a setting, behind ``head``; False if the block has not got them."""
         ...
 
+    def put_back_setting(self, one: Slice, name: str) -> None:
+        """Return what was moved to a setting to its block, unless more was cut since, and delete the setting."""
+        ...
+
     def numbered_settings(self, kind: str) -> list[tuple[int, bytes]]:
         """(number, value) of every setting named `kind/number`, by number."""
         ...
@@ -102,6 +107,7 @@ class Refill:
 
     def __init__(self, shelf: PadShelf, pool: PoolPort) -> None:
         self._shelf, self._pool = shelf, pool
+        self._refusals: Counter[tuple[int, int]] = Counter()
 
     def add(self, one: Refilled) -> None:
         """Give a segment to the pool."""
@@ -147,7 +153,12 @@ class Refill:
             settled = replace(one, agreed=True)
             self._shelf.put_setting(refill_name(one.number), settled.record())
             return settled
-        self._shelf.delete_setting(refill_name(one.number))
+        place = one.block_id, one.offset
+        self._refusals[place] += 1
+        if self._refusals[place] < REFUSALS:
+            self._shelf.put_back_setting(Slice("", *place, len(one.pads)), refill_name(one.number))
+        else:  # she has not got them (any more)
+            self._shelf.delete_setting(refill_name(one.number))
         return None
 
     def conclude(self, one: Refilled, settled: Refilled | None) -> None:

@@ -332,6 +332,30 @@ async def test_a_revoked_application_gets_nothing_more(kmes: Kmes, tmp_path: Pat
     assert (await ask(kmes, "alice", "sae-bob/enc_keys"))[0] == 200
 
 
+async def test_both_ends_ask_until_nothing_is_left_and_nothing_is_destroyed(kmes: Kmes) -> None:
+    """They meet in the last bytes, ask for the same ones, and one of them gets them."""
+
+    def ask_on(role: str, peer: str) -> list[str]:
+        keys: list[str] = []
+        while True:
+            code, answer = call(kmes, role, f"{peer}/enc_keys?size=192&number=5")
+            if code == 200:
+                keys += [key["key"] for key in answer["keys"]]
+            elif "not enough key" in answer["message"]:
+                return keys
+            else:
+                assert code == 503
+
+    with ThreadPoolExecutor(8) as clients:
+        loop = asyncio.get_running_loop()
+        ends = [("alice", "sae-bob"), ("bob", "sae-alice")] * 4
+        made = await asyncio.gather(*(loop.run_in_executor(clients, ask_on, *end) for end in ends))
+    keys = [key for one in made for key in one]
+    assert len(set(keys)) == len(keys) == 5 * (4096 // 120)
+    for store in (kmes.alice.store, kmes.bob.store):
+        assert store.available_bits() == 8 * (4096 % 120)
+
+
 async def test_a_head_request_takes_no_key(kmes: Kmes) -> None:
     secrets, listen = kmes.secrets("alice"), kmes.alice.config.etsi014.listen
     context = ssl.create_default_context(cafile=str(secrets / "ca.crt"))

@@ -13,7 +13,8 @@ import pytest
 from common.errors import KeyStoreError, LocalProtocolError
 from common.keybits import KeyBits
 from common.keys.inventory import Owners, Slice
-from common.node.keystore import _AVAILABLE, PAGE_BYTES, KeyStore
+from common.node.keystore import _AVAILABLE, KeyStore
+from common.node.pages import PAGE_BYTES
 from tests.stores import add_block, open_store
 
 OWNERS = Owners("sae-a", "sae-b")
@@ -98,6 +99,38 @@ def test_a_key_across_pages_is_the_block_s_bytes(tmp_path: Path, front: bool) ->
         assert store.release(["a"]) == {"a": raw[at : at + n_bytes]}
         with pytest.raises(KeyError):
             store.release(["a"])
+
+
+@pytest.mark.parametrize("front", [True, False])
+def test_what_is_put_back_is_the_block_s_bytes_again(tmp_path: Path, front: bool) -> None:
+    """Across pages, which were deleted or made zero; what more was cut behind is destroyed."""
+    with open_store(tmp_path, "alice") as store:
+        raw = add_block(store, 1, 3 * PAGE_BYTES + 5)
+        sizes = [PAGE_BYTES + 17, 5, PAGE_BYTES, 9]
+        ends = np.cumsum([0, *sizes])
+        slices = [
+            Slice(str(n), 1, int(at if front else len(raw) - at - n_bytes), n_bytes)
+            for n, (at, n_bytes) in enumerate(zip(ends, sizes, strict=False))
+        ]
+        for one in slices:
+            assert cut(store, one, front=front)
+        store.put_back(slices[1:], from_front=front)
+        assert store.available_bits() == 8 * (len(raw) - sizes[0])
+        assert store.owners_of([one.key_id for one in slices]).keys() == {"0"}
+        for one in slices[1:3]:
+            assert cut(store, one, front=front)
+        store.put_back(slices[1:2], from_front=front)
+        rest = range(ends[3], len(raw)) if front else range(len(raw) - ends[3])
+        assert store.room(1, from_front=True, simulated=False) == [(1, rest.start, rest.stop)], "destroyed"
+        assert cut(store, Slice("rest", 1, rest.start, len(rest)))
+        assert store.release(["0", "2", "rest"]) == {
+            "0": raw[slices[0].offset :][: sizes[0]],
+            "2": raw[slices[2].offset :][: sizes[2]],
+            "rest": raw[rest.start : rest.stop],
+        }
+        assert store.available_bits() == 0
+        store.put_back([slices[1], Slice("other", 7, 0, 1)], from_front=front)
+        assert store.available_bits() == 0
 
 
 def test_every_byte_of_a_block_can_be_cut(tmp_path: Path) -> None:

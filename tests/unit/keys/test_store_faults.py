@@ -198,7 +198,7 @@ def test_a_question_of_the_peer_waits_for_room_and_no_byte_is_lost(tmp_path: Pat
         for store in (alice, bob):
             add_block(store, 1, 200_000)
         a, given_up = inventory(alice, "alice"), threading.Event()
-        told, ids = a.reserve(OWNERS, 1, 32)
+        told, slices = a.reserve(OWNERS, 1, 32)
         answers: list[bytes] = []
         b = inventory(patient(bob, given_up, retry_s=0.01), "bob")
         answering = threading.Thread(target=lambda: answers.append(b.accept_from_peer(told)))
@@ -207,7 +207,8 @@ def test_a_question_of_the_peer_waits_for_room_and_no_byte_is_lost(tmp_path: Pat
             answering.join(0.1)
             assert not answers
         answering.join()
-        a.settle(ids, answers[0])
+        ids = [one.key_id for one in slices]
+        assert a.refusal(slices, answers[0]) is None
         assert a.hand_out(ids) == b.fetch("sae-b", "sae-a", ids)
         assert alice.available_bits() == bob.available_bits() == 8 * (200_000 - 32)
 
