@@ -162,10 +162,6 @@ class Receiver:
         cross_basis = config.detectors.cross_basis
         return cls(link.clock_rate_hz, random_bits, p_z=link.p_z_bob, cross_basis=cross_basis, **wanted)
 
-    def expect_epoch(self, epoch: int) -> None:
-        """A hint where to look first for the epoch's number (Alice's public progress); never trusted."""
-        self._epoch_hint = epoch
-
     def search_anew(self) -> None:
         """The light has been turned: without a lock, clicks from before say nothing about the slots."""
         if self._slot_search is not None:

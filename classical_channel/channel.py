@@ -85,7 +85,6 @@ class Channel:
         self.tags_verified = 0
         self.eps_auth_spent = 0.0
         self.bytes_sent = 0
-        self.bytes_received = 0
         self.ignored = 0
         self._begin()
 
@@ -234,7 +233,6 @@ class Channel:
         """
         if self._failed:
             raise AuthenticationError("an authentication tag did not verify earlier in this session")
-        self.bytes_received += len(raw)
         try:
             packet = Packet.decode(raw)
         except RemoteProtocolError as error:

@@ -145,14 +145,6 @@ class Detections:
 
 
 @dataclass(frozen=True, slots=True)
-class SiftedKey:
-    """Z-basis bits of the matching slots of one block, packed. Alice's and Bob's differ by the QBER."""
-
-    block_id: int
-    bits: KeyBits
-
-
-@dataclass(frozen=True, slots=True)
 class ReconciledKey:
     """The sifted key after error correction, failed frames removed: probably, not yet provably, equal."""
 
@@ -161,7 +153,6 @@ class ReconciledKey:
     leak_ec_bits: int
     frames: int
     frames_failed: int
-    errors_corrected: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -184,4 +175,3 @@ class SecretKey:
     block_id: int
     bits: KeyBits
     simulated: bool
-    digest_of_ledger: bytes = field(default=b"")

@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-import math
-
-PS_PER_NS = 1_000
 PS_PER_S = 1_000_000_000_000
 NS_PER_S = 1_000_000_000
 NS_PER_MS = 1_000_000
@@ -13,11 +10,6 @@ NS_PER_MS = 1_000_000
 def transmittance_from_db(loss_db: float) -> float:
     """Power transmittance (0..1] of a loss in dB (>= 0)."""
     return float(10.0 ** (-loss_db / 10.0))
-
-
-def db_from_transmittance(transmittance: float) -> float:
-    """Loss in dB of a power transmittance > 0."""
-    return -10.0 * math.log10(transmittance)
 
 
 def period_ps(rate_hz: float) -> float:

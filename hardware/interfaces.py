@@ -165,24 +165,6 @@ class PowerMeter(Device, Protocol):
         ...
 
 
-@dataclass(frozen=True, slots=True)
-class SourceReading:
-    """One-sided bounds of the source, each with its failure probability ``eps``."""
-
-    mean_photon_number_lower: float
-    mean_photon_number_upper: float
-    g2_upper: float
-    eps: float
-
-
-class SourceMonitor(Device, Protocol):
-    """Calibrated, monitored source parameters."""
-
-    def reading(self) -> SourceReading:
-        """The bounds that hold now."""
-        ...
-
-
 class SlotOrder:
     """Refuses symbols that do not follow those before: none is sent twice, none is left out."""
 

@@ -104,14 +104,15 @@ def fill_intensities(
 
     Parameters
     ----------
-    words, start, at : as :func:`fill_symbols`.
+    words : *(n,) uint64* uniform random words, read from ``start``.
+    at : index of the first word of the planes that is written.
     signal, not_vacuum : thresholds in 0..65536, ``signal <= not_vacuum``.
     planes : *(2, m) uint64*, plane 0 the least bit of the index.
 
     Returns
     -------
     int
-        ``written * 2^32 + used`` as :func:`fill_symbols`.
+        ``written * 2^32 + used``: words of each plane, and random words.
     """
     used = start
     out = at
@@ -158,7 +159,8 @@ def fill_symbols_scarce(
     ----------
     chunks : *(n,) uint16* uniform random numbers, read from ``start``.
     pool : *(2,) uint64*, kept between calls, initially (0, 1): a number uniform in ``0..pool[1]-1``, secret.
-    numerator, x_random, basis, bit, at : as :func:`fill_symbols`.
+    numerator, x_random : as :func:`fill_symbols`.
+    basis, bit : *(m,) uint64*, written from word ``at``: 1 = X; the bits.
 
     Returns
     -------

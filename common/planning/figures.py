@@ -17,8 +17,8 @@ from common.planning import curves
 from common.planning.curves import Curve
 from common.planning.paper import FIELD_LOSS_UNCERTAINTY_DB, FIELD_PRESET, MEASURED, SOURCE_EFFICIENCY
 
-#: Okabe and Ito's palette: distinct for every kind of colour vision.
-BLUE, ORANGE, GREEN, VERMILION, PURPLE, BLACK = "#0072B2", "#E69F00", "#009E73", "#D55E00", "#CC79A7", "#000000"
+#: Of Okabe and Ito's palette: distinct for every kind of colour vision.
+BLUE, GREEN, VERMILION, BLACK = "#0072B2", "#009E73", "#D55E00", "#000000"
 SINGLE_COLUMN_INCHES = (3.6, 2.9)
 WIDE_INCHES = (4.6, 3.5)
 DPI = 300

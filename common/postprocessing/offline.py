@@ -95,9 +95,7 @@ class PairResult:
     def reconciled(self, key: Bits) -> ReconciledKey:
         """A copy of one end's key as what verification takes."""
         kept_frames = self.frames - self.frames_failed
-        return ReconciledKey(
-            0, KeyBits(key.copy(), self.kept), self.leak_ec_bits, kept_frames, self.frames_failed, self.kept_errors
-        )
+        return ReconciledKey(0, KeyBits(key.copy(), self.kept), self.leak_ec_bits, kept_frames, self.frames_failed)
 
 
 def reconcile_pair(

@@ -50,7 +50,6 @@ CHECK_BITS = 32
 #: What the correcting side says of a frame after every round (status, error rate) depends on the key: disclosed.
 RESULT_BITS = 24
 REVEAL_UNIT_BITS = LANES
-SHORTEST_FRAME_BITS = 1 << 14
 LONGEST_FRAME_BITS = 1 << 20
 
 #: The third message splits this many times as many checks as the second.
@@ -432,11 +431,6 @@ class QberTracker:
     def uncertainty_of_next(self) -> float:
         """The same for bits that come later: also by how much the rate has jumped lately."""
         return math.hypot(self.uncertainty, self._wander)
-
-    @property
-    def learned(self) -> bool:
-        """Some frame has been decoded (or has failed): the estimate is more than a guess."""
-        return self._learned
 
     def decoded(self, n_bits: int, errors: float) -> None:
         """A frame was decoded; without a single error it tells no rate of 0, but one that gives half an error."""

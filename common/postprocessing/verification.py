@@ -6,7 +6,6 @@ Poly1305 with a fresh public point r and s = 0, sent only once both strings are 
 
 from __future__ import annotations
 
-import hmac
 from collections.abc import Callable
 
 import numpy as np
@@ -74,23 +73,6 @@ def verification_tag(packed_key: bytes | NDArray[np.uint8], n_bits: int, r: byte
     hash.update(n_bits.to_bytes(_LENGTH_BYTES, "little"))
     hash.update(view)
     return hash.finalize()
-
-
-def verify(key: ReconciledKey, r: bytes, peer_tag: bytes) -> VerifiedKey | None:
-    """Compare with the peer's tag: the verified key (the bits move into it), or None if the keys differ.
-
-    Parameters
-    ----------
-    key : ours; left alone if the answer is None (the caller wipes it).
-    r : the public point that both ends used.
-    peer_tag : the peer's tag, 16 bytes.
-    """
-    if len(peer_tag) != leak_verify_bits // 8:
-        raise RemoteProtocolError(f"a verification tag has {len(peer_tag)} bytes instead of {leak_verify_bits // 8}")
-    own = verification_tag(key.bits.view(), key.bits.n_bits, r)
-    if not hmac.compare_digest(own, peer_tag):
-        return None
-    return verified_key(key)
 
 
 def verified_key(key: ReconciledKey) -> VerifiedKey:

@@ -1,4 +1,5 @@
 """The conversation of two nodes as a sans-I/O state machine: messages in, effects out, one table for both roles.
 
-Imports values and `config` only. Start with `transitions.py` (the table), then `session.py` (what moves along it).
+A block (`block.py`) takes its stages from `postprocessing`, its key length from `security` and its certificate from
+`keys`. Start with `transitions.py` (the table), then `session.py` (what moves along it).
 """

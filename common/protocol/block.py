@@ -204,9 +204,8 @@ class Block:
     def reconciled(self) -> ReconciledKey:
         """Take the kept frames as one key."""
         leak, failed, kept = self.frames.leak_ec_bits, self.frames.frames_failed, len(self.frames.kept())
-        errors = self.frames.errors
         packed, n_bits = self.frames.join()
-        return ReconciledKey(self.block_id, KeyBits(packed, n_bits), leak, kept, failed, errors)
+        return ReconciledKey(self.block_id, KeyBits(packed, n_bits), leak, kept, failed)
 
     def tallies(self) -> Tallies:
         """The public counts of what is sifted; every X outcome is in ``x_counts``, V is taken as even until told."""

@@ -80,7 +80,6 @@ class FrameExchange:
     Attributes
     ----------
     closed : no more bits come.
-    sifted_bits : taken so far.
     open_bits : in frames without a result: the reconciliation backlog.
     opened_ns, undecoded_bits, waiting_bits, frames_under_way, work_under_way :
         of this end's reference frames, see :class:`common.protocol.schedule.Frames`.
@@ -111,14 +110,12 @@ class FrameExchange:
         self._failed: Counter[int] = Counter()
         self._waiting: dict[int, deque[Frame]] = {}
         self.closed = False
-        self.sifted_bits = 0
         self.open_bits = 0
 
     # -- events -------------------------------------------------------------------------------------------------------
 
     def add(self, bits: KeyBits) -> list[Effect]:
         """More sifted bits of the block, in order; what comes of it is for frames of which the peer has spoken."""
-        self.sifted_bits += bits.n_bits
         self._bits.append(bits)
         effects: list[Effect] = []
         window = window_bits(self._settings.frame_length_bits)

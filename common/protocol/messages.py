@@ -14,7 +14,6 @@ from typing import Any, ClassVar, TypeVar, dataclass_transform
 from common.errors import RemoteProtocolError
 
 PROTOCOL_VERSION = 2
-BLOCK_ID_BYTES = 8
 NONCE_BYTES = 16
 """Random bytes in a message that nobody can foresee, so that what answers it came after it."""
 M = TypeVar("M", bound="Message")

@@ -96,7 +96,6 @@ TABLE: dict[tuple[State, type[BlockMessage]], tuple[frozenset[Role], State]] = {
     (S.COMMITTED, Commit): (A, S.COMMITTED),
     (S.COMMITTED, Committed): (B, S.COMMITTED),
 }
-DURABLE = frozenset({State.PREPARED, State.DECIDED, State.COMMITTED})
 ENDED = frozenset({State.COMMITTED, State.REFUSED})
 
 

@@ -28,7 +28,7 @@ from hardware.registry import parse_parameters
 NAME = "qutag"
 BUFFER_TAGS = 1_000_000
 DEVICE_TYPES = ("quTAG MC", "quTAG HR")
-TICK_CHANNEL, TICK_MASK = 104, 1 << 4
+TICK_MASK = 1 << 4
 N_INPUTS = 32
 POLL_S = 0.005
 

@@ -1,4 +1,5 @@
-"""The Swabian driver against a stand-in that answers as the vendor's documentation says."""
+"""The Swabian driver against a stand-in that answers as the driver recalls the vendor's package: neither was checked
+against its documentation or an instrument."""
 
 from __future__ import annotations
 
