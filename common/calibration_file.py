@@ -49,7 +49,10 @@ def with_calibration(table: Any, base_dir: Path, section: str) -> Any:
 
 def update_calibration(path: Path, measurement: str, details: dict[str, Any], **fields: float) -> None:
     """Write measured fields and how they were measured into a calibration file; other measurements in it stay."""
-    document = tomlkit.parse(read_file(path).decode()) if path.exists() else tomlkit.document()
+    document = tomlkit.document()
+    if path.exists():
+        load_calibration(path)  # what is wrong with it is told before it is edited
+        document = tomlkit.parse(read_file(path).decode())
     for name, value in fields.items():
         if not math.isfinite(value):
             raise ConfigurationError(f"{name} = {value} is no calibration")

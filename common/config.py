@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 from pathlib import Path
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
 
@@ -26,6 +26,8 @@ MAX_GATE = 0.9
 LONGEST_NAME, LONGEST_PATH = 200, 3000
 """Bytes of a file's name and path: less than file systems allow, so that siblings and the file's folder fit as well."""
 LONGEST_DELAY_PS = 10**12
+Entity = Annotated[str, Field(pattern=r"^[A-Za-z0-9_@:~-][A-Za-z0-9 ._@:~+=,-]{0,63}$")]
+"""Name of an application or a key manager: a common name of a certificate, a part of a URL and of a file's name."""
 
 
 
@@ -207,8 +209,8 @@ class Etsi014(Section):
 
     enabled: bool = True
     listen: str = "127.0.0.1:47700"
-    kme_id: str = "kme-alice"
-    peer_kme_id: str = "kme-bob"
+    kme_id: Entity = "kme-alice"
+    peer_kme_id: Entity = "kme-bob"
     certificate: Path = Path("secrets/kme.crt")
     private_key: Path = Path("secrets/kme.key")
     ca_certificate: Path = Path("secrets/ca.crt")
@@ -218,7 +220,7 @@ class Etsi014(Section):
     min_key_size_bits: int = Field(64, ge=8)
     max_key_size_bits: int = Field(4096, ge=8)
     max_key_per_request: int = Field(128, ge=1)
-    saes: dict[str, str] = Field(default_factory=dict)
+    saes: dict[Entity, Entity] = Field(default_factory=dict)
     """SAE ID -> KME ID that serves it (this one's or the peer's); the certificate's common name is the SAE ID."""
 
     @field_validator("listen")

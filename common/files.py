@@ -16,7 +16,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import BinaryIO
 
-from common.errors import InputError
+from common.errors import InputError, QkdError
 
 ORDINARY, SECRET = 0o666, 0o600
 """Modes of a new file: what the umask leaves of the first; its owner alone reads the second."""
@@ -25,6 +25,8 @@ LONGEST_STEM = 128
 
 MOST_BYTES = 64 << 20
 """Of a file that is read whole: configurations, secrets and documents are far shorter."""
+PIECE_BYTES = 1 << 24
+"""Read at once."""
 
 
 def open_handle(path: Path) -> int:
@@ -51,11 +53,50 @@ def open_file(path: Path, *, buffered: bool = True) -> BinaryIO:
 
 def read_file(path: Path, most: int = MOST_BYTES) -> bytes:
     """Read the whole content of an ordinary file; OSError as :func:`open_file`, and for more than ``most`` bytes."""
+    pieces, left = [], most
     with open_file(path) as file:
-        content = file.read(most + 1)
-    if len(content) > most:
-        raise OSError(errno.EFBIG, f"holds more than {most} bytes", str(path))
-    return content
+        while piece := file.read(min(left + 1, PIECE_BYTES)):  # a reader that asks for all sets all of it aside
+            left -= len(piece)
+            if left < 0:
+                raise OSError(errno.EFBIG, f"holds more than {most} bytes", str(path))
+            pieces.append(piece)
+    return b"".join(pieces)
+
+
+@contextmanager
+def decoding(path: Path, form: str, remedy: str) -> Iterator[None]:
+    """Whatever a decoder raises over bytes that are not of its form is a fault of the file, and names it.
+
+    Libraries document few of the errors that damaged files make them raise (a damaged .npz alone: eight kinds).
+
+    Raises
+    ------
+    InputError
+        For any exception but our own, which say more.
+    """
+    try:
+        yield
+    except QkdError:
+        raise
+    except Exception as error:
+        why = str(error) or type(error).__name__
+        raise InputError(f"{path}: cannot be read as {form}: {why}", remedy=remedy) from None
+
+
+def make_folder(path: Path, mode: int = 0o777) -> None:
+    """Make a folder and those above it, unless it is there.
+
+    Raises
+    ------
+    InputError
+        It cannot be made, with the operating system's reason.
+    """
+    try:
+        path.mkdir(mode, parents=True, exist_ok=True)
+    except OSError as error:
+        raise InputError(
+            f"{path}: no folder can be made there: {error.strerror}", remedy="Name a folder that can be."
+        ) from None
 
 
 @contextmanager

@@ -90,7 +90,10 @@ def tried(name: str) -> bool:
 
 def manifest_digest(config: Config) -> str:
     """SHA-256 (hex) of the devices of a configuration, canonical JSON: which bench a run stood on."""
-    devices = {role: section.model_dump(mode="json") for role, section in config.devices.items()}
+    try:
+        devices = {role: section.model_dump(mode="json") for role, section in config.devices.items()}
+    except ValueError as error:  # lists in lists, deeper than anything that a device has
+        raise ConfigurationError(f"devices: {error}", remedy="Correct the parameters of the devices.") from None
     return hashlib.sha256(json.dumps(devices, sort_keys=True).encode()).hexdigest()
 
 

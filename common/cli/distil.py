@@ -18,7 +18,7 @@ from common.cli.keyfiles import format_option, read_key, write_secret
 from common.cli.output import emit, json_option, progress_console, quiet_option, table
 from common.config import Amplification
 from common.errors import InputError
-from common.files import write_file
+from common.files import make_folder, write_file
 from common.node.compute import amplification_path, cores, make_executor
 from common.postprocessing.amplification import amplify, seed_bits
 from common.postprocessing.offline import HIGHEST_QBER, PairResult, reconcile_pair
@@ -120,7 +120,7 @@ def _document(result: PairResult, verified: bool, length: int, seconds: float) -
 def _write(
     out: Path, result: PairResult, length: int, verified: bool, document: dict[str, Any], family: Any
 ) -> list[str]:
-    out.mkdir(parents=True, exist_ok=True, mode=0o700)
+    make_folder(out, 0o700)
     files = []
     if verified:
         for name, key in (("alice", result.alice), ("bob", result.bob)):

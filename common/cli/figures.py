@@ -8,6 +8,7 @@ import click
 from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
 
 from common.cli.output import emit, json_option, progress_console, quiet_option
+from common.files import make_folder
 
 RESULTS = "reproduce.json"
 
@@ -36,6 +37,7 @@ def command(out: Path, results: Path | None, as_json: bool, quiet: bool) -> int:
 
     if results is None and (out / RESULTS).exists():
         results = out / RESULTS
+    make_folder(out)
     points = read_results(results) if results is not None else []
     columns = (TextColumn("{task.description:<10}"), BarColumn(), TimeElapsedColumn())
     with Progress(*columns, console=progress_console(quiet), transient=True) as progress:

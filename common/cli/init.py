@@ -14,7 +14,7 @@ from common.cli.output import emit, json_option
 from common.config import Config
 from common.config_file import parse_config
 from common.errors import ConfigurationError
-from common.files import read_file, write_file
+from common.files import make_folder, read_file, write_file
 from common.node import credentials
 
 ROLES = ("alice", "bob")
@@ -54,7 +54,7 @@ def initialise(
             raise ConfigurationError(
                 f"{path} exists: a link's secrets are never overwritten", remedy="Give `qkd init` another folder."
             )
-    directory.mkdir(parents=True, exist_ok=True)
+    make_folder(directory)
     for path, content in contents.items():
         credentials.write_secret(path, content)
     new = [role for role in ROLES if not (directory / f"{role}.toml").exists()]
@@ -65,18 +65,26 @@ def initialise(
 
 def _text(directory: Path, role: str, overrides: Overrides, hosts: dict[str, str]) -> str:
     path = directory / f"{role}.toml"
-    document = tomlkit.parse(read_file(path).decode() if path.exists() else template(role))
+    try:
+        text = read_file(path).decode()
+    except FileNotFoundError:
+        text = template(role)
+    except (OSError, UnicodeDecodeError) as error:
+        raise ConfigurationError(f"{path}: cannot be read: {error}", remedy="Correct it, or move it away.") from None
+    config = parse_config(text, directory.absolute(), str(path))  # before it is edited: what is wrong is told
+    document = tomlkit.parse(text)
     for section, values in overrides.items():
         for name, value in values.items():
             document.setdefault(section, tomlkit.table())[name] = value
-    lights = [device for device in document["devices"].values() if "fibre" in device]  # type: ignore[union-attr]
-    for table, name, host in (
-        (document["channel"], "endpoint", hosts.get("alice")),
-        (document["etsi014"], "listen", hosts.get(role)),
-        *((device, "fibre", hosts.get("alice")) for device in lights),
+    for section, name, address, end in (
+        ("channel", "endpoint", config.channel.endpoint, "alice"),
+        ("etsi014", "listen", config.etsi014.listen, role),
     ):
-        if host:
-            table[name] = _at(host, str(table[name]))  # type: ignore[index]
+        if host := hosts.get(end):
+            document.setdefault(section, tomlkit.table())[name] = _at(host, address)
+    for device in document.get("devices", {}).values():
+        if "fibre" in device and (host := hosts.get("alice")):
+            device["fibre"] = _at(host, str(device["fibre"]))
     return tomlkit.dumps(document)
 
 

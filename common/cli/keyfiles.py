@@ -10,14 +10,14 @@ import numpy as np
 from numpy.typing import NDArray
 
 from common.errors import InputError
-from common.files import SECRET, read_file, write_file
+from common.files import SECRET, decoding, read_file, write_file
 
 Bits = NDArray[np.uint8]
 FORMATS = ("auto", "text", "packed", "npy")
 _NPY_MAGIC = b"\x93NUMPY"
 _SPACE = b" \t\r\n,"
 #: No array header is longer; nothing else of a file's size is trusted.
-MAX_FILE_BYTES = 4 << 30
+MAX_FILE_BYTES = 1 << 29
 
 format_option = click.option(
     "--format", "file_format", type=click.Choice(FORMATS), default="auto", show_default=True,
@@ -64,10 +64,8 @@ def _from_text(path: Path, data: Bits) -> tuple[Bits, int]:
 
 
 def _from_array(path: Path, raw: bytes) -> tuple[Bits, int]:
-    try:
+    with decoding(path, ".npy", "Save it again with numpy.save."):
         array = np.load(io.BytesIO(raw), allow_pickle=False)
-    except (OSError, ValueError, EOFError) as error:
-        raise InputError(f"{path}: not a readable .npy file", remedy="Save it again with numpy.save.") from error
     if not isinstance(array, np.ndarray) or array.ndim != 1 or array.dtype.kind not in "bui" or not array.size:
         raise InputError(f"{path}: a key is a one-dimensional array of integers 0 and 1, not empty")
     if array.dtype.kind != "b" and (array.min() < 0 or array.max() > 1):

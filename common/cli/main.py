@@ -9,6 +9,7 @@ alarm (`qkd alarm clear`); 5 certificates are consistent, but nobody said what t
 from __future__ import annotations
 
 import difflib
+import errno
 import sys
 from importlib.metadata import EntryPoint, entry_points
 from typing import Any, NoReturn
@@ -16,9 +17,11 @@ from typing import Any, NoReturn
 import click
 
 from common.cli.signals import INTERRUPTED, ignore, interrupt
-from common.errors import QkdError, exit_code
+from common.errors import EnvironmentFault, InputError, QkdError, exit_code
 
 COMMANDS = "qkd_node.commands"
+NO_SUCH_FILE = {errno.ENOENT, errno.ENOTDIR, errno.EISDIR, errno.EEXIST, errno.ENAMETOOLONG, errno.ELOOP, errno.EINVAL}
+"""Errors of a name that a person gave; others are the machine's."""
 GROUPS = {
     "alarm": "What keeps a node from starting, and a person's word that it may.",
     "bench": "Measure performance, with peers in the same run.",
@@ -67,6 +70,18 @@ class LazyGroup(click.Group):
             raise
 
 
+def known_fault(error: QkdError | OSError | MemoryError) -> QkdError:
+    """What the operating system refuses and no command foresaw, as a fault with its file and a remedy."""
+    if isinstance(error, QkdError):
+        return error
+    if isinstance(error, MemoryError):
+        return EnvironmentFault("the memory does not suffice", remedy="Give less at once, or a larger machine.")
+    where = f"{error.filename}: " if error.filename is not None else ""
+    if error.errno in NO_SUCH_FILE:
+        return InputError(f"{where}{error.strerror}", remedy="Name a file or folder that can be.")
+    return EnvironmentFault(f"{where}{error.strerror or error}")
+
+
 def run(command: click.Command, name: str) -> NoReturn:
     """Run a click command and turn every expected fault into one message and the right exit code."""
     try:
@@ -77,9 +92,10 @@ def run(command: click.Command, name: str) -> NoReturn:
     except click.ClickException as error:
         error.show()
         sys.exit(2)
-    except QkdError as error:
-        click.echo(f"{name}: {error}\n  remedy: {error.remedy}", err=True)
-        sys.exit(exit_code(error))
+    except (QkdError, OSError, MemoryError) as error:
+        fault = known_fault(error)
+        click.echo(f"{name}: {fault}\n  remedy: {fault.remedy}", err=True)
+        sys.exit(exit_code(fault))
     sys.exit(code if isinstance(code, int) else 0)
 
 

@@ -71,7 +71,10 @@ def g2_command(
     """
     _check_eps(eps)
     times, channels = read_tags(file, file_format)
-    found = measure_g2(times, channels, clock_rate_hz, gate_ps, eps, detectors, delay_ps)
+    try:
+        found = measure_g2(times, channels, clock_rate_hz, gate_ps, eps, detectors, delay_ps)
+    except InputError as error:
+        raise InputError(f"{file}: {error}", remedy=error.remedy) from None
     used = found.raw if keep_background else found.corrected
     document: dict[str, Any] = {
         "g2": used.estimate,

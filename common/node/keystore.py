@@ -82,6 +82,7 @@ class KeyStore:
         files = StoreFiles(database)
         connection = None
         try:
+            files.refuse_others()
             if not read_only:
                 database.parent.mkdir(parents=True, exist_ok=True)
                 files.take()

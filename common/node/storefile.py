@@ -72,6 +72,12 @@ class StoreFiles:
 
     # -- one daemon a store: two would use one-time pads twice ---------------------------------------------------------
 
+    def refuse_others(self) -> None:
+        """Raise :class:`KeyStoreError` for what is no ordinary file: SQLite would wait for a pipe's writer."""
+        for path in (self.database, self.log, self._lock_path):
+            if path.exists() and not path.is_file():
+                raise KeyStoreError(f"key store {self.database}: {path} is no ordinary file", remedy="Move it away.")
+
     def take(self) -> None:
         """Be the only process that writes.
 

@@ -16,7 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from common.errors import InputError
-from common.files import open_file
+from common.files import decoding, open_file
 
 GROUP = "qkd_node.tag_readers"
 Tags = tuple[NDArray[np.int64], NDArray[np.uint8]]
@@ -47,10 +47,8 @@ def read_tags(path: Path, file_format: str | None = None) -> Tags:
             f"{path}: there is no reader for format {name!r}", remedy="Give --format, one of: " + ", ".join(readers())
         )
     reader: Reader = points[name].load()
-    try:
+    with decoding(path, name, "Give a file of that format."):
         times, channels = reader(path)
-    except (OSError, ValueError, KeyError) as error:
-        raise InputError(f"{path}: cannot be read as {name}: {error}", remedy="Give a file of that format.") from None
     return checked(path, times, channels)
 
 

@@ -166,7 +166,10 @@ def write_tags(
     written = 0
     with replacing(path) as new, closing(kind.write(new, resolution_ps, metadata or {})) as writer:
         for batch in batches:
-            writer.append(batch)
+            try:
+                writer.append(batch)
+            except InputError as error:
+                raise InputError(f"{path.name}: {error}", remedy=error.remedy) from None
             written += len(batch)
     return written
 

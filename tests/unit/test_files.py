@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from common.errors import InputError
-from common.files import SECRET, open_file, read_file, replacing, write_file
+from common.files import SECRET, decoding, open_file, read_file, replacing, write_file
 
 ROOT = Path(__file__).parents[2]
 PACKAGES = ("alice", "bob", "common", "classical_channel", "hardware")
@@ -183,3 +183,21 @@ def test_a_full_disk_is_named_and_the_old_file_stays(tmp_path: Path, monkeypatch
     with pytest.raises(InputError, match="No space left on device"):
         write_file(path, "new")
     assert path.read_text() == "old"
+
+
+def test_a_bound_is_not_set_aside(tmp_path: Path) -> None:
+    """A bound of terabytes costs nothing where the file is short."""
+    (tmp_path / "x").write_bytes(b"abc")
+    assert read_file(tmp_path / "x", 1 << 50) == b"abc"
+    assert read_file(tmp_path / "x", 3) == b"abc"
+    with pytest.raises(OSError, match="more than 2 bytes"):
+        read_file(tmp_path / "x", 2)
+
+
+def test_any_error_of_a_decoder_names_the_file(tmp_path: Path) -> None:
+    path = tmp_path / "run.npz"
+    for error in (EOFError(), KeyError("x"), MemoryError(), RecursionError("too deep"), OSError(5, "I/O error")):
+        with pytest.raises(InputError, match=r"run\.npz: cannot be read as npz: ."), decoding(path, "npz", ""):
+            raise error
+    with pytest.raises(InputError, match=r"^already told$"), decoding(path, "npz", ""):
+        raise InputError("already told")
