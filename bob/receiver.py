@@ -15,7 +15,6 @@ import numpy as np
 from numpy.typing import NDArray
 
 from bob.alignment import PreambleCheck, SlotSearch
-from bob.batches import join
 from bob.gating import CrossBasisPolicy, Gate, GateCounts, Gated, RandomBits
 from bob.intervals import IntervalWatch
 from bob.selection import NO_CLICKS, WINDOW_S, FarClicks, Selection, SelectionCounts
@@ -85,7 +84,7 @@ class _Batch:
         self.far += more.far
 
     def close(self, to_slot: int) -> Detections:
-        all_ = join(self.parts)
+        all_ = Detections.join(self.parts)
         columns = all_.slots, all_.bases, all_.bits
         return Detections(*columns, self.from_slot, to_slot, all_.double_slots, all_.cross_slots)
 

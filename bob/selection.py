@@ -21,7 +21,6 @@ from itertools import pairwise
 import numpy as np
 from numpy.typing import NDArray
 
-from bob.batches import join, later
 from common.datatypes import Basis, Bytes8, Detections
 from common.preamble import key_slots
 from common.security.bounds import binary_entropy
@@ -102,12 +101,12 @@ class Selection:
         """
         done = self.flush() if self._held is not None and self._held.to_slot != batch.from_slot else []
         if self._held is not None:
-            batch, far = join([self._held, batch]), _both(self._held_far, far)
+            batch, far = Detections.join([self._held, batch]), _both(self._held_far, far)
         first = batch.from_slot // self._segment_slots
         edges = [i * self._segment_slots for i in range(first + 1, batch.to_slot // self._segment_slots + 1)]
         if edges:
             done.append(self._select(batch, far, [batch.from_slot, *edges]))
-            batch, far = later(batch, edges[-1]), _rest_far(far, edges[-1])
+            batch, far = batch.later(edges[-1]), _rest_far(far, edges[-1])
         self._held, self._held_far = batch, far
         return done
 
@@ -138,7 +137,8 @@ class Selection:
             before.segments_dropped + int((~kept).sum()),
             before.detections_dropped + int(n[~kept].sum()),
         )
-        return join([_of_segment(batch, ends, bool(keep)) for ends, keep in zip(pairwise(edges), kept, strict=True)])
+        judged = zip(pairwise(edges), kept.tolist(), strict=True)
+        return Detections.join([batch.between(*ends) if keep else Detections.none(*ends) for ends, keep in judged])
 
     def _worth(self, clicked: int, slots: int) -> bool:
         seen_slots, *far = self._seen.tolist()
@@ -153,10 +153,6 @@ class Selection:
         self._seen += seen
         while self._seen[0] - self._window[0][0] >= self._window_slots:
             self._seen -= self._window.popleft()
-
-
-def _of_segment(batch: Detections, ends: tuple[int, int], keep: bool) -> Detections:
-    return batch.between(*ends) if keep else Detections(NO_CLICKS[0], NO_CLICKS[1], NO_CLICKS[1], *ends)
 
 
 def _both(a: FarClicks, b: FarClicks) -> FarClicks:

@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from bob.batches import Chunk, later, pieces
+from bob.batches import Chunk
 from common.config import Config
 from common.datatypes import Detections, ReconciledKey, SecretKey
 from common.errors import AuthenticationError, RemoteProtocolError
@@ -245,10 +245,10 @@ class BobSession(LinkSession):
             self._void_until = 0
         self._seen_slot = detections.to_slot
         if detections.from_slot < self._void_until:
-            detections = later(detections, self._void_until)
+            detections = detections.later(self._void_until)
             if detections.from_slot == detections.to_slot:
                 return []
-        return [effect for piece in pieces(detections, MAX_PIECE) for effect in self._on_piece(piece)]
+        return [effect for piece in detections.pieces(MAX_PIECE) for effect in self._on_piece(piece)]
 
     def _on_piece(self, detections: Detections) -> list[Effect]:
         if not self.ready or self.held is not None:

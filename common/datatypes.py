@@ -6,8 +6,10 @@ of word ``i // 64`` (uint64), equally bit ``i % 8`` of byte ``i // 8`` in the li
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from enum import IntEnum
+from itertools import pairwise
 
 import numpy as np
 from numpy.typing import NDArray
@@ -82,7 +84,7 @@ class TimeTags:
 
 @dataclass(frozen=True, slots=True)
 class Detections:
-    """Clicks assigned to slots, at most one a slot, ascending.
+    """Clicks assigned to slots, at most one a slot, ascending: a batch that can be cut and joined with its neighbours.
 
     Parameters
     ----------
@@ -139,6 +141,38 @@ class Detections:
             self.double_slots[inside(self.double_slots)],
             self.cross_slots[inside(self.cross_slots)],
         )
+
+    def later(self, slot: int) -> Detections:
+        """The part from a slot on; an empty batch at the end of this one if nothing of it is later."""
+        return self.between(min(max(slot, self.from_slot), self.to_slot), self.to_slot)
+
+    def pieces(self, most: int) -> list[Detections]:
+        """The same as contiguous batches that announce at most ``most`` slots each."""
+        if self.announced <= most:
+            return [self]
+        slots = np.sort(np.concatenate([self.slots, self.discarded_slots]))
+        edges = [self.from_slot, *slots[most::most].tolist(), self.to_slot]
+        return [self.between(*ends) for ends in pairwise(edges)]
+
+    @classmethod
+    def join(cls, parts: Sequence[Detections]) -> Detections:
+        """Contiguous batches as one; at least one."""
+        if len(parts) == 1:
+            return parts[0]
+        return cls(
+            np.concatenate([d.slots for d in parts]),
+            np.concatenate([d.bases for d in parts]),
+            np.concatenate([d.bits for d in parts]),
+            parts[0].from_slot,
+            parts[-1].to_slot,
+            np.concatenate([d.double_slots for d in parts]),
+            np.concatenate([d.cross_slots for d in parts]),
+        )
+
+    @classmethod
+    def none(cls, from_slot: int, to_slot: int) -> Detections:
+        """A range of slots without a detection."""
+        return cls(np.zeros(0, np.int64), np.zeros(0, np.uint8), np.zeros(0, np.uint8), from_slot, to_slot)
 
     def __repr__(self) -> str:
         return f"Detections({len(self)} in slots {self.from_slot}..{self.to_slot})"

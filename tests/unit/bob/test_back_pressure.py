@@ -5,16 +5,12 @@ from __future__ import annotations
 import asyncio
 import itertools
 import threading
-from dataclasses import replace
 from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
 
-from bob.batches import join, later, pieces
 from bob.daemon import MOST_BATCHES, MOST_DETECTIONS, MOST_LATE_BITS, MOST_WAITING_BITS, Clicks
 from bob.receiver import Receiver, ReceiverEvent
 from bob.session import MAX_PIECE
@@ -214,30 +210,6 @@ async def test_room_is_seen_at_the_step_that_makes_it(tmp_path: Any) -> None:
     shell.act(lambda: [Run("frames", lambda: None, decoded)])
     await asyncio.to_thread(thread._room.wait, 30.0)
     assert thread._room.is_set()
-
-
-@given(st.lists(st.integers(1, 1000), max_size=40), st.integers(1, 9), st.integers(1, 5), st.booleans())
-def test_a_large_batch_in_pieces_is_the_same_batch(gaps: list[int], most: int, every: int, discard: bool) -> None:
-    clicked = np.cumsum(gaps, dtype=np.int64)
-    crossed, singles = clicked[::every], np.delete(clicked, slice(None, None, every))
-    held = singles if discard else clicked
-    whole = detections(held.tolist(), int(clicked[-1] if gaps else 0) + 5)
-    whole = replace(whole, double_slots=singles[::2], cross_slots=crossed)
-    assert whole.announced == clicked.size
-    cut = pieces(whole, most)
-    assert all(piece.announced <= most for piece in cut)
-    assert all(a.to_slot == b.from_slot for a, b in itertools.pairwise(cut))
-    again = join(cut)
-    assert (again.from_slot, again.to_slot) == (whole.from_slot, whole.to_slot)
-    for name in ("slots", "bases", "bits", "double_slots", "cross_slots"):
-        np.testing.assert_array_equal(getattr(again, name), getattr(whole, name))
-        for p in cut if name.endswith("slots") else ():
-            assert np.all((getattr(p, name) >= p.from_slot) & (getattr(p, name) < p.to_slot))
-    start = int(clicked[clicked.size // 2]) if gaps else 3
-    rest = later(whole, start)
-    for name in ("slots", "double_slots", "cross_slots"):
-        of_whole = getattr(whole, name)
-        np.testing.assert_array_equal(getattr(rest, name), of_whole[of_whole >= start])
 
 
 def test_the_largest_chunk_fits_one_announcement_and_one_packet() -> None:
