@@ -8,8 +8,9 @@ import threading
 from collections.abc import Callable
 from functools import partial
 
+from bob.phases import ReceiverEvent
 from bob.polarisation import Feedback
-from bob.receiver import Receiver, ReceiverEvent
+from bob.receiver import Receiver
 from bob.session import BobSession
 from bob.steering import Counts, Steering
 from classical_channel.link import open_link

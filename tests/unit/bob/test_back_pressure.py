@@ -12,7 +12,8 @@ import numpy as np
 import pytest
 
 from bob.daemon import MOST_BATCHES, MOST_DETECTIONS, MOST_LATE_BITS, MOST_WAITING_BITS, Clicks
-from bob.receiver import Receiver, ReceiverEvent
+from bob.phases import ReceiverEvent
+from bob.receiver import Receiver
 from bob.session import MAX_PIECE
 from classical_channel.framing import MAX_BODY_BYTES
 from common.config import Blocks
