@@ -23,6 +23,7 @@ from common.node import alarms, credentials
 from common.node.etsi014 import revocation, tls_context
 from common.node.keystore import KeyStore
 from common.node.listening import require_free
+from common.node.mqtt import proofs
 from common.node.recorder import recorded_bytes
 from common.node.sealing import read_key_file
 from common.node.status import running
@@ -158,6 +159,13 @@ def _tls(config: Config) -> str | None:
     return f"certificate of {config.etsi014.kme_id}, key and authority fit"
 
 
+def _broker(config: Config) -> str | None:
+    if not config.mqtt.enabled:
+        return None
+    proofs(config)
+    return f"files for {config.mqtt.host} can be read; whether it answers is seen at run time"
+
+
 def _addresses(config: Config) -> str:
     """Those that this end listens at; a node that runs holds its own."""
     listened = {"etsi014.listen": config.etsi014.listen} if config.etsi014.enabled else {}
@@ -179,6 +187,7 @@ NODE: tuple[Step, ...] = (
     ("key store", _key_store),
     ("alarm", _alarm),
     ("key delivery", _tls),
+    ("broker", _broker),
     ("addresses", _addresses),
 )
 """Of what both daemons share; the channel and the roles add theirs."""

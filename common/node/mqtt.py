@@ -23,6 +23,7 @@ from common.errors import ConfigurationError
 from common.files import read_file
 from common.node.runtime import now_ns
 from common.node.telemetry import Command, Commands, Publication, Readings, Reporter
+from common.units import NS_PER_S
 
 log = logging.getLogger("qkd.mqtt")
 FIRST_PATIENCE_S = 1.0
@@ -30,7 +31,26 @@ MOST_PATIENCE_S = 30.0
 TIMEOUT_S = 5.0
 GOODBYE_S = 1.0
 MAX_QUEUED = 256
+REFUSAL_NS = 30 * NS_PER_S
+"""A refusal is an alarm for so long: what is retained is published again within ten seconds."""
+SUBSCRIPTION_FAILED = 0x80
+"""Of MQTT 3.1.1; there, no broker says that it drops a publication."""
 _VERSIONS = {"5": aiomqtt.ProtocolVersion.V5, "3.1.1": aiomqtt.ProtocolVersion.V311}
+
+
+class Client(aiomqtt.Client):
+    """Also remembers what the broker has acknowledged and refused (MQTT 5, reason code of PUBACK)."""
+
+    refused: str | None = None
+
+    def _on_publish(self, client: Any, userdata: Any, mid: int, reason_code: Any, properties: Any) -> None:
+        self.refused = str(reason_code) if reason_code.is_failure else self.refused
+        super()._on_publish(client, userdata, mid, reason_code, properties)
+
+    def take_refusal(self) -> str | None:
+        """Why the broker refused something since the last call."""
+        refusal, self.refused = self.refused, None
+        return refusal
 
 
 class Broker:
@@ -64,10 +84,24 @@ class Broker:
         self._reporter = Reporter(config.link.name, config.role, session)
         self._commands = Commands(self._reporter.prefix, verbs if config.mqtt.commands else {})
         self._identifier = f"qkd-{config.link.name}-{config.role}"
-        self._tls = _tls_context(config)
-        self._password = _password(config)
+        self._tls, self._password = proofs(config)
         self._patience_s, self._told = FIRST_PATIENCE_S, ""
+        self._refused_ns = -REFUSAL_NS
+        self._refusal = ""
         self._stopping = False
+
+    @property
+    def fault(self) -> str | None:
+        """What keeps telemetry from its readers; None while nothing does."""
+        if self._told:
+            return f"{self._config.host} cannot be reached: {self._told}"
+        return self._refusal if now_ns() - self._refused_ns < REFUSAL_NS else None
+
+    def _refuse(self, what: str, reason: str) -> None:
+        text = f"{self._config.host} refuses {what} {self._reporter.prefix}: {reason}"
+        if text != self._refusal:
+            log.warning("broker %s; look at its access list", text)
+        self._refusal, self._refused_ns = text, now_ns()
 
     async def run(self) -> None:
         """For ever; only cancellation ends it."""
@@ -101,7 +135,7 @@ class Broker:
     async def _connection(self) -> None:
         mqtt, reporter = self._config, self._reporter
         offline = reporter.availability(False)
-        async with aiomqtt.Client(
+        async with Client(
             mqtt.host,
             mqtt.port,
             username=mqtt.username,
@@ -117,9 +151,9 @@ class Broker:
             self._patience_s, self._told = FIRST_PATIENCE_S, ""
             log.info("broker %s:%d: connected", mqtt.host, mqtt.port)
             reporter.restart()
-            await client.subscribe(f"{reporter.prefix}/alarm/+", qos=1)
+            await self._subscribe(client, "alarm/+")
             if mqtt.commands:
-                await client.subscribe(f"{reporter.prefix}/cmd/#", qos=1)
+                await self._subscribe(client, "cmd/#")
             await self._publish(client, reporter.birth(self._birth))
             await self._publish(client, reporter.availability(True))
             await self._report(client)
@@ -133,17 +167,22 @@ class Broker:
                     async with asyncio.timeout(GOODBYE_S):
                         await self._publish(client, offline)
 
-    async def _report(self, client: aiomqtt.Client) -> None:
+    async def _subscribe(self, client: Client, below: str) -> None:
+        for code in await client.subscribe(f"{self._reporter.prefix}/{below}", qos=1):
+            if getattr(code, "is_failure", code == SUBSCRIPTION_FAILED):
+                self._refuse(f"to let this node read {below} below", str(code))
+
+    async def _report(self, client: Client) -> None:
         devices = await asyncio.to_thread(self._readings)
         for publication in self._reporter.update(self._status(), devices, now_ns()):
             await self._publish(client, publication)
 
-    async def _report_on_time(self, client: aiomqtt.Client) -> None:
+    async def _report_on_time(self, client: Client) -> None:
         while not self._stopping:
             await asyncio.sleep(self._config.telemetry_interval_s)
             await self._report(client)
 
-    async def _listen(self, client: aiomqtt.Client) -> None:
+    async def _listen(self, client: Client) -> None:
         prefix = self._reporter.prefix
         async for message in client.messages:
             if self._stopping:
@@ -159,8 +198,10 @@ class Broker:
             )
             await self._publish(client, answer, _correlation(message))
 
-    async def _publish(self, client: aiomqtt.Client, what: Publication, properties: Properties | None = None) -> None:
+    async def _publish(self, client: Client, what: Publication, properties: Properties | None = None) -> None:
         await client.publish(what.topic, what.payload, qos=what.qos, retain=what.retain, properties=properties)
+        if (reason := client.take_refusal()) is not None:
+            self._refuse("what this node publishes below", reason)
 
 
 def _correlation(message: aiomqtt.Message) -> Properties | None:
@@ -173,15 +214,29 @@ def _correlation(message: aiomqtt.Message) -> Properties | None:
     return properties
 
 
+def proofs(config: Config) -> tuple[ssl.SSLContext | None, str | None]:
+    """By what broker and node know each other: (TLS context, password), each None where the configuration has none.
+
+    Raises
+    ------
+    ConfigurationError
+        A certificate, key or password file cannot be read.
+    """
+    return _tls_context(config), _password(config)
+
+
 def _tls_context(config: Config) -> ssl.SSLContext | None:
     mqtt = config.mqtt
     if mqtt.ca_certificate is None:
         return None
+    named = (mqtt.ca_certificate, mqtt.certificate, mqtt.private_key)
+    authority, certificate, key = (config.path(path) if path is not None else None for path in named)
     try:
-        context = ssl.create_default_context(cafile=config.path(mqtt.ca_certificate))
-        if mqtt.certificate is not None:
-            key = config.path(mqtt.private_key) if mqtt.private_key is not None else None
-            context.load_cert_chain(config.path(mqtt.certificate), key)
+        for path in filter(None, (authority, certificate, key)):
+            read_file(path)
+        context = ssl.create_default_context(cafile=authority)
+        if certificate is not None:
+            context.load_cert_chain(certificate, key, password=lambda: b"")  # a daemon cannot be asked for one
     except (OSError, ssl.SSLError) as error:
         raise ConfigurationError(f"mqtt: a certificate or key cannot be used: {error}") from None
     return context

@@ -425,6 +425,8 @@ class Node:
             self._raise_or_clear("channel", self._transport.fault(silent=lonely))
             self._raise_or_clear("authentication pool", self._pool_fault())
             self._raise_or_clear("revocation", self.delivery.revocation.fault)
+            if self._broker is not None:
+                self.board.alarm("broker", self._broker.fault)
             status = self._status()
             self._raise_or_clear("status file", await asyncio.to_thread(self._publish, status))
             await asyncio.sleep(STATUS_INTERVAL_S)

@@ -170,6 +170,8 @@ ONES: dict[str, tuple[str, int, Any]] = {
     "endpoint: not ASCII": ("bob", 2, setting("channel.endpoint", "tcp://münchen.example:47600")),
     "endpoint: of another machine": ("alice", 3, setting("channel.endpoint", "tcp://192.0.2.7:47600")),
     "endpoint: long ipc": ("alice", 2, setting("channel.endpoint", "ipc:///tmp/" + "x" * 200)),
+    "no CA of the broker": ("bob", 2, setting("mqtt", {"enabled": True, "ca_certificate": "missing"})),
+    "no password for the broker": ("alice", 2, setting("mqtt", {"enabled": True, "password_file": "missing"})),
     "no eps_auth": ("bob", 2, setting("security.eps_auth", 1e-30)),
     "gate beside the clock": ("bob", 2, setting("receiver.gate_ps", 13_000.0)),
     "gate of nothing": ("bob", 2, setting("receiver.gate_ps", float("inf"))),

@@ -11,6 +11,7 @@ import shutil
 import socket
 import subprocess
 import sys
+import tomllib
 from collections.abc import AsyncIterator, Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -19,11 +20,13 @@ import aiomqtt
 import pytest
 
 from common.cli.demo import free_ports, running
+from common.cli.init import template
 from common.config import Config
 from common.config_file import parse_config
 from common.errors import ConfigurationError
 from common.node import credentials, mqtt
 from common.node.mqtt import Broker
+from common.node.telemetry import prefix
 from tests.integration.nodes import TIMEOUT_S, good_blocks, pair, wait_until
 
 PREFIX = "qkd/v1/link/bob"
@@ -131,14 +134,14 @@ class Node:
         return dict(request)
 
     @contextlib.asynccontextmanager
-    async def at(self, settings: Config) -> AsyncIterator[None]:
+    async def at(self, settings: Config) -> AsyncIterator[Broker]:
         readings = {"attenuator": {"ok": True, "attenuation_db": 6.0}}
         broker = Broker(
             settings, 3, {"software": "x"}, self.status, lambda: readings, {("attenuator", "set"): self.set}
         )
         task = asyncio.ensure_future(broker.run())
         try:
-            yield
+            yield broker
         finally:
             task.cancel()
             with contextlib.suppress(asyncio.CancelledError):
@@ -259,9 +262,10 @@ async def test_no_broker_at_all_is_told_once_and_harmless(
         await connection(self)
 
     monkeypatch.setattr(Broker, "_connection", counted)
-    async with Node().at(config(port)), asyncio.timeout(PATIENCE_S):
+    async with Node().at(config(port)) as broker, asyncio.timeout(PATIENCE_S):
         for _ in range(5):
             await tries.acquire()
+        assert "cannot be reached" in str(broker.fault)
     assert len([record for record in caplog.records if record.name == "qkd.mqtt"]) == 1
 
 
@@ -289,10 +293,12 @@ def test_keys_are_made_whether_the_broker_lives_or_not(server: Server, tmp_path:
         wait_until(lambda: good_blocks(alice, bob) >= before + 2, alice, bob)
 
 
-async def test_tls_and_acl_as_in_the_example(tmp_path: Path) -> None:
+@contextlib.contextmanager
+def example_broker(tmp_path: Path) -> Iterator[int]:
+    """Mosquitto with TLS and the access list of `deploy`; certificates of those whom the list names."""
     authority = credentials.make_authority("link")
     (tmp_path / "ca.crt").write_bytes(credentials.pem(authority.certificate))
-    for name in ("broker", "link-bob", "operator", "reader"):
+    for name in ("broker", "example-bob", "other-bob", "operator", "reader"):
         hosts = ("127.0.0.1",) if name == "broker" else ()
         certificate, key = credentials.make_certificate(authority, name, hosts)
         (tmp_path / f"{name}.crt").write_bytes(certificate)
@@ -310,25 +316,57 @@ async def test_tls_and_acl_as_in_the_example(tmp_path: Path) -> None:
     server = Server(lambda port: [mosquitto(), "-c", str(conf)])
     server.port = port
     server.start()
-    settings = config(
-        port, "5", 'ca_certificate = "ca.crt"\ncertificate = "link-bob.crt"\nprivate_key = "link-bob.key"\n', tmp_path
-    )
-
-    def tls(name: str) -> dict[str, Any]:
-        files = (str(tmp_path / f"{name}.{kind}") for kind in ("crt", "key"))
-        return {"tls_params": aiomqtt.TLSParameters(str(tmp_path / "ca.crt"), *files)}
-
-    node = Node()
     try:
-        async with node.at(settings), reader(port, **tls("operator")) as operator:
+        yield port
+    finally:
+        server.stop()
+
+
+def as_in_the_template(tmp_path: Path, port: int, name: str) -> Config:
+    """The configuration that `qkd init` writes, with the broker's lines; the certificate is of this name."""
+    lines = f'ca_certificate = "ca.crt"\ncertificate = "{name}.crt"\nprivate_key = "{name}.key"\n'
+    link = tomllib.loads(template("bob"))["link"]["name"]
+    return config(port, "5", f'{lines}[link]\nname = "{link}"\n', tmp_path)
+
+
+def tls(tmp_path: Path, name: str) -> dict[str, Any]:
+    files = (str(tmp_path / f"{name}.{kind}") for kind in ("crt", "key"))
+    return {"tls_params": aiomqtt.TLSParameters(str(tmp_path / "ca.crt"), *files)}
+
+
+async def test_tls_and_acl_as_in_the_example(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(globals(), "PREFIX", "qkd/v1/example/bob")
+    node = Node()
+    with example_broker(tmp_path) as port:
+        settings = as_in_the_template(tmp_path, port, "example-bob")
+        async with node.at(settings) as broker, reader(port, **tls(tmp_path, "operator")) as operator:
             await next_on(operator, "tele/rates")
-            async with aiomqtt.Client("127.0.0.1", port, **tls("reader")) as stranger:
+            async with aiomqtt.Client("127.0.0.1", port, **tls(tmp_path, "reader")) as stranger:
                 await stranger.publish(f"{PREFIX}/cmd/attenuator/set", json.dumps({"id": "x"}), qos=1)
             await operator.publish(f"{PREFIX}/cmd/attenuator/set", json.dumps({"id": "mine"}), qos=1)
             assert json.loads(await next_on(operator, "ack/#"))["id"] == "mine"
-        assert len(node.asked) == 1
-    finally:
-        server.stop()
+            assert broker.fault is None
+    assert len(node.asked) == 1
+
+
+async def test_what_the_broker_refuses_is_told(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    """The access list names another node: the broker takes the connection and drops every message."""
+    with example_broker(tmp_path) as port:
+        async with Node().at(as_in_the_template(tmp_path, port, "other-bob")) as broker, asyncio.timeout(PATIENCE_S):
+            while broker.fault is None:  # noqa: ASYNC110 - another process brings it about
+                await asyncio.sleep(0.01)
+    assert "qkd/v1/example/bob" in broker.fault
+    assert "ot authorized" in broker.fault
+    told = [record.message for record in caplog.records if record.name == "qkd.mqtt" and record.levelname == "WARNING"]
+    assert len([text for text in told if "ot authorized" in text]) == 1
+
+
+def test_the_access_list_fits_what_init_writes() -> None:
+    link = tomllib.loads(template("alice"))["link"]["name"]
+    text = (Path(__file__).parents[2] / "deploy" / "mosquitto.acl").read_text()
+    rules = {rules.split()[0]: rules.splitlines()[1:] for rules in text.split("user ")[1:]}
+    for role in ("alice", "bob"):
+        assert f"topic write {prefix(link, role)}/#" in rules[f"{link}-{role}"]
 
 
 def test_files_that_cannot_be_read_are_named() -> None:
