@@ -20,6 +20,45 @@ class Send:
 
 
 @dataclass(frozen=True, slots=True, repr=False)
+class Job:
+    """A pure function and its arguments: anybody who has both can do it, in this process or on another machine.
+
+    Parameters
+    ----------
+    function : of a module, so that it has a name there; it keeps nothing and reads nothing but its arguments.
+    arguments : arrays and plain values, which can be copied.
+
+    Security
+    --------
+    Arguments and result may be secret, and a copy of them is secret as well. Whoever made the job overwrites its
+    arrays; nothing of them is printed.
+    """
+
+    function: Callable[..., Any]
+    arguments: tuple[Any, ...] = ()
+
+    def __call__(self) -> Any:
+        """Do it here."""
+        return self.function(*self.arguments)
+
+
+@dataclass(frozen=True, slots=True, repr=False)
+class Errand:
+    """Work that only this end can do: its store, its random source and its symbols are here.
+
+    A function that answers with a :class:`Job` has fetched the job's arguments; the job is done next, in the same lane.
+    """
+
+    function: Callable[..., Any]
+    arguments: tuple[Any, ...] = ()
+
+    def __call__(self) -> Any:
+        """Run it, and the job that it leads to."""
+        result = self.function(*self.arguments)
+        return result() if isinstance(result, Job) else result
+
+
+@dataclass(frozen=True, slots=True, repr=False)
 class Run:
     """Do ``work`` off the event loop, then hand its result to ``then`` and carry out what that returns."""
 
