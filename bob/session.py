@@ -8,23 +8,20 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
-from functools import partial
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from bob.batches import Chunk
 from common.config import Config
-from common.datatypes import Detections, ReconciledKey, SecretKey
+from common.datatypes import Detections
 from common.errors import AuthenticationError, RemoteProtocolError
-from common.postprocessing.amplification import seed_bits, seed_fault
 from common.postprocessing.estimation import recent_blocks
 from common.postprocessing.reconciliation import QberTracker
-from common.postprocessing.sifting import MAX_CHUNK_DETECTIONS, SiftedChunk, bob_sift, encode_announcement
-from common.postprocessing.verification import verification_tag, verified_key
+from common.postprocessing.sifting import MAX_CHUNK_DETECTIONS
 from common.protocol.block import BITS_PER_BYTE, Block, BlockFacts, certified_digests, compare
-from common.protocol.effects import BlockDone, Effect, Run
+from common.protocol.effects import BlockDone, Effect, Errand, Job, Send
+from common.protocol.jobs import announcement, join_and_tag, sift_at_bob, sifted_chunk
 from common.protocol.messages import (
     NONCE_BYTES,
     Announce,
@@ -33,18 +30,16 @@ from common.protocol.messages import (
     Commit,
     Committed,
     Fixed,
-    FrameResult,
     Prepared,
     Propose,
-    Refuse,
     Seed,
     Sift,
-    Syndrome,
     Verified,
     Verify,
     Withdraw,
 )
 from common.protocol.session import Identity, LinkSession, Store
+from common.protocol.story import Await, Do, Refused, Story, Tale, Together, Until
 from common.protocol.transitions import Role, State, may_refuse
 
 CHUNK_SLOTS = 1 << 25
@@ -60,19 +55,12 @@ R, L = 2, 3
 
 
 class BobBlock(Block):
-    """Bob's side of a block: the detections under way, the 1s among his sifted bits, the proposal under examination."""
+    """Bob's side of a block."""
 
-    def begin(self) -> BobBlock:
-        """Fresh records."""
-        self.announced: dict[int, Chunk] = {}
-        self.z_ones = 0
-        self.verify: Verify | None = None
-        self.propose: Propose | None = None
-        self.length_accepted = False
-        self.amplifying = False
-        self.seed_parts: list[bytes] = []
-        self.seed_total = 0
-        return self
+    unanswered = 0
+    """Slots that were announced and that Alice has not answered."""
+    z_ones = 0
+    """Ones among his sifted bits; secret."""
 
 
 class BobSession(LinkSession):
@@ -83,6 +71,8 @@ class BobSession(LinkSession):
     instance : this process's start counter; makes block numbers unique and growing.
     random_bytes : fresh bytes that nobody can foresee (they become public).
     """
+
+    _blocks: dict[int, BobBlock]
 
     def __init__(
         self,
@@ -98,7 +88,6 @@ class BobSession(LinkSession):
         self._random_bytes = random_bytes
         self._tracker = QberTracker(config.reconciliation.qber_start)
         self._recent = recent_blocks(config)
-        self._blocks: dict[int, BobBlock] = {}
         self._filling: BobBlock | None = None
         self._next_block = instance * BLOCK_NUMBERS_PER_START + 1
         self._waiting: list[Detections] = []
@@ -115,20 +104,12 @@ class BobSession(LinkSession):
 
     # -- shared session -----------------------------------------------------------------------------------------------
 
-    def open_blocks(self) -> list[Any]:
-        """Every block that has not ended."""
-        return list(self._blocks.values())
-
     def forget(self, block_id: int) -> None:
-        """Drop a block's record."""
-        block = self._blocks.pop(block_id, None)
-        if block is not None and block is self._filling:
+        """Drop the record of an ended block, and what waits to be announced of it."""
+        if self._filling is not None and self._filling.block_id == block_id:
             self._filling = None
             self._waiting.clear()
-
-    def must_keep(self, block: Block) -> bool:
-        """From the promise on, until Alice has decided."""
-        return block.state in (State.PREPARED, State.DECIDED)
+        super().forget(block_id)
 
     def resolve(self, ours: list[tuple[int, str]], peer: dict[str, Any]) -> list[Effect]:
         """What Alice has not decided she never will; what she has decided she repeats.
@@ -136,51 +117,19 @@ class BobSession(LinkSession):
         Numbers go on above hers: a store that was set back counts starts again, and would give two blocks one number.
         """
         self._next_block = max(self._next_block, int(peer["newest_block"]) + 1)
-        return [
-            Run("store", partial(self.destroy, block_id), lambda _: [])
-            for block_id, state in ours
-            if state == "pending" and block_id not in peer["decided"]
-        ]
+        void = [block_id for block_id, state in ours if state == "pending" and block_id not in peer["decided"]]
+        return [effect for block_id in void for effect in self.in_store(self.destroy, block_id)]
 
     def handle_block(self, message: BlockMessage) -> list[Effect]:
         """One message of a block."""
         if isinstance(message, Commit):
-            return self._on_commit(message)
+            return self._lasting.begin(self._commit(message))
         block = self._blocks.get(message.block_id)
-        if block is None:
-            if message.block_id < self._next_block:
-                return []
-            raise RemoteProtocolError(f"{message!r} belongs to no open block")
-        before = block.state
-        if not self.step(block, message, ours=False):
+        if block is not None:
+            return self.hear(block, message)
+        if message.block_id < self._next_block:
             return []
-        match message:
-            case Sift():
-                return self._on_sift(block, message)
-            case Syndrome():
-                return block.frames.on_syndrome(message)
-            case FrameResult():
-                return block.frames.on_result(message)
-            case Verify():
-                block.verify = message
-                return self._maybe_verify(block)
-            case Propose():
-                return self._on_propose(block, message)
-            case Seed():
-                return self._on_seed(block, message)
-            case Fixed():
-                return self._on_fixed(block, message)
-            case Refuse() | Withdraw():
-                return self._end(block, self.refused(block, message, before))
-        raise RemoteProtocolError(f"{message!r} is not for Bob")
-
-    def _end(self, block: Block, effects: list[Effect]) -> list[Effect]:
-        self.forget(block.block_id)
-        return effects
-
-    def give_up(self, block: Block, reason: str) -> list[Effect]:
-        """Refuse a block and forget it."""
-        return self._end(block, self.refuse(block, reason))
+        raise RemoteProtocolError(f"{message!r} belongs to no open block")
 
     def void_filling(self, reason: str, now_ns: int) -> list[Effect]:
         """The open block's detections are not to be trusted or kept up with: refuse it whole."""
@@ -204,9 +153,6 @@ class BobSession(LinkSession):
                 effects += self.give_up(block, reason)
         return effects
 
-    def _guard(self, block: BobBlock, run: Run) -> Run:
-        return self.block_job(block, run, lambda: self._maybe_verify(block))
-
     @property
     def filling_detections(self) -> int:
         """Detections of the open block that have been announced: what shedding it would throw away."""
@@ -215,7 +161,7 @@ class BobSession(LinkSession):
     @property
     def backlog_detections(self) -> int:
         """Slots announced and not yet sifted: what a slow link or a slow Alice makes grow."""
-        return sum(chunk.announced for block in self._blocks.values() for chunk in block.announced.values())
+        return sum(block.unanswered for block in self._blocks.values())
 
     def _closed(self) -> list[BobBlock]:
         """Blocks that are full and not yet at their end, in order."""
@@ -261,9 +207,8 @@ class BobSession(LinkSession):
         announced = sum(batch.announced for batch in self._waiting)
         if count < wanted and announced < self._config.blocks.chunk_detections and span < CHUNK_SLOTS:
             return []
-        chunk = Chunk(self._waiting.copy())
-        self._waiting.clear()
-        return self._announce(block, chunk, last=count >= wanted)
+        batches, self._waiting = tuple(self._waiting), []
+        return self._fill(block, batches, last=count >= wanted)
 
     def _open(self) -> BobBlock:
         block_id = self._next_block
@@ -274,12 +219,13 @@ class BobSession(LinkSession):
             self._config,
             self._tracker,
             self.say,
-            self._guard,
+            self.give_up,
             self.now_ns,
             self.schedule,
             self.randomness,
-        ).begin()
+        )
         self._filling = self._blocks[block_id] = block
+        block.story.begin(self._tell(block))
         return block
 
     def next_segment(self) -> int:
@@ -287,182 +233,154 @@ class BobSession(LinkSession):
         self._next_block += 1
         return self._next_block - 1
 
-    def _announce(self, block: BobBlock, chunk: Chunk, *, last: bool) -> list[Effect]:
-        number = block.chunks
-        block.cover(chunk.from_slot, chunk.to_slot)
-        block.detections += chunk.count
-        block.announced[number] = chunk
+    def _fill(self, block: BobBlock, batches: tuple[Detections, ...], *, last: bool) -> list[Effect]:
+        """One chunk more of a block; its last one makes room for the next block."""
+        number, announced = block.chunks, sum(batch.announced for batch in batches)
+        block.cover(batches[0].from_slot, batches[-1].to_slot)
+        block.detections += sum(map(len, batches))
+        block.unanswered += announced
         if last:
             self._filling = None
             block.filled(self.now_ns)
+        return block.story.begin(self._sift(block, number, batches, announced, last))
 
-        def done(payload: bytes) -> list[Effect]:
-            said = Announce(block.block_id, number, chunk.from_slot, chunk.to_slot, self._nonce(), payload)
-            effects: list[Effect] = [self.say(block, said)]
-            if last:
-                effects.append(self.say(block, BlockEnd(block.block_id, block.chunks, block.to_slot)))
-            return effects
+    # -- the story of a block -----------------------------------------------------------------------------------------
 
-        return [self._guard(block, Run("sift", lambda: encode_announcement(chunk.detections()), done))]
+    def _tell(self, block: BobBlock) -> Tale:
+        """A block from its opening to the promise of its key; its chunks are sifted meanwhile."""
+        yield Until(block.all_sifted)
+        yield from block.frames.close()
+        yield from self._verify(block, (yield Await(Verify)))
+        yield from self._make(block, (yield Await(Propose)))
+        yield self.say(block, Prepared(block.block_id, *block.digests()))
 
-    # -- 7 sift, 8 reconcile ------------------------------------------------------------------------------------------
+    # -- 7 sift -------------------------------------------------------------------------------------------------------
 
-    def _on_sift(self, block: BobBlock, message: Sift) -> list[Effect]:
-        chunk = block.announced.get(message.chunk)
-        if chunk is None or message.chunk != min(block.announced):
-            raise RemoteProtocolError(f"{message!r}: chunk {message.chunk} is not waiting for a reply")
-        del block.announced[message.chunk]
-        levels = bool(self._config.link.intensities)
-
-        def work() -> tuple[SiftedChunk, int, Detections]:
-            announced = chunk.detections()
-            sifted = bob_sift(announced, message.payload, intensities=levels)
-            return sifted, sifted.ones(), announced
-
-        return [self._guard(block, Run("sift", work, partial(self._sifted, block)))]
-
-    def _sifted(self, block: BobBlock, result: tuple[SiftedChunk, int, Detections]) -> list[Effect]:
-        sifted, ones, announced = result
-        self._check_counts.append((announced.from_slot, *check_outcomes(sifted.x_counts)))
-        block.count(sifted, len(announced), int(announced.cross_slots.size), int(announced.double_slots.size))
+    def _sift(
+        self, block: BobBlock, number: int, batches: tuple[Detections, ...], announced: int, last: bool
+    ) -> Tale:
+        """Announce one chunk, and keep of it what Alice answers."""
+        joined = yield from self._announce(block, number, batches, last)
+        del batches  # until Alice answers the joined chunk alone is kept
+        reply = yield Await(Sift)
+        if reply.chunk != number:
+            raise RemoteProtocolError(f"{reply!r}: chunk {reply.chunk} is not waiting for a reply")
+        block.unanswered -= announced
+        job = Job(sift_at_bob, (joined, reply.payload, bool(self._config.link.intensities)))
+        share, ones = yield Do("sift", job)
+        sifted = sifted_chunk(share)
+        self._check_counts.append((joined.from_slot, *check_outcomes(sifted.x_counts)))
+        block.count(sifted, len(joined), int(joined.cross_slots.size), int(joined.double_slots.size))
         block.z_ones += ones
+        self._refuse_hopeless(block)
+        yield from block.frames.add(sifted.bits)
+
+    def _announce(self, block: BobBlock, number: int, batches: tuple[Detections, ...], last: bool) -> Tale:
+        joined, payload = yield Do("sift", Job(announcement, (batches,)))
+        ends = joined.from_slot, joined.to_slot
+        yield self.say(block, Announce(block.block_id, number, *ends, self._nonce(), payload))
+        if last:
+            yield self.say(block, BlockEnd(block.block_id, block.chunks, block.to_slot))
+        return joined
+
+    def _refuse_hopeless(self, block: BobBlock) -> None:
         if hopeless(*check_outcomes(block.x_counts)):
             block.z_ones_steps = share_steps(block.z_ones, int(block.n_z.sum()))
             why = block.judge_devices() or "the polarisation is off, or somebody listens"
-            return self.give_up(block, f"the check basis shows too many errors for any key: {why}")
-        effects = block.frames.add(sifted.bits)
-        if block.state is not State.FILLING and block.chunks_sifted == block.chunks:
-            effects += block.frames.close()
-        return effects
+            raise Refused(f"the check basis shows too many errors for any key: {why}")
 
-    # -- 9 verify -----------------------------------------------------------------------------------------------------
+    # -- 8 reconcile, 9 verify ----------------------------------------------------------------------------------------
 
-    def _maybe_verify(self, block: BobBlock) -> list[Effect]:
-        message = block.verify
-        if message is None or not block.frames.complete or block.verifying:
-            return []
+    def _verify(self, block: BobBlock, message: Verify) -> Tale:
+        frames = block.frames
+        yield Until(lambda: frames.complete)
         if (noise := block.noise()) is not None:
-            return self.give_up(block, noise)
-        block.verifying = True
-        if (message.frames_kept, message.frames_failed) != (len(block.frames.kept()), block.frames.frames_failed):
+            raise Refused(noise)
+        if (message.frames_kept, message.frames_failed) != (len(frames.kept()), frames.frames_failed):
             raise RemoteProtocolError(f"{message!r}: the two ends keep different frames")
-
-        def work() -> tuple[ReconciledKey, bytes]:
-            reconciled = block.reconciled_key = block.reconciled()
-            return reconciled, verification_tag(reconciled.bits.view(), reconciled.bits.n_bits, message.hash_key)
-
-        def done(result: tuple[ReconciledKey, bytes]) -> list[Effect]:
-            reconciled, tag = result
-            if tag != message.tag:
-                return [self.say(block, Verified(block.block_id, 0, 0, self._nonce()))]
-            block.verified = verified_key(reconciled)
-            steps = share_steps(block.z_ones, int(block.n_z.sum()))
-            block.counted(steps, self._recent)  # said all the same: Alice's sums are to know of this block
-            return [self.say(block, Verified(block.block_id, 1, steps, self._nonce()))]
-
-        return [self._guard(block, Run("block", work, done))]
+        packed, _, tag = yield Do("block", Job(join_and_tag, (frames.parts(), frames.kept_bits, message.hash_key)))
+        block.reconciled(packed)
+        if tag != message.tag:
+            yield self.say(block, Verified(block.block_id, 0, 0, self._nonce()))
+            return
+        block.verified_by_both()
+        steps = share_steps(block.z_ones, int(block.n_z.sum()))
+        block.counted(steps, self._recent)  # said all the same: Alice's sums are to know of this block
+        yield self.say(block, Verified(block.block_id, 1, steps, self._nonce()))
 
     # -- 10 estimate, 11 amplify --------------------------------------------------------------------------------------
 
-    def _on_propose(self, block: BobBlock, message: Propose) -> list[Effect]:
+    def _make(self, block: BobBlock, message: Propose) -> Tale:
+        """Make and keep the key, once the length is within my own bound and all that Alice said is authentic."""
+        self._check(block, message)
+        block.refill_bytes = message.refill_bytes
+        agreed = Together(self._judge(block, message), self._hear_seed(block))
+        raw = yield from block.amplify((yield agreed)[1], message.secret_bytes, self.simulated)
+        deed = block.deed(self.identity.software, self.identity.signer)
+        yield Do("store", Errand(self.keep, (deed, raw, True)))
+
+    def _check(self, block: BobBlock, message: Propose) -> None:
+        """What can be said of a proposal before anything is computed."""
         if block.verified is None:
             raise RemoteProtocolError(f"{message!r}: a length is proposed for keys that differ")
         if block.device_fault is not None:
-            return self.give_up(block, block.device_fault)
+            raise Refused(block.device_fault)
         ours, theirs = block.tallies_json(), message.payload.decode(errors="replace")
         if ours != theirs:
-            return self.give_up(block, f"the tallies differ in {_first_difference(ours, theirs)!r}")
-        block.propose = message
-        block.refill_bytes = message.refill_bytes
-        return [self._guard(block, Run("block", block.estimate, lambda _: self._judge(block)))]
+            raise Refused(f"the tallies differ in {_first_difference(ours, theirs)!r}")
 
-    def _judge(self, block: BobBlock) -> list[Effect]:
+    def _judge(self, block: BobBlock, message: Propose) -> Tale:
         """Alice may propose at most what my own arithmetic allows."""
-        ledger, message = block.ledger, block.propose
-        assert ledger is not None
-        assert message is not None
+        ledger = block.ledger = yield Do("block", block.estimation())
         if BITS_PER_BYTE * message.secret_bytes > ledger.ell_bits or message.refill_bytes > message.secret_bytes:
-            return self.give_up(block, f"{message.secret_bytes} bytes proposed, my bound is {ledger.ell_bits} bits")
-        block.length_accepted = True
-        return self._maybe_amplify(block)
+            raise Refused(f"{message.secret_bytes} bytes proposed, my bound is {ledger.ell_bits} bits")
 
-    def _on_seed(self, block: BobBlock, message: Seed) -> list[Effect]:
-        if message.index != len(block.seed_parts) or message.index >= message.parts:
-            raise RemoteProtocolError(f"{message!r}: seed part {message.index} does not follow")
-        block.seed_parts.append(message.payload)
-        block.seed_total = message.parts
-        return []
+    def _hear_seed(self, block: BobBlock) -> Tale:
+        """Until FIXED: what Alice said of this block is authentic, and she heard what I said."""
+        parts: list[bytes] = []
+        wanted = 1
+        while len(parts) < wanted:
+            message = yield Await(Seed)
+            if message.index != len(parts) or message.index >= message.parts:
+                raise RemoteProtocolError(f"{message!r}: seed part {message.index} does not follow")
+            parts.append(message.payload)
+            wanted = message.parts
+        block.compare((yield Await(Fixed)))
+        return tuple(parts)
 
-    def _on_fixed(self, block: BobBlock, message: Fixed) -> list[Effect]:
-        """What Alice said of this block is authentic, and she heard what I said: the key may be made and promised."""
-        if not block.seed_parts or len(block.seed_parts) < block.seed_total:
-            raise RemoteProtocolError(f"{message!r}: {len(block.seed_parts)} of {block.seed_total} seed parts came")
-        block.compare(message)
-        return self._maybe_amplify(block)
+    # -- 12 key store: what I owe from here on ------------------------------------------------------------------------
 
-    def _maybe_amplify(self, block: BobBlock) -> list[Effect]:
-        message = block.propose
-        if message is None or block.state is not State.FIXED or not block.length_accepted or block.amplifying:
-            return []
-        assert block.verified is not None
-        block.amplifying = True
-        secret_bits = BITS_PER_BYTE * message.secret_bytes
-        wanted = seed_bits(self._config.amplification.family, block.verified.bits.n_bits, secret_bits)
-        parts = block.seed_parts.copy()
-        block.seed_parts.clear()
-
-        def work() -> SecretKey:
-            seed = np.frombuffer(b"".join(parts), dtype=np.uint8)
-            if (fault := seed_fault(seed, wanted)) is not None:
-                raise RemoteProtocolError(fault)
-            return block.amplify(seed, message.secret_bytes, self.simulated)
-
-        return [self._guard(block, Run("block", work, lambda secret: self._keep(block, secret.bits.take())))]
-
-    # -- 12 key store -------------------------------------------------------------------------------------------------
-
-    def _keep(self, block: BobBlock, raw: NDArray[np.uint8]) -> list[Effect]:
-        certificate = block.certificate(self.identity.software, self.identity.signer)
-
-        def work() -> None:
-            self.keep(block, raw, certificate, authenticated=True)
-
-        def done(_: None) -> list[Effect]:
-            return [self.say(block, Prepared(block.block_id, *block.digests()))]
-
-        return [self._guard(block, Run("store", work, done))]
-
-    def _on_commit(self, message: Commit) -> list[Effect]:
+    def _commit(self, message: Commit) -> Tale:
         """Alice has decided: commit, and say so as often as she asks; withdraw what is not held here (any more)."""
-        block = self._blocks.get(message.block_id)
+        block, talk = self._blocks.get(message.block_id), self._talk
         if block is not None:
             self.step(block, message, ours=False)
+        held, settled = yield Do("store", Errand(self._commit_here, (message, block is not None)))
+        if not held:
+            yield from self._while(talk, Withdraw(message.block_id, b"its key is not held here"))
+            return
+        yield from self.add_pads(message.block_id, sendable=True)
+        yield from self._while(talk, Committed(message.block_id))
+        if block is not None:
+            block.state = State.COMMITTED
+            self.forget(block.block_id)
+        facts = block.facts(self.now_ns) if block is not None else settled
+        if facts is not None:
+            yield BlockDone(facts)
 
-        def work() -> tuple[bool, BlockFacts | None]:
-            if self.store.state_of(message.block_id) is None:
-                return False, None
-            try:
-                compare(message, certified_digests(self.store.certificate_of(message.block_id)))
-            except AuthenticationError:
-                self.destroy(message.block_id)
-                raise
-            return True, self.commit(message.block_id, "pending", reported=block is not None)
+    def _while(self, talk: Story, message: BlockMessage) -> list[Effect]:
+        """Say this unless another session has begun by now."""
+        return [] if talk.over else [Send(message)]
 
-        committed = self.while_session_lasts(Committed(message.block_id))
-        not_held = self.while_session_lasts(Withdraw(message.block_id, b"its key is not held here"))
-
-        def done(result: tuple[bool, BlockFacts | None]) -> list[Effect]:
-            held, settled = result
-            if not held:
-                return not_held()
-            effects: list[Effect] = [self.add_pads(message.block_id, sendable=True), *committed()]
-            if block is not None:
-                block.state = State.COMMITTED
-                self.forget(block.block_id)
-            facts = block.facts(self.now_ns) if block is not None else settled
-            return [*effects, BlockDone(facts)] if facts is not None else effects
-
-        return [Run("store", work, done)]
+    def _commit_here(self, message: Commit, reported: bool) -> tuple[bool, BlockFacts | None]:
+        if self.store.state_of(message.block_id) is None:
+            return False, None
+        try:
+            compare(message, certified_digests(self.store.certificate_of(message.block_id)))
+        except AuthenticationError:
+            self.destroy(message.block_id)
+            raise
+        return True, self.commit(message.block_id, "pending", reported)
 
 
 def check_outcomes(x_counts: NDArray[np.int64]) -> tuple[int, int]:

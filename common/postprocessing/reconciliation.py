@@ -341,12 +341,16 @@ class CorrectingFrame:
     spec : what was agreed.
     bits : *(ceil(payload_bits / 8),) uint8*, packed, unused bits zero; kept until the frame is decoded or failed.
     decoder : fast, or the slow reference.
+
+    Attributes
+    ----------
+    bits : as given, or None; whoever keeps the frame between two messages may take them away and give them back.
     """
 
     def __init__(self, spec: FrameSpec, bits: Bits, decoder: DecoderName = "fast") -> None:
         _require(bits, spec)
         self.spec = spec
-        self._bits: Bits | None = bits
+        self.bits: Bits | None = bits
         self._name: DecoderName = decoder
         self._decoder: Decoder | None = None
         self._difference = np.zeros(0, np.uint32)
@@ -357,7 +361,7 @@ class CorrectingFrame:
 
     def receive(self, round: int, payload: bytes) -> FrameOutcome:
         """Take the message of round 1 .. 4 and decode (milliseconds to tens of them: use a worker thread)."""
-        bits, spec = self._bits, self.spec
+        bits, spec = self.bits, self.spec
         if bits is None or round != self._rounds + 1:
             raise RemoteProtocolError(f"message of round {round} for a frame that is at round {self._rounds}")
         expected = spec.disclosed_bits(round - 1)
@@ -393,11 +397,11 @@ class CorrectingFrame:
     def _outcome(self, corrected: Bits | None, bits: Bits, iterations: int) -> FrameOutcome:
         if corrected is not None:
             errors = int(np.bitwise_count(corrected ^ bits).sum())
-            self._bits = self._decoder = None
+            self.bits = self._decoder = None
             return FrameOutcome("decoded", corrected, errors, self._disclosed, self._rounds, iterations)
         if self._rounds < self.spec.rounds:
             return FrameOutcome("more", None, 0, self._disclosed, self._rounds, iterations)
-        self._bits = self._decoder = None
+        self.bits = self._decoder = None
         return FrameOutcome("failed", None, 0, self._disclosed, self._rounds, iterations)
 
 

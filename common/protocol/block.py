@@ -15,20 +15,23 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from numpy.typing import ArrayLike, NDArray
 
 from common.config import Config
-from common.datatypes import ReconciledKey, SecretKey, VerifiedKey
+from common.datatypes import ReconciledKey, VerifiedKey
 from common.errors import AuthenticationError
 from common.keybits import KeyBits
 from common.keys.certificate import Amplification, Provenance, Reconciliation, Transcript, certificate
 from common.keys.life import Life
-from common.postprocessing.amplification import amplify, seed_bits
+from common.postprocessing.amplification import seed_bits
 from common.postprocessing.estimation import device_fault, estimate
 from common.postprocessing.reconciliation import QberTracker
 from common.postprocessing.sifting import SiftedChunk
+from common.postprocessing.verification import verified_key
 from common.preamble import key_slots
-from common.protocol.effects import Effect, Run
+from common.protocol.effects import Effect, Job
 from common.protocol.frames import FrameExchange
+from common.protocol.jobs import Seed8, hash_with
 from common.protocol.messages import BlockMessage, Commit, Committed, Fixed, Fixing, Prepared, Refuse, Withdraw
 from common.protocol.schedule import Schedule
+from common.protocol.story import Do, Story, Tale
 from common.protocol.transitions import Role, State
 from common.randomness import Uses, assumptions, documents
 from common.security.finite_key import Ledger
@@ -87,17 +90,35 @@ WATCHED = ("x_share", "z_sent_share", "v_share", "l_share", "cross_clicks", "dou
 """Of :class:`BlockFacts`: what operators see of the devices, block by block."""
 
 
+@dataclass(frozen=True, slots=True, repr=False)
+class Deed:
+    """What is stored with a key.
+
+    Parameters
+    ----------
+    block_id, eps_spent : of the block.
+    refill_bytes : the first of the key, for the authentication pool.
+    certificate : the evidence for the key's length, signed, from the life of the link.
+    """
+
+    block_id: int
+    eps_spent: float
+    refill_bytes: int
+    certificate: Callable[[Life], str]
+
+
 class Block:
     """State of one block at one end.
 
-    Its frames reach it by a weak reference: an ended block and its bits leave memory at once, not when the garbage
-    collector next looks for cycles among old objects.
+    Its frames and its story reach it by a weak reference: an ended block and its bits leave memory at once, not when
+    the garbage collector next looks for cycles among old objects.
 
     Parameters
     ----------
     block_id : unique over the life of the link, growing.
     role, config, tracker : whose block, under which rules, with the link's running QBER.
-    say, guard : see :class:`FrameExchange`, of this block.
+    say : see :class:`FrameExchange`, of this block.
+    refuse : ends this block for a reason.
     now_ns : when it was opened.
     schedule : see :class:`FrameExchange`.
     randomness : role -> sources of its random numbers, as the handshake told.
@@ -109,8 +130,8 @@ class Block:
         role: Role,
         config: Config,
         tracker: QberTracker,
-        say: Callable[[Block, BlockMessage], Effect],
-        guard: Callable[[Any, Run], Run],
+        say: Callable[[Any, BlockMessage], Effect],
+        refuse: Callable[[Any, str], list[Effect]],
         now_ns: int,
         schedule: Schedule | None = None,
         randomness: Mapping[str, Uses] | None = None,
@@ -127,16 +148,17 @@ class Block:
 
         def this() -> Block:
             block = weak()
-            assert block is not None, "its frames outlived a block"
+            assert block is not None, "its frames or its story outlived a block"
             return block
 
+        self.story = Story(lambda reason: refuse(this(), reason))
         self.frames = FrameExchange(
             block_id,
             role,
             config.reconciliation,
             tracker,
             lambda message: say(this(), message),
-            lambda run: guard(this(), run),
+            self.story.job,
             schedule,
         )
         self.from_slot: int | None = None
@@ -150,13 +172,10 @@ class Block:
         self.cross_clicks = self.double_clicks = self.detections_sifted = 0
         self.z_ones_steps: int | None = None
         self.device_fault: str | None = None
-        self.verifying = False
         self.reconciled_key: ReconciledKey | None = None
         self.verified: VerifiedKey | None = None
         self.ledger: Ledger | None = None
         self.refill_bytes = 0
-        self.stored = False
-        self.deciding = False
         self.simulated = False
         self.amplification: Amplification | None = None
         self._transcript = {sender: hashlib.sha256() for sender in Role}
@@ -201,11 +220,22 @@ class Block:
         """Key slots between the first and the last slot, gaps included (conservative), preambles not."""
         return 0 if self.from_slot is None else key_slots(self.from_slot, self.to_slot)
 
-    def reconciled(self) -> ReconciledKey:
-        """Take the kept frames as one key."""
-        leak, failed, kept = self.frames.leak_ec_bits, self.frames.frames_failed, len(self.frames.kept())
-        packed, n_bits = self.frames.join()
-        return ReconciledKey(self.block_id, KeyBits(packed, n_bits), leak, kept, failed)
+    def all_sifted(self) -> bool:
+        """The last chunk has been told, and all of them are sifted."""
+        return self.state is not State.FILLING and self.chunks_sifted == self.chunks
+
+    def reconciled(self, packed: NDArray[np.uint8]) -> None:
+        """The kept frames have been joined to one key, and are overwritten."""
+        frames = self.frames
+        kept, failed, leak = len(frames.kept()), frames.frames_failed, frames.leak_ec_bits
+        bits = KeyBits(packed, frames.kept_bits)
+        frames.wipe()
+        self.reconciled_key = ReconciledKey(self.block_id, bits, leak, kept, failed)
+
+    def verified_by_both(self) -> None:
+        """The tags of both ends agree: the same bits are a verified key."""
+        assert self.reconciled_key is not None
+        self.verified = verified_key(self.reconciled_key)
 
     def tallies(self) -> Tallies:
         """The public counts of what is sifted; every X outcome is in ``x_counts``, V is taken as even until told."""
@@ -244,31 +274,51 @@ class Block:
         self.device_fault = recent.enter(self.tallies())
         return self.device_fault
 
-    def estimate(self) -> Ledger:
-        """Key length of this block by its own tallies."""
+    def estimation(self) -> Job:
+        """The job that computes the ledger of this block from its own tallies."""
         assert self.z_ones_steps is not None, "the share of V comes with the verdict of verification"
-        self.ledger = estimate(
-            self.config, self.tallies(), self.frames.leak_ec_bits, assumptions(self._randomness)
-        )
-        return self.ledger
+        return Job(estimate, (self.config, self.tallies(), self.frames.leak_ec_bits, assumptions(self._randomness)))
 
-    def amplify(self, seed: NDArray[np.uint8], secret_bytes: int, simulated: bool) -> SecretKey:
-        """Privacy amplification to the agreed length; the verified key is gone afterwards."""
+    @property
+    def secret_bytes(self) -> int:
+        """Whole bytes of key by the ledger."""
+        return 0 if self.ledger is None else self.ledger.ell_bits // BITS_PER_BYTE
+
+    def seed_bits(self, secret_bytes: int) -> int:
+        """Random bits that amplification to this many bytes takes."""
         assert self.verified is not None
-        self.simulated = simulated
-        verified, self.verified = self.verified, None
-        family, n, m = self.config.amplification.family, verified.bits.n_bits, BITS_PER_BYTE * secret_bytes
-        digest = hashlib.sha256(np.ascontiguousarray(seed).data).hexdigest()
-        self.amplification = Amplification(family, n, m, seed_bits(family, n, m), digest)
-        return amplify(verified, seed, m, family, simulated)
+        return seed_bits(self.config.amplification.family, self.verified.bits.n_bits, BITS_PER_BYTE * secret_bytes)
 
-    def certificate(self, software: str, signer: Ed25519PrivateKey | None) -> Callable[[Life], str]:
-        """The evidence for this block's length, signed once the life of the link is known; stored beside the key."""
+    def amplify(self, seed: Seed8, secret_bytes: int, simulated: bool) -> Tale:
+        """Privacy amplification to the agreed length; whatever happens, the verified key is overwritten.
+
+        Parameters
+        ----------
+        seed : public, drawn after the verified key was fixed.
+
+        Returns
+        -------
+        *(secret_bytes,) uint8*, the secret key.
+        """
+        verified, self.verified = self.verified, None
+        assert verified is not None
+        family, n, m = self.config.amplification.family, verified.bits.n_bits, BITS_PER_BYTE * secret_bytes
+        needed = seed_bits(family, n, m)
+        packed = verified.bits.take()
+        try:
+            secret, digest = yield Do("block", Job(hash_with, (seed, needed, packed, n, m, family)))
+        finally:
+            packed.fill(0)
+        self.simulated, self.amplification = simulated, Amplification(family, n, m, needed, digest)
+        return secret
+
+    def deed(self, software: str, signer: Ed25519PrivateKey | None) -> Deed:
+        """What is stored beside the key; the evidence for its length is signed once the life of the link is known."""
         assert self.ledger is not None
         assert self.amplification is not None
         frames = self.frames
         kept, failed = len(frames.kept()), frames.frames_failed
-        return partial(
+        signed = partial(
             certificate,
             Provenance(software, self.config.link.name, self.role.value, self.block_id, self.simulated),
             self.ledger,
@@ -279,6 +329,7 @@ class Block:
             {role: documents(uses) for role, uses in self._randomness.items()},
             signer=signer,
         )
+        return Deed(self.block_id, self.ledger.eps_spent, self.refill_bytes, signed)
 
     def wipe(self) -> None:
         """Overwrite all key material."""

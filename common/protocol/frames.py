@@ -12,6 +12,8 @@ from __future__ import annotations
 from collections import Counter, deque
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from functools import partial
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -30,9 +32,11 @@ from common.postprocessing.reconciliation import (
     choose_code,
 )
 from common.postprocessing.sifting import BitAccumulator
-from common.protocol.effects import Effect, Run
+from common.protocol.effects import Effect, Job, Run
+from common.protocol.jobs import correct, first_syndrome, next_syndrome
 from common.protocol.messages import BlockMessage, FrameResult, Syndrome
 from common.protocol.schedule import WORK, Schedule
+from common.protocol.story import overwrite
 from common.protocol.transitions import Role
 
 MIN_TAIL_BITS = 1024
@@ -164,7 +168,7 @@ class FrameExchange:
         frame.disclosed_bits += RESULT_BITS
         if message.status == STATUS["more"]:
             frame.round += 1
-            return [self._more(frame, frame.work)]
+            return [self._job(Job(next_syndrome, (frame.work, frame.round)), partial(self._disclose, frame))]
         self._finish(frame, "decoded" if message.status == STATUS["decoded"] else "failed", message.qber_steps)
         self.frames_under_way -= 1
         self.work_under_way -= frame.decoder_work
@@ -211,14 +215,9 @@ class FrameExchange:
         """Errors in the decoded frames by the rates that the correcting end announced; the same at both ends."""
         return sum(frame.errors for frame in self.kept())
 
-    def join(self) -> tuple[Packed, int]:
-        """(packed bits, number) of all decoded frames in order; only the last may be no multiple of 8 long."""
-        kept = self.kept()
-        bits = [frame.bits for frame in kept if frame.bits is not None]
-        joined = np.concatenate(bits) if bits else np.zeros(0, dtype=np.uint8)
-        n_bits = self.kept_bits
-        self.wipe()
-        return joined, n_bits
+    def parts(self) -> tuple[Packed, ...]:
+        """The packed bits of all decoded frames in order; only the last may be no whole number of bytes."""
+        return tuple(frame.bits for frame in self.kept() if frame.bits is not None)
 
     def wipe(self) -> None:
         """Overwrite all bits; no frame begins any more."""
@@ -288,37 +287,26 @@ class FrameExchange:
         self.frames_under_way += 1
         self.work_under_way += frame.decoder_work
         self.waiting_bits -= frame.n_bits
+        return self._job(Job(first_syndrome, (spec, bits)), partial(self._disclose, frame))
 
-        def work() -> tuple[ReferenceFrame, bytes]:
-            reference = ReferenceFrame(spec, bits)
-            return reference, reference.first()
+    def _job(self, job: Job, then: Callable[[Any], list[Effect]]) -> Run:
+        return self._guard(Run("frames", job, then))
 
-        def done(result: tuple[ReferenceFrame, bytes]) -> list[Effect]:
-            frame.work, payload = result
-            return [self._disclose(frame, spec, payload)]
-
-        return self._guard(Run("frames", work, done))
-
-    def _more(self, frame: Frame, work: ReferenceFrame) -> Run:
-        number = frame.round
-        return self._guard(
-            Run("frames", lambda: work.more(number), lambda payload: [self._disclose(frame, work.spec, payload)])
-        )
-
-    def _disclose(self, frame: Frame, spec: FrameSpec, payload: bytes) -> Effect:
+    def _disclose(self, frame: Frame, result: tuple[ReferenceFrame, bytes]) -> list[Effect]:
+        frame.work, payload = result
+        spec = frame.work.spec
         frame.disclosed_bits += 8 * len(payload)
-        return self._say(
-            Syndrome(
-                self._block_id,
-                frame.index,
-                frame.round,
-                spec.code_id,
-                spec.payload_bits,
-                spec.first_units,
-                spec.second_units,
-                payload,
-            )
+        said = Syndrome(
+            self._block_id,
+            frame.index,
+            frame.round,
+            spec.code_id,
+            spec.payload_bits,
+            spec.first_units,
+            spec.second_units,
+            payload,
         )
+        return [self._say(said)]
 
     def _correct(self, frame: Frame) -> list[Effect]:
         message, bits = frame.early, frame.bits
@@ -333,23 +321,20 @@ class FrameExchange:
             frame.work = CorrectingFrame(spec, bits, self._settings.decoder)
         work = frame.work
         assert isinstance(work, CorrectingFrame)
-        return [
-            self._guard(
-                Run(
-                    "frames",
-                    lambda: work.receive(message.round, message.payload),
-                    lambda outcome: self._corrected(frame, message.round, outcome),
-                )
-            )
-        ]
+        job = Job(correct, (work, bits, message.round, message.payload))
+        return [self._job(job, partial(self._corrected, frame, message.round))]
 
-    def _corrected(self, frame: Frame, number: int, outcome: FrameOutcome) -> list[Effect]:
+    def _corrected(
+        self, frame: Frame, number: int, result: tuple[CorrectingFrame, FrameOutcome]
+    ) -> list[Effect]:
+        frame.work, outcome = result
         frame.disclosed_bits += RESULT_BITS
         steps = 0
         if outcome.status == "more":
             frame.round = number + 1
         else:
             if outcome.status == "decoded":
+                overwrite(frame.bits)
                 frame.bits = outcome.bits
                 steps = min(round(outcome.errors / frame.n_bits / QBER_STEP), MOST_STEPS)
             self._finish(frame, outcome.status, steps)

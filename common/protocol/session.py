@@ -18,25 +18,31 @@ from numpy.typing import NDArray
 from common.config import Reconciliation
 from common.errors import AuthenticationError, HandshakeMismatch, LocalProtocolError, RemoteProtocolError
 from common.keybits import KeyBits
-from common.keys.life import Life, life_with
-from common.protocol.block import Block, BlockFacts, settled_facts
-from common.protocol.effects import AddPads, BlockDone, Effect, PeerStopped, Ready, Run, Send
+from common.keys.life import life_with
+from common.protocol.block import Block, BlockFacts, Deed, settled_facts
+from common.protocol.effects import AddPads, BlockDone, Effect, Errand, PeerStopped, Ready, Send
 from common.protocol.messages import (
     PROTOCOL_VERSION,
     BlockMessage,
     Bye,
     Ending,
+    FrameResult,
     Hello,
     Message,
     Refuse,
     Reply,
     Request,
+    Syndrome,
+    Withdraw,
 )
 from common.protocol.schedule import Schedule
+from common.protocol.story import Do, Story, Tale
 from common.protocol.transitions import Role, State, ending, may_refuse, next_state
 from common.randomness import Randomness, Uses, documents, read_uses, shortfall
 
 MAX_REASON_BYTES = 500
+_ANYWHERE = (Syndrome, FrameResult, Refuse, Withdraw)
+"""Of single frames, which the exchange of frames looks after, and ends, for which no story waits."""
 MOST_BLOCKS = 1 << 62
 """Block numbers are less: there is always a next one."""
 
@@ -113,30 +119,6 @@ class Identity:
     """Use -> source of this end's random numbers: the uses of its role, all of them."""
 
 
-class BlockRecord(Protocol):
-    """What the shared session needs of a role's block."""
-
-    block_id: int
-    state: State
-
-    def wipe(self) -> None:
-        """Overwrite all key material."""
-        ...
-
-    def note(self, message: BlockMessage, sender: Role) -> None:
-        """One more message of the block's transcript."""
-        ...
-
-    def facts(self, now_ns: int, reason: str = "") -> Any:
-        """What operators may see."""
-        ...
-
-
-def ended(block: BlockRecord) -> bool:
-    """Whether the block was refused, by this end or by the peer."""
-    return block.state is State.REFUSED
-
-
 def pads_name(block_id: int) -> str:
     """Setting that keeps the authentication key of a block."""
     return f"pads/{block_id}"
@@ -164,29 +146,21 @@ class LinkSession(ABC):
         self.now_ns = 0
         self.schedule = Schedule(reconciliation, lambda: self.now_ns)
         self._accept_request = accept_request
+        self._blocks: dict[int, Any] = {}
+        self._talk = Story()
+        """Of one session with the peer: over when another begins."""
+        self._lasting = Story()
+        """Of what the store holds: told to its end whatever becomes of the session."""
         self._hello_sent = False
         self._peer_hello: dict[str, Any] | None = None
-        self._epoch = 0
         self._next_request = 1
         self._requests: dict[int, Callable[[bytes | None], list[Effect]]] = {}
 
     # -- what the roles provide ---------------------------------------------------------------------------------------
 
     @abstractmethod
-    def open_blocks(self) -> list[BlockRecord]:
-        """Every block that has not ended."""
-
-    @abstractmethod
-    def forget(self, block_id: int) -> None:
-        """Drop the record of an ended block."""
-
-    @abstractmethod
     def handle_block(self, message: BlockMessage) -> list[Effect]:
         """One message of a block."""
-
-    @abstractmethod
-    def must_keep(self, block: Any) -> bool:
-        """Whether an obligation keeps this block's key beyond the session."""
 
     @abstractmethod
     def resolve(self, ours: list[tuple[int, str]], peer: dict[str, Any]) -> list[Effect]:
@@ -199,7 +173,8 @@ class LinkSession(ABC):
         self.now_ns = now_ns
         self.ready = self._hello_sent = False
         self._peer_hello = None
-        self._epoch += 1
+        self._talk.close()
+        self._talk = Story()
         effects: list[Effect] = []
         for block in self.open_blocks():
             if not self.must_keep(block):
@@ -208,36 +183,7 @@ class LinkSession(ABC):
         for callback in list(self._requests.values()):
             effects += callback(None)
         self._requests.clear()
-        return [*effects, self.guarded(Run("store", self._recall, self._say_hello))]
-
-    def guarded(self, run: Run) -> Run:
-        """The same job, whose continuation is dropped if another session has begun meanwhile."""
-        epoch = self._epoch
-        return Run(run.lane, run.work, lambda result: run.then(result) if epoch == self._epoch else [])
-
-    def while_session_lasts(self, message: Message) -> Callable[[], list[Effect]]:
-        """Sends ``message`` when called, unless another session has begun by then."""
-        epoch = self._epoch
-        return lambda: [Send(message)] if epoch == self._epoch else []
-
-    def block_job(self, block: BlockRecord, run: Run, after: Callable[[], list[Effect]]) -> Run:
-        """A job of a block: nothing comes of it once the block has ended, whose bits may be wiped under the job."""
-        inner = self.guarded(run)
-
-        def work() -> Any:
-            if ended(block):
-                return None
-            try:
-                return run.work()
-            except LocalProtocolError:
-                if ended(block):  # another thread wiped its bits under the job
-                    return None
-                raise
-
-        def then(result: Any) -> list[Effect]:
-            return [] if ended(block) else [*inner.then(result), *after()]
-
-        return Run(run.lane, work, then)
+        return [*effects, *self._talk.begin(self._greet())]
 
     def handle(self, message: Message, sealed: bool, now_ns: int) -> list[Effect]:
         """One message of the peer.
@@ -256,7 +202,7 @@ class LinkSession(ABC):
             raise RemoteProtocolError(f"{message!r} arrived before the handshake")
         match message:
             case Request():
-                return [self._answer(message)]
+                return self._talk.begin(self._answer(message))
             case Reply():
                 callback = self._requests.pop(message.request_id, None)
                 return callback(message.payload) if callback else []
@@ -288,6 +234,13 @@ class LinkSession(ABC):
 
     # -- handshake ----------------------------------------------------------------------------------------------------
 
+    def _greet(self) -> Tale:
+        """Say hello, once the store has told what the last session left open."""
+        self._unresolved, stored = yield Do("store", Errand(self._recall))
+        self._hello_sent = True
+        yield Send(Hello(json.dumps(self._hello(self._unresolved, stored), sort_keys=True).encode()))
+        yield from self._if_both()
+
     def _recall(self) -> tuple[list[tuple[int, str]], int]:
         return self.store.unresolved(), self.store.newest_block()
 
@@ -295,11 +248,8 @@ class LinkSession(ABC):
         """The largest block number that this end has seen."""
         return stored
 
-    def _say_hello(self, recalled: tuple[list[tuple[int, str]], int]) -> list[Effect]:
-        self._unresolved, stored = recalled
-        unresolved = self._unresolved
-        self._hello_sent = True
-        hello = {
+    def _hello(self, unresolved: list[tuple[int, str]], stored: int) -> dict[str, Any]:
+        return {
             "protocol_version": PROTOCOL_VERSION,
             "role": self.role.value,
             "software": self.identity.software,
@@ -310,7 +260,6 @@ class LinkSession(ABC):
             "decided": [number for number, state in unresolved if state == "decided"],
             "newest_block": self.newest_block(stored),
         }
-        return [Send(Hello(json.dumps(hello, sort_keys=True).encode())), *self._if_both()]
 
     def _heard_hello(self, message: Hello) -> list[Effect]:
         if self._peer_hello is not None:
@@ -330,15 +279,28 @@ class LinkSession(ABC):
         }
         return [Ready(), *self.resolve(self._unresolved, self._peer_hello)]
 
-    def _answer(self, message: Request) -> Run:
-        def done(answer: bytes) -> list[Effect]:
-            return [Send(Reply(message.request_id, answer))]
-
-        return self.guarded(Run("store", lambda: self._accept_request(message.payload), done))
+    def _answer(self, message: Request) -> Tale:
+        """Hand a request of the peer to the key manager."""
+        answer = yield Do("store", Errand(self._accept_request, (message.payload,)))
+        yield Send(Reply(message.request_id, answer))
 
     # -- blocks -------------------------------------------------------------------------------------------------------
 
-    def step(self, block: BlockRecord, message: BlockMessage, *, ours: bool) -> bool:
+    def open_blocks(self) -> list[Any]:
+        """Every block that has not ended."""
+        return list(self._blocks.values())
+
+    def forget(self, block_id: int) -> None:
+        """Drop the record of an ended block, and end its story."""
+        block = self._blocks.pop(block_id, None)
+        if block is not None:
+            block.story.close()
+
+    def must_keep(self, block: Block) -> bool:
+        """Whether an obligation keeps this block's key beyond the session: what is live of its story has been told."""
+        return block.story.told
+
+    def step(self, block: Block, message: BlockMessage, *, ours: bool) -> bool:
         """Move a block along the table; False if the message is to be ignored."""
         sender = self.role if ours else self.role.peer
         state = next_state(block.state, message, sender, ours=ours)
@@ -348,12 +310,37 @@ class LinkSession(ABC):
         block.note(message, sender)
         return True
 
-    def say(self, block: BlockRecord, message: BlockMessage) -> Send:
+    def say(self, block: Block, message: BlockMessage) -> Send:
         """Send a message of a block, moving the block along the table."""
         self.step(block, message, ours=True)
         return Send(message)
 
-    def refuse(self, block: BlockRecord, reason: str) -> list[Effect]:
+    def hear(self, block: Block, message: BlockMessage) -> list[Effect]:
+        """A message of an open block: the table says whether it is legal, the story whether it is waited for."""
+        before, story = block.state, block.story
+        if next_state(before, message, self.role.peer, ours=False) is None:
+            return []
+        if not isinstance(message, _ANYWHERE) and not story.expects(message):
+            raise RemoteProtocolError(f"{message!r}: nothing of block {block.block_id} waits for it now")
+        self.step(block, message, ours=False)
+        match message:
+            case Syndrome():
+                return story.after(block.frames.on_syndrome(message))
+            case FrameResult():
+                return story.after(block.frames.on_result(message))
+            case Refuse() | Withdraw():
+                return self._end(block, self.refused(block, message, before))
+        return story.hear(message)
+
+    def _end(self, block: Block, effects: list[Effect]) -> list[Effect]:
+        self.forget(block.block_id)
+        return effects
+
+    def give_up(self, block: Block, reason: str) -> list[Effect]:
+        """Refuse a block and forget it."""
+        return self._end(block, self.refuse(block, reason))
+
+    def refuse(self, block: Block, reason: str) -> list[Effect]:
         """Refuse a block at this end and tell the peer why; one with an obligation stays."""
         if block.state is State.REFUSED or self.must_keep(block):
             return []
@@ -363,7 +350,7 @@ class LinkSession(ABC):
         send = self.say(block, kind(block.block_id, reason.encode()[:MAX_REASON_BYTES]))
         return [send, *self._drop(block, reason)]
 
-    def refused(self, block: BlockRecord, message: Ending, state: State) -> list[Effect]:
+    def refused(self, block: Block, message: Ending, state: State) -> list[Effect]:
         """The peer refused what was in this ``state`` here.
 
         Plain words may be somebody else's: the peer is told that the block has ended, and waits for nothing.
@@ -380,36 +367,37 @@ class LinkSession(ABC):
                 self.forget(block.block_id)
         return effects
 
-    def _drop(self, block: BlockRecord, reason: str) -> list[Effect]:
+    def _drop(self, block: Block, reason: str) -> list[Effect]:
         """A block ends without key: forget it here and in the store."""
         block.state = State.REFUSED
         block.wipe()
         facts = block.facts(self.now_ns, reason)
 
-        destroy = Run("store", lambda: self.destroy(block.block_id), lambda _: [BlockDone(facts)])
-        return [destroy, *self.schedule.go_on()]
+        return [*self._lasting.begin(self._clear(block.block_id, facts)), *self.schedule.go_on()]
 
-    def keep(
-        self,
-        block: Block,
-        raw: NDArray[np.uint8],
-        certificate: Callable[[Life], str],
-        *,
-        authenticated: bool,
-    ) -> None:
+    def _clear(self, block_id: int, facts: BlockFacts) -> Tale:
+        yield Do("store", Errand(self.destroy, (block_id,)))
+        yield BlockDone(facts)
+
+    # -- the store ----------------------------------------------------------------------------------------------------
+
+    def in_store(self, function: Callable[..., Any], *arguments: Any) -> list[Effect]:
+        """Have something done to the store; nothing follows from it."""
+        return self._lasting.begin(_done(Do("store", Errand(function, arguments))))
+
+    def keep(self, deed: Deed, raw: NDArray[np.uint8], authenticated: bool) -> None:
         """Store a new key as pending: its first bytes refill the authentication pool, the rest is for applications.
 
         Runs in the store lane. The pads are written first: a key is never held without its pads.
         """
-        assert block.ledger is not None
-        record = certificate(life_with(block.ledger.eps_spent, self.store.get_setting))
-        pads, key = raw[: block.refill_bytes], KeyBits.from_bytes(raw[block.refill_bytes :].tobytes())
+        record = deed.certificate(life_with(deed.eps_spent, self.store.get_setting))
+        pads, key = raw[: deed.refill_bytes], KeyBits.from_bytes(raw[deed.refill_bytes :].tobytes())
         if pads.size:
-            self.store.put_setting(pads_name(block.block_id), pads.tobytes())
-        self.store.store_pending(block.block_id, key, record, self.simulated, authenticated=authenticated)
+            self.store.put_setting(pads_name(deed.block_id), pads.tobytes())
+        self.store.store_pending(deed.block_id, key, record, self.simulated, authenticated=authenticated)
         raw.fill(0)
 
-    def commit(self, block_id: int, before: str, *, reported: bool) -> BlockFacts | None:
+    def commit(self, block_id: int, before: str, reported: bool) -> BlockFacts | None:
         """Commit a key that the other end holds as well; the facts of a block that only the store remembers.
 
         Runs in the store lane. A block is told of once: by its own record if it still has one (``reported``), by
@@ -430,16 +418,18 @@ class LinkSession(ABC):
         if self.store.state_of(block_id) is None:
             self.store.delete_setting(pads_name(block_id))
 
-    def add_pads(self, block_id: int, *, sendable: bool) -> Run:
+    def add_pads(self, block_id: int, *, sendable: bool) -> list[Effect]:
         """Give the pool what a decided or committed block has for it."""
+        return self._lasting.begin(self._add_pads(block_id, sendable))
 
-        def read() -> bytes | None:
-            return self.store.get_setting(pads_name(block_id))
+    def _add_pads(self, block_id: int, sendable: bool) -> Tale:
+        pads = yield Do("store", Errand(self.store.get_setting, (pads_name(block_id),)))
+        if pads:
+            yield AddPads(block_id, pads, sendable)
 
-        def done(pads: bytes | None) -> list[Effect]:
-            return [AddPads(block_id, pads, sendable)] if pads else []
 
-        return Run("store", read, done)
+def _done(wish: Do) -> Tale:
+    yield wish
 
 
 def check_hello(payload: bytes, identity: Identity) -> dict[str, Any]:

@@ -1,9 +1,10 @@
 """The life of a block as one literal table, the same for both roles.
 
 Each end applies the table when it sends a message and when it receives one. A message moves the block only if its
-sender is the one named here; whatever the table does not list is a protocol error. REFUSE, which is plain, is legal
-from both sides while nothing is promised. From FIXED on Bob may have promised: Alice ends the block with WITHDRAW,
-which is sealed, and Bob, once he has promised, not at all; after her COMMIT nobody may.
+sender is the one named here; whatever the table does not list is a protocol error. So is a message that the table
+allows and that the block's story (:mod:`common.protocol.story`) does not wait for at its present place. REFUSE, which
+is plain, is legal from both sides while nothing is promised. From FIXED on Bob may have promised: Alice ends the block
+with WITHDRAW, which is sealed, and Bob, once he has promised, not at all; after her COMMIT nobody may.
 Nothing about key bits (SYNDROME, FRAME_RESULT) may be said while light of the block still arrives: it is closed first.
 
     FILLING -> CLOSED -> VERIFYING -> VERIFIED -> PROPOSED -> FIXED -> PREPARED -> DECIDED -> COMMITTED

@@ -68,7 +68,7 @@ def test_the_first_tally_that_differs_is_named() -> None:
 def test_a_hello_of_wrong_types_is_the_peer_s_fault(change: dict[str, Any]) -> None:
     pair, _ = make_pair()
     session: Any = pair.bob.session
-    said = json.loads(session._say_hello(([], 0))[0].message.payload) | change
+    said = session._hello([], 0) | change
     with pytest.raises(RemoteProtocolError, match="HELLO"):
         check_hello(json.dumps(said).encode(), pair.alice.session.identity)
 

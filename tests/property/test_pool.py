@@ -25,6 +25,7 @@ from common.protocol.messages import (
     Withdraw,
     decode,
 )
+from common.protocol.story import Until
 from common.protocol.transitions import Role, State, ending
 from tests.pair import LINK_SECRET, End, Pair
 from tests.property.test_protocol import Feeder, Sky, agree, give_key, make_pair, short_blocks_give_key
@@ -110,7 +111,13 @@ def test_alice_withdraws_under_a_seal_where_bob_may_have_promised(state: State) 
     pair, sky = ready()
     Feeder(pair, sky)
     alice: Any = pair.alice.session
-    alice._maybe_decide = lambda block: []
+    make = alice._make
+
+    def made_and_not_told(*of_block: Any) -> Any:
+        yield from make(*of_block)
+        yield Until(lambda: False)
+
+    alice._make = made_and_not_told
     pair.run(lambda: any(block.state is state for block in alice.open_blocks()))
     block = next(block for block in alice.open_blocks() if block.state is state)
     effects = alice.refuse(block, "held")

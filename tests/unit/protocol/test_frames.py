@@ -74,8 +74,8 @@ def test_either_end_decodes_and_every_bit_on_the_wire_is_counted(rng: np.random.
         assert trackers[Role.ALICE].qber == trackers[Role.BOB].qber
     frames = {m.frame for m in messages if isinstance(m, FrameResult)}
     assert len(frames) == 7
-    (left, n_left), (right, n_right) = (ends[role].join() for role in (Role.ALICE, Role.BOB))
-    assert n_left == n_right == 200_003
+    left, right = (np.concatenate(ends[role].parts()) for role in (Role.ALICE, Role.BOB))
+    assert [ends[role].kept_bits for role in Role] == [200_003, 200_003]
     np.testing.assert_array_equal(left, right)
     if side != "both":
         # The whole reference key is there, in the order of the frames.
