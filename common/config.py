@@ -196,7 +196,13 @@ class Keys(Section):
     certificate_key_file: Path = Path("secrets/certificate.key")
     """Private key (Ed25519, PEM) that signs a certificate for every key; its public half lies beside it as `.pub`."""
     max_stored_bits: int = Field(1 << 33, gt=0)
-    """While so much waits for applications, no block gives key; what a second makes may come on top."""
+    """While so much waits for applications, no block gives key; what a second makes may come on top. Keys that the
+    peer's application has made and ours does not fetch take at most half: of more, the oldest are destroyed."""
+    blocks_kept: int = Field(1000, ge=64)
+    """The newest blocks stay in the store in any case; an older one leaves it once too little for a key is left of it.
+    The peer may ask again about a few of the newest."""
+    certificates_archived: int = Field(100_000, ge=0)
+    """So many certificates of blocks that have left the store are kept, compressed, in `<database>.certificates/`."""
     deliver_simulated: bool = False
     """Hand out keys that were made with simulated devices. Both ends must say so."""
     auth_pool_target_bits: int = Field(1 << 16, ge=1 << 13)

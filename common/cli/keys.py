@@ -3,19 +3,20 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping
 from dataclasses import asdict
 from pathlib import Path
-from typing import Any
 
 import click
 from rich.console import Console
 
 from common.cli.main import LazyGroup
-from common.cli.output import emit, json_option, table
+from common.cli.output import json_option, table
 from common.config_file import load_config
 from common.errors import InputError, KeyStoreError
 from common.files import write_file
-from common.node.keystore import KeyStore
+from common.node.archive import Archive
+from common.node.keystore import open_store
 from common.node.storefile import ANEW
 
 NEWEST = 20
@@ -36,45 +37,49 @@ def command(context: click.Context, config_path: Path | None, as_json: bool) -> 
     if config_path is None:
         raise click.MissingParameter(ctx=context, param_hint="--config", param_type="option")
     config = load_config(config_path)
-    with KeyStore.open(config.path(config.keys.database), config.path(config.keys.key_file), read_only=True) as store:
-        blocks = [
-            {
-                "block_id": block["block_id"],
-                "state": block["state"],
-                "secret_bits": 8 * int(str(block["n_bytes"])),
-                "free_bits": 8 * int(str(block["free_bytes"])),
-                "simulated": bool(block["simulated"]),
-                "certificate": _certificate(block),
-            }
-            for block in store.blocks()
-        ]
-        spent = store.life()
+    with open_store(config, read_only=True) as store:
+        blocks = store.blocks(-1 if as_json else NEWEST)
+        n_blocks, spent = store.count_blocks(), store.life()
         document = {
             "role": config.role,
             "available_bits": store.available_bits(simulated=config.keys.deliver_simulated),
             "simulated_bits": store.available_bits() - store.available_bits(simulated=False),
             "keys_waiting": store.waiting_keys(),
             "life": asdict(spent),
-            "blocks": blocks,
         }
-
-    def render(console: Console) -> None:
-        names = ("block_id", "state", "secret_bits", "free_bits", "simulated")
-        rows = [[block[name] for name in names] for block in blocks[-NEWEST:]]
-        title = f"{config.role}: newest {len(rows)} of {len(blocks)} blocks"
-        console.print(table(title, ("block", "state", "secret bits", "free bits", "simulated"), rows))
-        console.print(f"{document['available_bits']} bits for applications, {document['keys_waiting']} keys wait")
-        console.print(f"in the life of the link {spent.blocks} blocks and {spent.tags} tags: eps {spent.eps_life:.2g}")
-
-    emit(document, as_json, render)
+    damaged = [block["block_id"] for block in blocks if not block["readable"]]
+    if damaged:
+        raise KeyStoreError(f"the record of block {damaged[0]} cannot be read", remedy=ANEW)
+    if as_json:
+        _print(document, blocks)
+        return 0
+    rows = [
+        [block["block_id"], block["state"], 8 * int(str(block["n_bytes"])), 8 * int(str(block["free_bytes"])),
+         bool(block["simulated"])]
+        for block in blocks
+    ]  # fmt: skip
+    console = Console()
+    title = f"{config.role}: newest {len(rows)} of {n_blocks} blocks"
+    console.print(table(title, ("block", "state", "secret bits", "free bits", "simulated"), rows))
+    console.print(f"{document['available_bits']} bits for applications, {document['keys_waiting']} keys wait")
+    console.print(f"in the life of the link {spent.blocks} blocks and {spent.tags} tags: eps {spent.eps_life:.2g}")
     return 0
 
 
-def _certificate(block: dict[str, object]) -> Any:
-    try:
-        return json.loads(str(block["record"]) or "{}")
-    except ValueError:
-        raise KeyStoreError(f"the record of block {block['block_id']} cannot be read", remedy=ANEW) from None
+def _print(document: Mapping[str, object], blocks: list[dict[str, object]]) -> None:
+    """One JSON document, a line a block: certificates are JSON already, and there may be tens of thousands."""
+    click.echo(json.dumps(document, allow_nan=False)[:-1] + ', "blocks": [')
+    for number, block in enumerate(blocks, 1):
+        told = {
+            "block_id": block["block_id"],
+            "state": block["state"],
+            "secret_bits": 8 * int(str(block["n_bytes"])),
+            "free_bits": 8 * int(str(block["free_bytes"])),
+            "simulated": bool(block["simulated"]),
+        }
+        comma = "," if number < len(blocks) else ""
+        click.echo(f'{json.dumps(told)[:-1]}, "certificate": {block["record"]}}}{comma}')
+    click.echo("]}")
 
 
 @click.command("certificate")
@@ -87,12 +92,15 @@ def certificate(block: int, config_path: Path, out: Path | None) -> int:
     Example: qkd keys certificate 4294967297 --config link/alice.toml --out block.json
     """
     config = load_config(config_path)
-    with KeyStore.open(config.path(config.keys.database), config.path(config.keys.key_file), read_only=True) as store:
-        records = {int(str(one["block_id"])): str(one["record"]) for one in store.blocks()}
-    if block not in records:
+    with open_store(config, read_only=True) as store:
+        state = store.state_of(block)
+        record = None if state is None else store.certificate_of(block)
+    if record is None:
+        record = Archive(config.path(config.keys.database), config.keys.certificates_archived).find(block)
+    if record is None:
         raise InputError(f"the key store of {config.role} has no block {block}", remedy="List them with `qkd keys`.")
     if out is None:
-        click.echo(records[block])
+        click.echo(record)
     else:
-        write_file(out, records[block] + "\n")
+        write_file(out, record + "\n")
     return 0

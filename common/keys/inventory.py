@@ -85,8 +85,8 @@ class Shelf(Protocol):
         """Destroy keys; unknown ones are ignored."""
         ...
 
-    def available_bits(self, *, simulated: bool) -> int:
-        """Bits in committed blocks that are not cut."""
+    def count_keys(self, n_bytes: int, *, simulated: bool) -> int:
+        """How many keys of this size can be cut."""
         ...
 
 
@@ -128,8 +128,8 @@ class Inventory:
             raise KeysRefused(f"slave SAE {owners.slave!r} is not known at the other end of this link")
 
     def count(self, n_bytes: int) -> int:
-        """How many keys of this size are in store (an upper bound: a key never spans two blocks)."""
-        return self._shelf.available_bits(simulated=self._simulated) // (8 * n_bytes)
+        """How many keys of this size can be made now; none spans two blocks."""
+        return self._shelf.count_keys(n_bytes, simulated=self._simulated)
 
     def reserve(self, owners: Owners, number: int, n_bytes: int) -> tuple[bytes, list[Slice]]:
         """Cut ``number`` keys of ``n_bytes``.

@@ -21,7 +21,7 @@ from common.config import Config, DeviceSection
 from common.errors import ConfigurationError, EnvironmentFault, KeyStoreError, QkdError
 from common.node import alarms, credentials
 from common.node.etsi014 import revocation, tls_context
-from common.node.keystore import KeyStore
+from common.node.keystore import open_store
 from common.node.listening import require_free
 from common.node.mqtt import proofs
 from common.node.recorder import recorded_bytes
@@ -134,17 +134,17 @@ def _key_store(config: Config) -> str:
     if not database.exists():
         read_key_file(key_file)
         return "not made yet"
-    with KeyStore.open(database, key_file, read_only=True) as store:
+    with open_store(config, read_only=True) as store:
         return f"{store.available_bits()} bits for applications"
 
 
 def _alarm(config: Config) -> str | None:
     """What keeps the node from starting until a person clears it."""
-    database, key_file = config.path(config.keys.database), config.path(config.keys.key_file)
+    database = config.path(config.keys.database)
     if not database.exists():
         return None
     try:
-        with KeyStore.open(database, key_file, read_only=True) as store:
+        with open_store(config, read_only=True) as store:
             alarms.refuse_if_latched(store, config.role)
     except KeyStoreError:  # the step before tells what is wrong with the store
         return None

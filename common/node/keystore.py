@@ -12,31 +12,28 @@ from __future__ import annotations
 import contextlib
 import os
 import sqlite3
-import threading
 import uuid
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
+from common.config import Config
 from common.errors import KeyStoreError, LocalProtocolError, StoreUnavailable
 from common.keybits import KeyBits
 from common.keys import life
 from common.keys.inventory import Owners, Slice
 from common.keys.life import Life, Share
 from common.node.counter import Counter
+from common.node.database import SealedDatabase
 from common.node.pages import Pages
-from common.node.schema import SCHEMA, SEALED
-from common.node.sealing import Sealing, read_key_file
-from common.node.storefile import ANOTHER, StoreFiles, damaged, fault_of
+from common.node.rows import Rows
+from common.node.schema import SCHEMA, UPGRADES
+from common.node.sealing import SEAL_BYTES, Sealing, read_key_file
+from common.node.storefile import ANOTHER, StoreFiles, fault_of
 
-VERSION = 2
+VERSION = 3
 _ROOM_ROWS = 256
 _PROBE = "probe"
-_ROOM, _ROOM_BYTES = "room", 1 << 18
-"""What a disk must take before it is believed to take keys again."""
-_COUNT = "count"
-_AVAILABLE = "SELECT simulated, sum(back - front) FROM blocks WHERE back > front AND state != 'pending' GROUP BY 1"
 _ORPHANS = "DELETE FROM settings WHERE name GLOB 'pads/*' AND name NOT IN (SELECT 'pads/' || block_id FROM blocks)"
-
 
 
 def new_key_id() -> str:
@@ -44,27 +41,38 @@ def new_key_id() -> str:
     return str(uuid.uuid4())
 
 
-class KeyStore:
+def open_store(config: Config, *, read_only: bool = False) -> KeyStore:
+    """The store that a configuration names; see :meth:`KeyStore.open`."""
+    keys, least_bytes = config.keys, config.etsi014.min_key_size_bits // 8
+    return KeyStore.open(
+        config.path(keys.database), config.path(keys.key_file), read_only=read_only, least_bytes=least_bytes
+    )
+
+
+class KeyStore(SealedDatabase):
     """Durable memory of one node; made by :meth:`open`. Every method may be called from any thread.
 
     Attributes
     ----------
     blocks_spent : how many blocks have given key in the life of the link, and the sum of their epsilons.
-    unavailable : why the disk took nothing when it was last asked; None while it does.
+    least_bytes : what is left of a block and less than this is no key for anybody.
+    waiting_bytes : of keys that wait for our application.
     """
 
     def __init__(
         self, connection: sqlite3.Connection, sealing: Sealing, files: StoreFiles, counter: Counter
     ) -> None:
-        self._db, self._sealing, self._files, self._counter = connection, sealing, files, counter
-        self._pages = Pages(connection, sealing, files.database)
-        self._lock = threading.RLock()
-        self.unavailable: str | None = None
+        super().__init__(connection, sealing, files, counter)
+        self._pages, self._rows = Pages(connection, sealing, files.database), Rows(connection)
         self._available = {False: 0, True: 0}
+        self.least_bytes = 1
+        self.waiting_bytes = self._change = 0
         self.blocks_spent = Share()
 
     @classmethod
-    def open(cls, database: Path, key_file: Path, *, read_only: bool = False) -> KeyStore:
+    def open(
+        cls, database: Path, key_file: Path, *, read_only: bool = False, least_bytes: int = 1
+    ) -> KeyStore:
         """Open or make the store.
 
         Parameters
@@ -72,6 +80,7 @@ class KeyStore:
         database : SQLite file, made with mode 0600 if it is not there.
         key_file : 32 secret bytes.
         read_only : look beside a running daemon; otherwise this process is the only one.
+        least_bytes : the smallest key.
 
         Raises
         ------
@@ -90,6 +99,7 @@ class KeyStore:
             uri = f"file:{database.absolute()}?mode={'ro' if read_only else 'rw'}"
             connection = sqlite3.connect(uri, uri=True, isolation_level=None, check_same_thread=False, timeout=10)
             store = cls(connection, sealing, files, Counter(database))
+            store.least_bytes = least_bytes
             with store._reading():
                 store._prepare(read_only)
         except BaseException as error:
@@ -113,7 +123,9 @@ class KeyStore:
             self._db.execute("PRAGMA synchronous = FULL")
             self._db.execute("PRAGMA secure_delete = ON")
             version = self._db.execute("PRAGMA user_version").fetchone()[0]
-            if version not in (0, VERSION):
+            if version in UPGRADES:
+                self._db.execute(UPGRADES[version])
+            elif version not in (0, VERSION):
                 what = f"the key store has version {version}, this software knows {VERSION}"
                 raise KeyStoreError(what, remedy=ANOTHER)
             self._db.executescript(SCHEMA)
@@ -130,47 +142,8 @@ class KeyStore:
                 self._db.execute(_ORPHANS)  # killed between a block's pads and its key
             self._files.begin()
         self._available, self.blocks_spent = self._counts()
-
-    def _examine(self) -> None:
-        """Look at all that is stored, once: what is damaged is told before anything rests on it."""
-        found = self._db.execute("PRAGMA quick_check(1)").fetchone()[0]
-        if found != "ok":
-            raise damaged(self._files.database, str(found))
-        bad = self._db.execute("SELECT block_id FROM blocks WHERE NOT json_valid(record)").fetchone()
-        if bad is not None:
-            raise damaged(self._files.database, f"the record of block {bad[0]} cannot be read")
-        for table, name in SEALED:
-            for item, sealed in self._db.execute(f"SELECT {name}, sealed FROM {table}"):
-                self._sealing.unseal(item, sealed)
-
-    def look(self) -> None:
-        """Once a second: the files are as this process left them; a disk that took nothing is tried again.
-
-        Raises
-        ------
-        KeyStoreError
-            Something else has removed, replaced, cut or written them.
-        """
-        with self._lock:
-            self._files.check()
-        if self.unavailable is not None:
-            with contextlib.suppress(StoreUnavailable):
-                self.put_setting(_ROOM, bytes(_ROOM_BYTES))
-                self.delete_setting(_ROOM)
-
-    def close(self) -> None:
-        """Close the file; may be called twice."""
-        with self._lock:
-            with contextlib.suppress(OSError):
-                self._files.end()
-            self._db.close()
-            self._files.release()
-
-    def __enter__(self) -> KeyStore:
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self.close()
+        count, sealed_bytes = self._rows.waiting()
+        self.waiting_bytes = sealed_bytes - count * SEAL_BYTES
 
     # -- blocks -------------------------------------------------------------------------------------------------------
 
@@ -260,62 +233,32 @@ class KeyStore:
             raise LocalProtocolError(f"block {block_id} is not in the store")
         return str(row[0])
 
-    def blocks(self) -> list[dict[str, object]]:
-        """What operators may see of each block: state, sizes, ledger; no key."""
+    def blocks(self, newest: int = -1) -> list[dict[str, object]]:
+        """What operators may see of each block, or of the newest: state, sizes, certificate; no key."""
         with self._reading():
-            rows = self._db.execute(
-                "SELECT block_id, state, n_bytes, back - front, simulated, record FROM blocks ORDER BY block_id"
-            ).fetchall()
-        names = ("block_id", "state", "n_bytes", "free_bytes", "simulated", "record")
-        return [dict(zip(names, row, strict=True)) for row in rows]
+            return self._rows.listed(newest)
 
-    # -- settings -----------------------------------------------------------------------------------------------------
-
-    def put_setting(self, name: str, value: bytes) -> None:
-        """Keep a small named value."""
-        with self._transaction():
-            self._put(name, value)
-
-    def advance(self, values: Mapping[str, bytes]) -> None:
-        """Keep values that must never go back, all or none: once it returns, no earlier copy of the store opens."""
+    def count_blocks(self) -> int:
+        """How many there are."""
         with self._reading():
-            count = self._count() + 1
-            with self._transaction():
-                for name, value in {**values, _COUNT: b"%d" % count}.items():
-                    self._put(name, value)
-            self._counter.write(count)
+            return int(self._db.execute("SELECT count(*) FROM blocks").fetchone()[0])
 
-    def _put(self, name: str, value: bytes) -> None:
-        self._db.execute(
-            "INSERT OR REPLACE INTO settings VALUES (?, ?)", (name, self._sealing.seal(f"setting/{name}", value))
-        )
-
-    def _count(self) -> int:
-        return int(self.get_setting(_COUNT) or b"0")
-
-    def get_setting(self, name: str) -> bytes | None:
-        """Read it back."""
+    def spent_blocks(self, kept: int, least_bytes: int, most: int) -> list[tuple[int, str]]:
+        """(block_id, certificate) of up to so many old blocks that have less than ``least_bytes`` left."""
         with self._reading():
-            row = self._db.execute("SELECT sealed FROM settings WHERE name = ?", (name,)).fetchone()
-        return None if row is None else self._sealing.unseal(f"setting/{name}", row[0])
+            return self._rows.spent(kept, least_bytes, most)
 
-    def delete_setting(self, name: str) -> None:
-        """Forget it."""
-        with self._transaction():
-            self._db.execute("DELETE FROM settings WHERE name = ?", (name,))
+    def drop_blocks(self, block_ids: list[int]) -> None:
+        """Forget committed blocks, with what is left of them."""
+        with self._transaction(recount=True):
+            self._rows.drop(block_ids)
+
+    # -- authentication key -------------------------------------------------------------------------------------------
 
     def pads(self) -> list[tuple[int, str, bytes]]:
         """(block_id, state, authentication key) of every block that brought some, oldest first."""
         found = [(number, self.state_of(number), pads) for number, pads in self.numbered_settings("pads")]
         return [(number, state, pads) for number, state, pads in found if state is not None]
-
-    def numbered_settings(self, kind: str) -> list[tuple[int, bytes]]:
-        """(number, value) of every setting named `kind/number`, by number."""
-        with self._reading():
-            names = self._db.execute("SELECT name FROM settings WHERE name GLOB ?", (f"{kind}/*",)).fetchall()
-            numbers = sorted(int(name.removeprefix(f"{kind}/")) for (name,) in names)
-            found = [(number, self.get_setting(f"{kind}/{number}")) for number in numbers]
-        return [(number, value) for number, value in found if value is not None]
 
     def cut_to_setting(self, one: Slice, name: str, head: bytes) -> bool:
         """Move bytes from the end of a block to a setting, behind ``head``; False if it has not got them (any more)."""
@@ -334,8 +277,17 @@ class KeyStore:
     # -- keys for applications (the inventory's shelf) ----------------------------------------------------------------
 
     def available_bits(self, *, simulated: bool = True) -> int:
-        """Uncut bits of blocks that are decided or committed; with ``simulated`` False, of real light only."""
+        """Uncut bits of blocks that are decided or committed, without ends that are too short for a key."""
         return self._available[False] + (self._available[True] if simulated else 0)
+
+    def stored_bits(self) -> int:
+        """All that waits for applications: in blocks, and in keys that the peer's application has made for ours."""
+        return self.available_bits() + 8 * self.waiting_bytes
+
+    def count_keys(self, n_bytes: int, *, simulated: bool) -> int:
+        """How many keys of this size there are."""
+        with self._reading():
+            return self._rows.count_keys(n_bytes, simulated=simulated)
 
     def room(self, n_bytes: int, *, from_front: bool, simulated: bool) -> list[tuple[int, int, int]]:
         """(block_id, front, back) of committed blocks with room, in the order of cutting; the first 256."""
@@ -371,11 +323,12 @@ class KeyStore:
         self._move(one.block_id, kept)
         try:
             self._db.execute(
-                "INSERT INTO keys VALUES (?, ?, ?, ?, ?)",
+                "INSERT INTO keys VALUES (?, ?, ?, ?, ?, (SELECT coalesce(max(age), 0) + 1 FROM keys WHERE NOT ours))",
                 (one.key_id, owners.master, owners.slave, ours, self._sealing.seal(f"key/{one.key_id}", secret)),
             )
         except sqlite3.IntegrityError:
             return False
+        self._change += 0 if ours else one.n_bytes
         return True
 
     def _move(self, block_id: int, kept: range) -> None:
@@ -424,15 +377,30 @@ class KeyStore:
             return {key_id: self._release_one(key_id) for key_id in key_ids}
 
     def _release_one(self, key_id: str) -> bytes:
-        row = self._db.execute("DELETE FROM keys WHERE key_id = ? RETURNING sealed", (key_id,)).fetchone()
+        row = self._db.execute("DELETE FROM keys WHERE key_id = ? RETURNING sealed, ours", (key_id,)).fetchone()
         if row is None:
             raise KeyError(key_id)
-        return self._sealing.unseal(f"key/{key_id}", row[0])
+        secret = self._sealing.unseal(f"key/{key_id}", row[0])
+        self._change -= 0 if row[1] else len(secret)
+        return secret
 
     def discard(self, key_ids: Sequence[str]) -> None:
         """Destroy keys; unknown ones are ignored."""
         with self._transaction():
-            self._db.executemany("DELETE FROM keys WHERE key_id = ?", [(key_id,) for key_id in key_ids])
+            for key_id in key_ids:
+                with contextlib.suppress(KeyError):
+                    self._release_one(key_id)
+
+    def drop_oldest_waiting(self, most_bytes: int) -> int:
+        """Destroy keys that nobody fetches, oldest first, until at most so many bytes wait; how many."""
+        count = 0
+        gone = [0]
+        while gone and self.waiting_bytes > most_bytes:
+            with self._transaction():
+                gone = self._rows.drop_oldest_waiting(_ROOM_ROWS)
+                self._change -= sum(gone) - len(gone) * SEAL_BYTES
+            count += len(gone)
+        return count
 
     def life(self) -> Life:
         """What the link has spent of its security, as far as it is recorded."""
@@ -442,51 +410,28 @@ class KeyStore:
     def waiting_keys(self) -> int:
         """Number of keys that wait for their slave application."""
         with self._reading():
-            return int(self._db.execute("SELECT count(*) FROM keys WHERE NOT ours").fetchone()[0])
+            return self._rows.waiting()[0]
 
-    # -- inside -------------------------------------------------------------------------------------------------------
+    # -- counting ------------------------------------------------------------------------------------------------------
 
-    @contextlib.contextmanager
-    def _reading(self) -> Iterator[None]:
-        with self._lock:
-            try:
-                yield
-            except sqlite3.Error as error:
-                raise fault_of(error, self._files.database) from None
+    def _begun(self) -> Callable[[], None]:
+        self._change = 0
 
-    @contextlib.contextmanager
-    def _transaction(self, *, recount: bool = False) -> Iterator[_Transaction]:
-        """All or nothing, also where the disk refuses; the files are ours before it and remembered after it."""
-        transaction = _Transaction()
-        try:
-            with self._reading():
-                self._files.check()
-                try:
-                    self._db.execute("BEGIN IMMEDIATE")
-                    yield transaction
-                    counts = self._counts() if recount else None
-                    self._db.execute("ROLLBACK" if transaction.undone else "COMMIT")
-                    if counts is not None and not transaction.undone:
-                        self._available, self.blocks_spent = counts
-                finally:
-                    if self._db.in_transaction:  # SQLite may have ended it itself
-                        self._db.execute("ROLLBACK")
-                    self._files.leave()
-        except StoreUnavailable as error:
-            self.unavailable = str(error)
-            raise
-        self.unavailable = None
+        def committed() -> None:
+            self.waiting_bytes += self._change
+
+        return committed
+
+    def _recounted(self) -> Callable[[], None]:
+        counts = self._counts()
+
+        def committed() -> None:
+            self.waiting_bytes += self._change
+            self._available, self.blocks_spent = counts
+
+        return committed
 
     def _counts(self) -> tuple[dict[bool, int], Share]:
-        found = {bool(simulated): 8 * int(n_bytes) for simulated, n_bytes in self._db.execute(_AVAILABLE)}
-        return {real: found.get(real, 0) for real in (False, True)}, Share.decode(self.get_setting(life.BLOCKS))
-
-
-class _Transaction:
-    """Lets the body of a transaction undo it without an exception."""
-
-    undone = False
-
-    def undo(self) -> None:
-        """Roll back at the end."""
-        self.undone = True
+        found = self._rows.available_bytes(self.least_bytes)
+        bits = {simulated: 8 * n_bytes for simulated, n_bytes in found.items()}
+        return bits, Share.decode(self.get_setting(life.BLOCKS))

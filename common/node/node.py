@@ -20,7 +20,8 @@ from common.keys.inventory import Inventory, KeysRefused
 from common.node import alarms, credentials
 from common.node.compute import warm_up
 from common.node.etsi014 import KeyDelivery
-from common.node.keystore import KeyStore, new_key_id
+from common.node.housekeeping import Housekeeping
+from common.node.keystore import KeyStore, new_key_id, open_store
 from common.node.load import Load
 from common.node.mqtt import Broker
 from common.node.patience import patient
@@ -101,6 +102,7 @@ class Node:
             "key store": self._store_is_full,
             "disk": lambda: self.store.unavailable,
         }
+        self._housekeeping = Housekeeping(config, store)
         self._given_up = threading.Event()
         self.durable = patient(store, self._given_up)
         """The store of the session: what it must keep waits for a disk that is full."""
@@ -113,9 +115,7 @@ class Node:
         credentials.refuse_readable(config)
         store = None
         try:
-            store = await asyncio.to_thread(
-                KeyStore.open, config.path(config.keys.database), config.path(config.keys.key_file)
-            )
+            store = await asyncio.to_thread(open_store, config)
             alarms.refuse_if_latched(store, config.role)
         except QkdError as error:
             if store is not None:
@@ -406,14 +406,15 @@ class Node:
             self.shell.act(lambda: self._session.hold(held, now_ns()))
 
     def _store_is_full(self) -> str | None:
-        stored, most = self.store.available_bits(), self.config.keys.max_stored_bits
+        stored, most = self.store.stored_bits(), self.config.keys.max_stored_bits
         full = stored >= most
         return f"{stored} bits wait for applications, keys.max_stored_bits is {most}: fetch keys" if full else None
 
     async def _report(self) -> None:
         begun_ns = now_ns()
         while True:
-            await asyncio.to_thread(self.store.look)
+            for name, fault in (await asyncio.to_thread(self._housekeeping.look)).items():
+                self._raise_or_clear(name, fault)
             self._judge()
             heard, silent = self._channel.last_heard_ns, self._peer_is_silent()
             if heard is not None:

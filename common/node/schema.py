@@ -8,6 +8,8 @@ SEALED = (
     ("keys", "'key/' || key_id"),
 )
 
+UPGRADES = {2: "ALTER TABLE keys ADD COLUMN age INTEGER NOT NULL DEFAULT 0"}
+"""From an earlier version to the next."""
 SCHEMA = """
 CREATE TABLE IF NOT EXISTS settings (name TEXT PRIMARY KEY, sealed BLOB NOT NULL) WITHOUT ROWID;
 CREATE TABLE IF NOT EXISTS blocks (
@@ -33,6 +35,8 @@ CREATE TABLE IF NOT EXISTS keys (
     master TEXT NOT NULL,
     slave TEXT NOT NULL,
     ours INTEGER NOT NULL,
-    sealed BLOB NOT NULL
+    sealed BLOB NOT NULL,
+    age INTEGER NOT NULL DEFAULT 0
 ) WITHOUT ROWID;
+CREATE INDEX IF NOT EXISTS waiting ON keys (age) WHERE NOT ours;
 """

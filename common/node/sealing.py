@@ -18,7 +18,9 @@ from common.errors import KeyStoreError
 from common.files import read_file
 
 KEY_FILE_BYTES = 32
-NONCE_BYTES = 12
+NONCE_BYTES, TAG_BYTES = 12, 16
+SEAL_BYTES = NONCE_BYTES + TAG_BYTES
+"""So much longer is what is sealed than what is plain."""
 
 
 class Sealing:

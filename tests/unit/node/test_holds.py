@@ -13,11 +13,11 @@ from common.node.node import Node, Options
 
 
 class Store:
-    stored_bits = 0
+    bits = 0
     unavailable: str | None = None
 
-    def available_bits(self) -> int:
-        return self.stored_bits
+    def stored_bits(self) -> int:
+        return self.bits
 
 
 class Session:
@@ -51,13 +51,13 @@ async def test_a_full_store_holds_and_room_lets_go(tmp_path: Path) -> None:
     made, store, session = node(tmp_path)
     made._judge()
     assert session.told == []
-    store.stored_bits = 1000
+    store.bits = 1000
     made._judge()
     made._judge()
     assert len(session.told) == 1, "told once"
     assert "keys.max_stored_bits is 1000" in str(session.told[0])
     assert "no block gives key" in made.board.alarms["key store"]
-    store.stored_bits = 999
+    store.bits = 999
     made._judge()
     assert session.told[1:] == [None]
     assert made.board.alarms == {}
@@ -68,7 +68,7 @@ async def test_every_watch_is_asked_and_named(tmp_path: Path) -> None:
     made, store, session = node(tmp_path)
     answers: list[str | None] = ["it is too bright"]
     made.watch("power", lambda: answers[0])
-    store.stored_bits = 2000
+    store.bits = 2000
     made._judge()
     assert "too bright" in str(session.told[0])
     assert "max_stored_bits" in str(session.told[0])
