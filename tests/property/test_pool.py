@@ -5,8 +5,6 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
-from hypothesis import given, settings
-from hypothesis import strategies as st
 
 from classical_channel.framing import Frame, Kind, Packet
 from common.errors import AuthenticationError
@@ -27,8 +25,8 @@ from common.protocol.messages import (
 )
 from common.protocol.story import Until
 from common.protocol.transitions import Role, State, ending
-from tests.pair import LINK_SECRET, End, Pair
-from tests.property.test_protocol import Feeder, Sky, agree, give_key, make_pair, short_blocks_give_key
+from tests.pair import End, Pair
+from tests.property.test_protocol import Feeder, Sky, agree, make_pair, short_blocks_give_key
 from tests.schedules import refusing
 
 __all__ = ["short_blocks_give_key"]
@@ -226,124 +224,3 @@ def test_hundreds_of_starts_without_a_block_leave_tags_for_one(who: str) -> None
     pair.on_step = lambda now_ns: None
     pair.settle()
     agree(pair)
-
-
-# -- stored key for the pool ------------------------------------------------------------------------------------------
-
-
-class Refilling:
-    """A pair that has key in store and makes no more; its daemons' refilling, in virtual time."""
-
-    TARGET_BITS, BLOCKS = 1 << 13, 6
-
-    def __init__(self) -> None:
-        pair, sky = make_pair()
-        self.pair = pair
-        pair.alice, pair.bob = (
-            End(end.name, self.accepting(end), LINK_SECRET[:4160], self.TARGET_BITS) for end in (pair.alice, pair.bob)
-        )
-        with pytest.MonkeyPatch.context() as patch:
-            give_key(patch, 6000)
-            Feeder(pair, sky)
-            pair.run(lambda: len(pair.alice.store.committed()) >= self.BLOCKS)
-        pair.on_step = lambda now_ns: None
-        pair.settle()
-        self.asking = 0
-        pair.on_step = self.look
-        self.refilled = 0
-
-    def accepting(self, old: End) -> Any:
-        make = old._make_session
-
-        def accept(end: End, payload: bytes) -> bytes:
-            answered = end.refill.accept(payload)
-            if answered is None:
-                return payload[::-1]
-            if answered[1] is not None:
-                end.refill.add(answered[1])
-            return answered[0]
-
-        def session(end: End, instance: int) -> Any:
-            made = make(end, instance)
-            made._accept_request = lambda payload: accept(end, payload)
-            return made
-
-        return session
-
-    def look(self, now_ns: int) -> None:
-        bob = self.pair.bob
-        if not bob.running or not bob.session.ready or self.asking == bob.starts:
-            return
-        refill = bob.refill
-        one = refill.unanswered()
-        if one is None and (wanted := refill.wanted_bytes()):
-            one = refill.cut(bob.session.next_segment(), wanted)  # type: ignore[attr-defined]
-        if one is None:
-            return
-        refill.add(one)
-        self.asking, process = bob.starts, bob.starts
-
-        def then(answer: bytes | None) -> list[Any]:
-            if self.pair.bob.starts == process:
-                self.asking = 0
-                if answer is not None:
-                    self.refilled += b"true" in answer
-                    refill.conclude(one, refill.settle(one, answer))
-            return []
-
-        bob.carry(bob.session.request(one.question(), then), now_ns)
-
-    def check(self) -> None:
-        """Both ends' segments are equal, and no byte of them is left for an application."""
-        for end in (self.pair.alice, self.pair.bob):
-            for one in end.refill._stored():
-                key = end.store.blocks[one.block_id][1]
-                assert one.pads == key[one.offset : one.offset + len(one.pads)]
-                assert end.store.left(one.block_id) <= one.offset
-        held = [{one.number: one.pads for one in end.refill._stored()} for end in (self.pair.alice, self.pair.bob)]
-        assert all(held[0][number] == held[1][number] for number in held[0].keys() & held[1].keys())
-
-
-def test_an_idle_link_lives_on_stored_key() -> None:
-    """Requests alone, for as long as there is key: each refill brings more tags than it costs."""
-    link = Refilling()
-    pair = link.pair
-    asked = [Asked(pair, pair.alice), Asked(pair, pair.bob)]
-    n, begun = 80, min(pads(pair))
-    for number in range(n):
-        for one in asked:
-            one.ask(b"x")
-        pair.run(lambda number=number: all(len(one.answers) > number for one in asked))
-        pair.settle(400 * MS)
-    assert link.refilled >= 2
-    assert begun < 2 * n, "the refills were not needed: a weak test"
-    assert min(pads(pair)) > 16
-    assert all(answer == b"x" for one in asked for answer in one.answers)
-    pair.settle()
-    link.check()
-
-
-@settings(max_examples=15)
-@given(st.lists(st.tuples(st.integers(0, 60), st.booleans()), min_size=2, max_size=12))
-def test_kills_at_both_ends_while_the_pool_is_refilled(kills: list[tuple[int, bool]]) -> None:
-    """A segment that one end alone holds is never sent from; both go on with the next."""
-    link = Refilling()
-    pair = link.pair
-    while not pair.bob.pool.low:
-        asked = Asked(pair, pair.alice)
-        asked.ask(b"x")
-        pair.on_step = lambda now_ns: None
-        pair.run(lambda asked=asked: len(asked.answers) == 1)
-        pair.settle(400 * MS)
-    pair.on_step = link.look
-    for steps, at_alice in kills:
-        for _ in range(steps):
-            pair.step()
-        pair.crash(pair.alice if at_alice else pair.bob)
-    pair.run(lambda: pair.alice.session.ready and pair.bob.session.ready and not pair.bob.pool.low)
-    for _ in range(40):
-        asked = Asked(pair, pair.bob)
-        asked.ask(b"x")
-        pair.run(lambda asked=asked: len(asked.answers) == 1)
-    pair.settle()
-    link.check()
