@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import sys
-from typing import NoReturn
+from typing import TYPE_CHECKING, NoReturn
 
 from common.cli.signals import INTERRUPTED, ignore, leave_at_once
+
+if TYPE_CHECKING:
+    from click import Command
 
 
 def main() -> NoReturn:
@@ -13,12 +16,15 @@ def main() -> NoReturn:
     leave_at_once(0 if sys.argv[1:2] == ["run"] else INTERRUPTED)
     from common.cli.main import run as run_command  # the imports take seconds; a signal must find its handler
 
-    try:
+    def command() -> Command:
         from bob.check import STEPS
         from bob.daemon import run
         from common.cli.role import role_command
 
-        run_command(role_command("bob", run, STEPS), "bob")
+        return role_command("bob", run, STEPS)
+
+    try:
+        run_command(command, "bob")
     finally:
         ignore()
 

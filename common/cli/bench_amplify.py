@@ -162,7 +162,7 @@ def _memory(n: int) -> Row:
         "hash(n, m)\n"
         "print(peak() - before - (n + n + m + m) // 8)\n"
     )
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    done = subprocess.run([sys.executable, "-P", "-c", code], capture_output=True, text=True, check=True)
     return Row(
         "memory beyond input, seed and output",
         {"n": n, "m": n // 2, "family": "toeplitz"},

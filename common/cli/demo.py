@@ -84,7 +84,7 @@ class Daemon:
         self._read = 0
         with output, log:
             self.process = subprocess.Popen(
-                [*self.launcher, sys.executable, "-m", self.role, "run", "--config", str(self.config), "--json"],
+                [*self.launcher, sys.executable, "-P", "-m", self.role, "run", "--config", str(self.config), "--json"],
                 stdout=output,
                 stderr=log,
                 text=True,

@@ -11,6 +11,7 @@ from __future__ import annotations
 import difflib
 import errno
 import sys
+from collections.abc import Callable
 from importlib.metadata import EntryPoint, entry_points
 from typing import Any, NoReturn
 
@@ -18,6 +19,7 @@ import click
 
 from common.cli.signals import INTERRUPTED, ignore, interrupt
 from common.errors import EnvironmentFault, InputError, QkdError, exit_code
+from common.installation import REMEDY, intrusion
 
 COMMANDS = "qkd_node.commands"
 NO_SUCH_FILE = {errno.ENOENT, errno.ENOTDIR, errno.EISDIR, errno.EEXIST, errno.ENAMETOOLONG, errno.ELOOP, errno.EINVAL}
@@ -82,10 +84,17 @@ def known_fault(error: QkdError | OSError | MemoryError) -> QkdError:
     return EnvironmentFault(f"{where}{error.strerror or error}")
 
 
-def run(command: click.Command, name: str) -> NoReturn:
-    """Run a click command and turn every expected fault into one message and the right exit code."""
+def run(command: Callable[[], click.Command], name: str) -> NoReturn:
+    """Run a click command and turn every expected fault into one message and the right exit code.
+
+    Parameters
+    ----------
+    command : makes it, and imports most of ours: what another distribution has overwritten is told of before that.
+    """
     try:
-        code = command.main(prog_name=name, standalone_mode=False)
+        if (wrong := intrusion()) is not None:
+            raise EnvironmentFault(wrong, remedy=REMEDY)
+        code = command().main(prog_name=name, standalone_mode=False)
     except (click.exceptions.Abort, KeyboardInterrupt):
         click.echo("interrupted", err=True)
         sys.exit(INTERRUPTED)
@@ -112,6 +121,6 @@ def main() -> NoReturn:
     """Entry point of `qkd`."""
     interrupt()
     try:
-        run(cli, "qkd")
+        run(lambda: cli, "qkd")
     finally:
         ignore()

@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 
+import hardware.driver
 import hardware.drivers
 from common.config import Config, DeviceSection
 from common.errors import ConfigurationError
@@ -19,19 +20,32 @@ from hardware.registry import GROUP, device_steps, doctor, manifest_digest, open
 README = Path(hardware.drivers.__file__).with_name("README.md")
 
 
+@pytest.fixture(scope="module")
+def installed(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The example of the README, its code and its pyproject.toml, as `pip install -e` leaves it: the build backend
+    reads the project and writes its entry points."""
+    pytest.importorskip("setuptools")
+    project = tmp_path_factory.mktemp("my-lab")
+    (project / "my_lab").mkdir()
+    (project / "my_lab" / "__init__.py").write_text("")
+    for language, name in (("python", "my_lab/shutter.py"), ("toml", "pyproject.toml")):
+        (project / name).write_text(re.findall(rf"```{language}\n(.*?)```", README.read_text(), re.S)[-1])
+    build = "import setuptools; setuptools.setup()"
+    subprocess.run([sys.executable, "-W", "ignore", "-c", build, "--quiet", "egg_info"], cwd=project, check=True)
+    return project
+
+
 @pytest.fixture
-def my_lab(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """The example of the README, as an installed distribution."""
-    code = re.findall(r"```python\n(.*?)```", README.read_text(), re.S)[0]
-    package = tmp_path / "my_lab"
-    package.mkdir()
-    (package / "__init__.py").write_text("")
-    (package / "shutter.py").write_text(code)
-    metadata = tmp_path / "my_lab-1.dist-info"
-    metadata.mkdir()
-    (metadata / "METADATA").write_text("Metadata-Version: 2.1\nName: my-lab\nVersion: 1\n")
-    (metadata / "entry_points.txt").write_text(f"[{GROUP}]\nmy-shutter = my_lab.shutter:Shutter\n")
-    monkeypatch.syspath_prepend(tmp_path)
+def my_lab(installed: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.syspath_prepend(installed)
+
+
+def test_the_example_imports_one_name_of_ours() -> None:
+    (code,) = re.findall(r"```python\n(.*?)```", README.read_text(), re.S)
+    assert set(re.findall(r"^from ((?:common|hardware|alice|bob|classical_channel)\S*)", code, re.M)) == {
+        "hardware.driver"
+    }
+    assert set(hardware.driver.__all__) <= set(vars(hardware.driver))
 
 
 @pytest.mark.usefixtures("my_lab")
