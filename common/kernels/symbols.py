@@ -9,6 +9,8 @@ import numpy as np
 from numba import njit
 from numpy.typing import NDArray
 
+from common.kernels.bits import deposit, ones
+
 Words = NDArray[np.uint64]
 
 WORST_WORDS = 16
@@ -74,26 +76,42 @@ def fill_symbols(
 
     Notes
     -----
+    The comparisons are made for 64 numbers at once and then deposited at the undecided lanes, in order.
+
     A lane stays undecided with probability 2^-LEADING; it is below the threshold if its number is below what is left of
     the threshold, shifted up to 16 bits. LEADING + 1 + 16 / 2^LEADING = 6 random bits a slot, the bit plane included.
     """
     rest = (numerator << LEADING) & 0xFFFF
-    used = np.uint64(start)
-    one = np.uint64(1)
+    one, six, low = np.uint64(1), np.uint64(6), np.uint64(63)
+    less = _less(chunks[start:], rest)
+    used, last = np.uint64(0), chunks.size - start - 64
     done = 0
-    while done < basis.size and chunks.size - np.int64(used) >= 64:
-        below = basis[done]
+    while done < basis.size and np.int64(used) <= last:
         undecided = bit[done] if rest else np.uint64(0)
-        while undecided:
-            lane = undecided & (~undecided + one)
-            undecided ^= lane
-            below |= lane if chunks[used] < rest else np.uint64(0)
-            used += one
+        at, shift = used >> six, used & low
+        next_64 = (less[at] >> shift) | ((less[at + one] << one) << (low - shift))
+        below = basis[done] | deposit(next_64, undecided)
+        used += ones(undecided)
         value = values[done]
         basis[done] = ~below
         bit[done] = value if x_random else value & below
         done += 1
-    return done, np.int64(used) - start
+    return done, np.int64(used)
+
+
+@njit(cache=True, nogil=True)
+def _less(numbers: NDArray[np.uint16], limit: int) -> Words:
+    """One bit a number, least first: is it below the limit? Zeros follow, 64 or more."""
+    whole = numbers.size // 64
+    out = np.zeros(whole + 2, np.uint64)
+    for i in range(whole):
+        part, word = numbers[64 * i : 64 * i + 64], np.uint64(0)
+        for lane in range(64):
+            word |= np.uint64(part[lane] < limit) << np.uint64(lane)
+        out[i] = word
+    for lane in range(numbers.size - 64 * whole):
+        out[whole] |= np.uint64(numbers[64 * whole + lane] < limit) << np.uint64(lane)
+    return out
 
 
 @njit(cache=True, nogil=True)

@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
+from itertools import product
 
 import numpy as np
 import pytest
+from numba import njit
 
 from alice.transmitter import SymbolRing, Transmitter
 from common.datatypes import Symbols
 from common.errors import LocalProtocolError, RemoteProtocolError
+from common.kernels import bits
 from common.kernels import symbols as kernels
 from common.preamble import EPOCH_SLOTS, PREAMBLE_SLOTS, preamble
 
@@ -137,6 +140,41 @@ def test_lanes_compared_at_once_are_numbers_compared_one_by_one(rng: np.random.G
     assert list(zip(*found.tolist(), strict=True)) == expected
     assert done == n_words
     assert chunks.size - 3 - used == len(list(fresh))
+
+
+@pytest.mark.parametrize("size", [63, 64, 65, 100, 127, 128, 190])
+@pytest.mark.parametrize("start", [0, 1, 64])
+def test_the_last_numbers_are_used_like_the_first(rng: np.random.Generator, size: int, start: int) -> None:
+    chunks = rng.integers(0, 1 << 16, start + size, dtype=np.uint16)
+    undecided = rng.integers(0, 1 << 64, 40, dtype=np.uint64) & rng.integers(0, 1 << 64, 40, dtype=np.uint64)
+    basis, bit = np.zeros(40, np.uint64), undecided.copy()
+    done, used = kernels.fill_symbols(np.zeros(40, np.uint64), chunks, start, 0x7800, True, basis, bit)
+    at = expected = 0
+    while at + 64 <= size:
+        lanes = [lane for lane in range(64) if int(undecided[expected]) >> lane & 1]
+        below = sum(1 << lane for k, lane in enumerate(lanes) if chunks[start + at + k] < 0x8000)
+        assert int(basis[expected]) == below ^ (2**64 - 1)
+        at, expected = at + len(lanes), expected + 1
+    assert (done, used) == (expected, at)
+
+
+@pytest.mark.parametrize("plain", [False, True])
+def test_bits_are_deposited_alike_with_and_without_the_instruction(
+    rng: np.random.Generator, monkeypatch: pytest.MonkeyPatch, plain: bool
+) -> None:
+    if plain:
+        monkeypatch.setattr(bits, "compiled_for", dict)
+
+    @njit
+    def by_the_processor(word: np.uint64, places: np.uint64) -> tuple[np.uint64, np.uint64]:
+        return bits.deposit(word, places), bits.ones(places)
+
+    words = [*rng.integers(0, 1 << 64, 200, dtype=np.uint64), np.uint64(0), np.uint64(2**64 - 1), np.uint64(1 << 63)]
+    for word, places in product(words[-20:], words):
+        slow = bits.deposit_slowly(word, places)
+        assert by_the_processor(word, places) == (slow, int(places).bit_count())
+        bit = iter(range(64))
+        assert slow == sum(1 << at for at in range(64) if int(places) >> at & 1 and int(word) >> next(bit) & 1)
 
 
 def test_a_sampler_without_enough_numbers_stops_at_a_whole_word() -> None:
