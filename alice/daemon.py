@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import threading
 from functools import partial
 
@@ -17,8 +18,20 @@ from hardware.randomness import LockedRandom, open_random_source
 from hardware.registry import open_device
 from hardware.slow_control import SlowControl, identities
 
-BATCH_SLOTS = 1 << 20
+BATCH_S, LEAST_BATCH, MOST_BATCH = 0.05, 1 << 12, 1 << 22
+"""Light that is prepared and sent at once, about; in slots: a power of two between these. A batch costs both ends
+0.5 ms whatever its size, as much as the symbols of 25 ms of light; more than 2^22 slots would leave the caches."""
 REFILL_STEP_BYTES = 1 << 10
+
+
+def batch_slots(clock_rate_hz: float) -> int:
+    """Slots that are prepared and sent at once."""
+    return min(max(1 << round(math.log2(BATCH_S * clock_rate_hz)), LEAST_BATCH), MOST_BATCH)
+
+
+def phase_bits(config: Config, modulator: Modulator) -> int:
+    """Bits of a slot's random phase that are drawn: none for a modulator that does not put them onto the light."""
+    return config.source.phase_bits if getattr(modulator, "applies_phase", False) else 0
 
 
 class Light(threading.Thread):
@@ -28,14 +41,21 @@ class Light(threading.Thread):
     ----------
     transmitter, ring, modulator, random : its parts.
     node : told of progress and of the fault that ends it.
+    n_slots : prepared and sent at once.
     """
 
     def __init__(
-        self, transmitter: Transmitter, ring: SymbolRing, modulator: Modulator, random: LockedRandom, node: Node
+        self,
+        transmitter: Transmitter,
+        ring: SymbolRing,
+        modulator: Modulator,
+        random: LockedRandom,
+        node: Node,
+        n_slots: int,
     ) -> None:
         super().__init__(name="light", daemon=True)
         self._transmitter, self._ring, self._modulator, self._random = transmitter, ring, modulator, random
-        self._node = node
+        self._node, self._n_slots = node, n_slots
         self._stop_asked = threading.Event()
         self.slots_sent = 0
         self.slots_dropped = 0
@@ -51,16 +71,17 @@ class Light(threading.Thread):
                 self._node.fail_from_thread(error)
 
     def _send_batch(self) -> None:
+        n_slots = self._n_slots
         with self._node.load.stage("symbols"):
-            symbols = self._transmitter.prepare(self.slots_sent, BATCH_SLOTS, self._random.read)
-            if self._ring.full(BATCH_SLOTS):
-                self._ring.release_before(self._ring.from_slot + BATCH_SLOTS)
-                self.slots_dropped += BATCH_SLOTS
+            symbols = self._transmitter.prepare(self.slots_sent, n_slots, self._random.read)
+            if self._ring.full(n_slots):
+                self._ring.release_before(self._ring.from_slot + n_slots)
+                self.slots_dropped += n_slots
             self._ring.append(symbols)
         with self._node.load.stage("modulator"):
             self._modulator.send(symbols)
-        self.slots_sent += BATCH_SLOTS
-        self._node.board.slots(BATCH_SLOTS)
+        self.slots_sent += n_slots
+        self._node.board.slots(n_slots)
 
     def stop(self) -> None:
         """Ask it to end after the present batch."""
@@ -94,7 +115,7 @@ async def run(config: Config, options: Options) -> None:
         transmitter = Transmitter(
             config.link.p_z_numerator,
             config.link.protocol,
-            config.source.phase_bits,
+            phase_bits(config, modulator),
             config.link.p_intensities,
             scarce=config.transmitter.random_bits == "scarce",
         )
@@ -119,7 +140,7 @@ async def run(config: Config, options: Options) -> None:
             )
         )
         watch = power_watch(config, slow)
-        light = Light(transmitter, ring, modulator, random, node)
+        light = Light(transmitter, ring, modulator, random, node, batch_slots(config.link.clock_rate_hz))
 
         def details() -> dict[str, object]:
             return {

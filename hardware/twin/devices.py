@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import threading
 import time
+from collections import deque
 from dataclasses import replace
 from typing import Annotated, Any
 from weakref import WeakValueDictionary
@@ -41,6 +42,8 @@ _MAX_START_S = 1000.0
 _PAUSE_S = 0.02
 #: In real time the fibre is looked at so often for Alice.
 _POLL_S = 0.1
+#: Light is turned into at most about so many tags at once: what they take stays in the processor's cache.
+_TAGS_AT_ONCE, _MOST_WORDS = 1 << 17, 1 << 16
 
 
 class ModulatorParameters(BaseModel):
@@ -202,6 +205,9 @@ class TwinTimeTagger:
         self._fibre = FibreExit(given.fibre)
         self._resolution_ps, self._closed = link.resolution_ps, threading.Event()
         self._draws = draws
+        words = int(_TAGS_AT_ONCE / (64 * max(link.detection_probability, 1e-9)))
+        self._words_at_once = min(1 << (max(words, 1).bit_length() - 1), _MOST_WORDS)
+        self._light: deque[Light] = deque()
         self._next_slot: int | None = None
         self._until_ps = self._receiver.clock.whole_ps
         self.can_wait = not given.real_time
@@ -247,9 +253,11 @@ class TwinTimeTagger:
             self._buffer.fail(error)
 
     def _next(self, timeout_s: float) -> TimeTags:
-        light = self._fibre.receive(timeout_s)
-        if light is not None:
-            return self._arrived(light)
+        if not self._light:
+            light = self._fibre.receive(timeout_s)
+            self._light.extend([] if light is None else light.pieces(self._words_at_once))
+        if self._light:
+            return self._arrived(self._light.popleft())
         if self._next_slot is None or self._fibre.connected:
             return TimeTags(np.zeros(0, np.int64), np.zeros(0, np.uint8), self._until_ps)
         times, channels, self._until_ps = self._receiver.darkness(timeout_s * PS_PER_S)

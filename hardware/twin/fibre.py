@@ -39,6 +39,21 @@ class Light:
     after_dark: bool = False
     """No light left for a while before these slots, although they follow the last ones in number."""
 
+    def pieces(self, most_words: int) -> list[Light]:
+        """The same slots, at most so many words of 64 at once."""
+        n_words = int(self.basis.size)
+        cuts = [slice(at, at + most_words) for at in range(0, n_words, most_words)]
+        return [
+            Light(
+                self.first_slot + 64 * cut.start,
+                self.basis[cut],
+                self.bit[cut],
+                self.intensity[:, cut],
+                self.after_dark and cut.start == 0,
+            )
+            for cut in cuts
+        ]
+
 
 def parse_address(fibre: str) -> tuple[str, int]:
     """(host, port) of `tcp://host:port`."""
@@ -116,10 +131,10 @@ class FibreExit:
             readable, _, _ = select.select([alice], [], [], timeout_s)
             if not readable:
                 return None
-            magic, planes, after_dark, first_slot, n_words = _HEADER.unpack(self._read(alice, _HEADER.size))
+            magic, planes, after_dark, first_slot, n_words = _HEADER.unpack(self._read(alice, _HEADER.size).data)
             if magic != _MAGIC or n_words > _MAX_WORDS or planes > 8:
                 raise DeviceError(f"what listens at {self._address} is not a simulated fibre")
-            raw = np.frombuffer(self._read(alice, 8 * n_words * (2 + planes)), "<u8").reshape(2 + planes, n_words)
+            raw = self._read(alice, 8 * n_words * (2 + planes)).view("<u8").reshape(2 + planes, n_words)
         except (OSError, ValueError):
             alice.close()
             self._alice = None
@@ -137,9 +152,9 @@ class FibreExit:
         return self._alice
 
     @staticmethod
-    def _read(alice: socket.socket, n_bytes: int) -> bytearray:
-        buffer = bytearray(n_bytes)
-        view, at = memoryview(buffer), 0
+    def _read(alice: socket.socket, n_bytes: int) -> NDArray[np.uint8]:
+        buffer = np.empty(n_bytes, np.uint8)
+        view, at = buffer.data, 0
         while at < n_bytes:
             got = alice.recv_into(view[at:])
             if got == 0:

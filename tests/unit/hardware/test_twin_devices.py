@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -107,6 +108,21 @@ def test_slots_that_follow_in_number_may_follow_after_darkness(link: Link) -> No
         pass
     dark_ps = second.until_ps - first.until_ps - SLOTS * SLOT_PS
     assert dark_ps == pytest.approx(20e9, abs=2e6)
+
+
+def test_bright_light_comes_in_pieces_that_follow_each_other(tmp_path: Path) -> None:
+    """A message holds four times as many slots as give 2^17 tags: a real-time buffer of the least size has room."""
+    link = Link(parse_config('role = "bob"\n', tmp_path), preset="lab-0.17dB")
+    link.read()
+    link.modulator._fibre.send(link._transmitter.prepare(0, 4 * SLOTS, link._random), after_dark=True)
+    pieces = [link.read_click() for _ in range(4)]
+    assert all(0 < tags.times_ps.size < 1.1 * (1 << 17) for tags in pieces)
+    for before, after in pairwise(pieces):
+        assert after.until_ps - before.until_ps == pytest.approx(SLOTS * SLOT_PS, rel=1e-4)
+        assert before.times_ps[-1] < before.until_ps <= after.times_ps[0]
+    assert link.read().times_ps.size == 0
+    link.modulator.close()
+    link.tagger.close()
 
 
 def test_who_listens_and_which_detectors_are_weak_stand_in_the_manifest(tmp_path: Path) -> None:
