@@ -8,6 +8,7 @@ import threading
 from collections.abc import Callable
 from functools import partial
 
+from bob.lookout import Lookout
 from bob.phases import ReceiverEvent
 from bob.polarisation import Feedback
 from bob.receiver import Receiver
@@ -76,6 +77,7 @@ class Clicks(threading.Thread):
         self._room = threading.Event()
         self._posted = self._taken = 0
         self._can_wait = bool(getattr(tagger, "can_wait", tagger.info.simulated))
+        self.lookout = Lookout(can_wait=self._can_wait, now_ns=now_ns())
         self._max_backlog = MAX_BACKLOG_CHUNKS * config.blocks.chunk_detections
         self._clock_rate_hz = config.link.clock_rate_hz
         self._lead = LEAD * config.blocks.block_size_detections
@@ -96,6 +98,8 @@ class Clicks(threading.Thread):
                     self._loop.call_soon_threadsafe(self._node.finish)
                     return
                 self.overflows += tags.overflow
+                reference = getattr(self._tagger, "reference_locked", None)
+                self.lookout.saw(self._receiver.state, tags.overflow, reference, now_ns())
                 if self._turned.is_set():
                     self._turned.clear()
                     self._receiver.search_anew()
@@ -270,6 +274,12 @@ async def run(config: Config, options: Options) -> None:
             }
 
         clicks = Clicks(tagger, receiver, node, session, config)
+        for name, judge in (
+            ("light", clicks.lookout.light),
+            ("tagger", clicks.lookout.tagger),
+            ("reference", clicks.lookout.reference),
+        ):
+            node.tell(name, judge)
         clicks.steering = make_steering(config, node, slow.devices.get("polarisation_controller"), clicks.turned)
         devices = identities({"time_tagger": tagger} | slow.devices)
         node.connect_broker(link.instance, devices, slow.readings, slow.verbs())

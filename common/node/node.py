@@ -29,8 +29,8 @@ from common.node.questions import Questions
 from common.node.recorder import open_recorder
 from common.node.refill import Refill
 from common.node.runtime import ChannelPort, Lanes, Shell, TransportPort, now_ns, stop_event
-from common.node.status import StatusBoard, write_document
-from common.node.telemetry import Command, Readings
+from common.node.status import StatusBoard, tell_end, write_document
+from common.node.telemetry import Command, Readings, silent_devices
 from common.postprocessing.ldpc_codes import code_table
 from common.protocol.block import BITS_PER_BYTE, BlockFacts
 from common.protocol.session import Identity, LinkSession
@@ -42,6 +42,7 @@ log = logging.getLogger("qkd.node")
 STATUS_INTERVAL_S = 1.0
 STOP_TIMEOUT_S = 3.0
 REFILL_INTERVAL_S = 1.0
+DEVICES_INTERVAL_S = 10.0
 TAG_BITS = 128
 
 
@@ -103,6 +104,12 @@ class Node:
             "disk": lambda: self.store.unavailable,
         }
         self._housekeeping = Housekeeping(config, store)
+        self._told: dict[str, Callable[[int], str | None]] = {
+            "revocation": lambda now_ns: self.delivery.revocation.fault,
+            "broker": lambda now_ns: None if self._broker is None else self._broker.fault,
+            "devices": lambda now_ns: silent_devices(self._devices),
+        }
+        self._devices: Readings = {}
         self._given_up = threading.Event()
         self.durable = patient(store, self._given_up)
         """The store of the session: what it must keep waits for a disk that is full."""
@@ -121,7 +128,7 @@ class Node:
             if store is not None:
                 store.close()
             if not isinstance(error, KeyStoreInUse):  # the status is the other process's
-                _tell_end(config, error)
+                tell_end(config, error)
             raise
         node = cls(config, options, store)
         try:
@@ -220,7 +227,8 @@ class Node:
         readings: Callable[[], Readings],
         verbs: Mapping[tuple[str, str], Command],
     ) -> None:
-        """Report to the configured MQTT broker, and take its commands for slow devices."""
+        """Read the slow devices; report to the configured MQTT broker, and take its commands for them."""
+        self._readings = readings
         if self.config.mqtt.enabled:
             birth = {
                 "software": f"qkd-node {version('qkd-node')}",
@@ -240,6 +248,7 @@ class Node:
                 if self.config.etsi014.enabled:
                     await stack.enter_async_context(self.delivery.serve())
                 running = [tasks.create_task(self.shell.run()), tasks.create_task(self._report())]
+                running.append(tasks.create_task(self._read_devices()))
                 if self._broker is not None:
                     running.append(tasks.create_task(self._broker.run()))
                 if self._next_segment is not None:
@@ -395,6 +404,10 @@ class Node:
         """Ask ``judge`` once a second why no block may give key now; its answer is an alarm."""
         self._watches[name] = judge
 
+    def tell(self, name: str, look: Callable[[int], str | None]) -> None:
+        """Ask ``look`` once a second what an operator should know; its answer is an alarm, and blocks go on."""
+        self._told[name] = look
+
     def _judge(self) -> None:
         """Tell the session and the operator what keeps blocks from giving key."""
         reasons = {name: reason for name, judge in self._watches.items() if (reason := judge()) is not None}
@@ -425,12 +438,16 @@ class Node:
             lonely = quiet_ns > ns_from_seconds(self.config.channel.peer_timeout_s)
             self._raise_or_clear("channel", self._transport.fault(silent=lonely))
             self._raise_or_clear("authentication pool", self._pool_fault())
-            self._raise_or_clear("revocation", self.delivery.revocation.fault)
-            if self._broker is not None:
-                self.board.alarm("broker", self._broker.fault)
+            for name, look in self._told.items():
+                self._raise_or_clear(name, look(now_ns()))
             status = self._status()
             self._raise_or_clear("status file", await asyncio.to_thread(self._publish, status))
             await asyncio.sleep(STATUS_INTERVAL_S)
+
+    async def _read_devices(self) -> None:
+        while True:
+            self._devices = await asyncio.to_thread(self._readings)
+            await asyncio.sleep(DEVICES_INTERVAL_S)
 
     def _raise_or_clear(self, name: str, fault: str | None) -> None:
         """An alarm that lasts as long as its fault; its beginning is logged."""
@@ -473,17 +490,6 @@ class Node:
             log.error("status file: %s", error)
             return
         self._raise_or_clear("status file", self._publish(document))
-
-
-def _tell_end(config: Config, error: QkdError) -> None:
-    """Leave in the status file why the node did not start."""
-    board = StatusBoard(config.role, config.link.name, config.link.clock_rate_hz)
-    board.end(error)
-    board.state = "stopped"
-    try:
-        write_document(board.document(), config.path(config.status_file))
-    except (OSError, QkdError) as fault:
-        log.error("status file: %s", fault)
 
 
 def _first(group: BaseExceptionGroup[QkdError]) -> BaseException:

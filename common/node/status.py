@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import logging
 import os
 from collections import deque
 from dataclasses import asdict
@@ -17,6 +18,7 @@ from common.node.runtime import now_ns
 from common.protocol.block import WATCHED, BlockFacts
 from common.units import seconds_from_ns
 
+log = logging.getLogger("qkd.node")
 RATE_BLOCKS = 20
 LONGEST_BYTES, MAX_PROCESS_ID = 1 << 24, 1 << 31
 """Of a status file, and what the operating system can mean."""
@@ -186,3 +188,14 @@ def running(config: Config) -> bool:
 def write_document(document: dict[str, Any], path: Path) -> None:
     """Replace the status file in one step."""
     write_file(path, json.dumps(document), lasting=False)  # every second: a disk has better to do
+
+
+def tell_end(config: Config, error: QkdError) -> None:
+    """Leave in the status file why the node did not start."""
+    board = StatusBoard(config.role, config.link.name, config.link.clock_rate_hz)
+    board.end(error)
+    board.state = "stopped"
+    try:
+        write_document(board.document(), config.path(config.status_file))
+    except (OSError, QkdError) as fault:
+        log.error("status file: %s", fault)

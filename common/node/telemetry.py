@@ -63,6 +63,11 @@ def encode(document: Mapping[str, Any]) -> bytes:
     return json.dumps(document, sort_keys=True, allow_nan=False).encode()
 
 
+def silent_devices(devices: Readings) -> str | None:
+    """Which slow devices do not answer, and why; None if all do."""
+    return "; ".join(f"{role}: {one['reason']}" for role, one in devices.items() if not one["ok"]) or None
+
+
 class Reporter:
     """Turns the status document into publications: what is retained on change and every 10 s, the rest every time.
 
