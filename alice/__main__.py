@@ -17,6 +17,12 @@ def main() -> NoReturn:
     from common.cli.main import run as run_command  # the imports take seconds; a signal must find its handler
 
     def command() -> Command:
+        if sys.argv[1:2] == ["status"]:  # asked again and again: without all that a daemon needs
+            from click import Group
+
+            from common.cli.status import status_command
+
+            return Group("alice", commands=[status_command("alice")])
         from alice.check import STEPS
         from alice.daemon import run
         from common.cli.role import role_command

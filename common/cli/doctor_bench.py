@@ -19,7 +19,7 @@ from common.config import Config
 from common.config_file import load_config
 from common.datatypes import TimeTags
 from common.errors import DeviceError
-from common.node.status import running
+from common.node.statusfile import running
 
 GROUP = "qkd_node.bench_examination"
 Verdict = Literal["good", "to fix", "not looked at"]

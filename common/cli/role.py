@@ -7,6 +7,7 @@ import json
 import logging
 import sys
 from collections.abc import Callable, Coroutine
+from datetime import datetime
 from io import FileIO
 from pathlib import Path
 from typing import Any
@@ -17,14 +18,13 @@ from rich.logging import RichHandler
 
 from common.cli.main import LazyGroup
 from common.cli.output import emit, json_option, progress_console, quiet_option, table
+from common.cli.status import status_command
 from common.config import Config
 from common.config_file import load_config
 from common.errors import exit_code
-from common.node.alarms import NAME, alarms_of
 from common.node.check import Step, judged, require, told_apart
 from common.node.node import Options
 from common.node.process import keep_secrets_in_memory, make_room_for_files
-from common.node.status import alive, read_document
 
 
 def config_option(role: str) -> Callable[[Any], Any]:
@@ -66,7 +66,7 @@ def role_command(
         config = load_config(config_path, role)
         keep_secrets_in_memory()
         make_room_for_files()
-        _log_to(progress_console(quiet), quiet)
+        _log_to(progress_console(quiet), quiet, role)
         require(steps, config)
 
         def on_block(facts: Any) -> None:
@@ -99,15 +99,7 @@ def role_command(
         emit(document, as_json, render)
         return next((exit_code(row.fault) for row in rows if row.fault is not None), 0)
 
-    @group.command("status", help=f"What the running daemon says.\n\nExample: {role} status --json")
-    @config_option(role)
-    @json_option
-    def status_command(config_path: Path, as_json: bool) -> int:
-        config = load_config(config_path, role)
-        document = read_status(config)
-        emit(document, as_json, lambda console: _show(console, document))
-        return 0 if document["running"] else 1
-
+    group.add_command(status_command(role))
     return group
 
 
@@ -117,31 +109,29 @@ def print_line(line: str) -> None:
         out.write(line.encode() + b"\n")
 
 
-def read_status(config: Config) -> dict[str, Any]:
-    """The status file, and whether its writer still runs."""
-    document = read_document(config)
-    if document is None:
-        document = {"role": config.role, "link": config.link.name, "state": "never started", "alarms": []}
-    # The file says what held when the node ended; the alarm that locks it may have been cleared since.
-    others = [text for text in document["alarms"] if not str(text).startswith(f"{NAME}: ")]
-    document["alarms"] = [*others, *(f"{alarm['name']}: {alarm['reason']}" for alarm in alarms_of(config))]
-    if document["state"] == "never started":
-        return document | {"running": False}
-    document["running"] = document["state"] != "stopped" and alive(document)
-    if not document["running"] and document["state"] != "stopped":
-        document["state"] = "not running (it ended without saying so)"
-    return document
+def _log_to(console: Console, quiet: bool, role: str) -> None:
+    """Colours and columns at a terminal; elsewhere one line a record, with date, level and role."""
+    level = logging.ERROR if quiet else logging.INFO
+    handler: logging.Handler
+    if console.is_terminal:
+        handler = RichHandler(console=console, show_path=False, log_time_format="%H:%M:%S")
+        handler.setFormatter(logging.Formatter("%(message)s"))
+    else:
+        handler = logging.StreamHandler(sys.stderr)
+        handler.setFormatter(OneLine(role))
+    logging.basicConfig(level=level, handlers=[handler], force=True)
 
 
-def _show(console: Console, document: dict[str, Any]) -> None:
-    wanted = [key for key, value in document.items() if not isinstance(value, dict | list)]
-    console.print(table("status", ("what", "value"), [(key, document[key]) for key in wanted]))
-    for alarm in document["alarms"]:
-        console.print(f"[bold red]alarm[/] {alarm}")
+class OneLine(logging.Formatter):
+    """`2026-04-01T12:00:00.000+02:00 INFO alice qkd.node: text`; line ends within a record are written as \\n."""
 
+    def __init__(self, role: str) -> None:
+        super().__init__(f"%(asctime)s %(levelname)s {role} %(name)s: %(message)s")
 
-def _log_to(console: Console, quiet: bool) -> None:
-    handler = RichHandler(console=console, show_path=False, log_time_format="%H:%M:%S")
-    logging.basicConfig(
-        level=logging.ERROR if quiet else logging.INFO, format="%(message)s", handlers=[handler], force=True
-    )
+    def formatTime(self, record: logging.LogRecord, datefmt: str | None = None) -> str:
+        """ISO 8601 with the offset of this machine's zone."""
+        return datetime.fromtimestamp(record.created).astimezone().isoformat(timespec="milliseconds")
+
+    def format(self, record: logging.LogRecord) -> str:
+        """Everything in one line, the exception included."""
+        return super().format(record).replace("\n", "\\n")

@@ -26,7 +26,7 @@ from common.node.listening import require_free
 from common.node.mqtt import proofs
 from common.node.recorder import recorded_bytes
 from common.node.sealing import read_key_file
-from common.node.status import running
+from common.node.statusfile import running
 from common.randomness import OPERATING_SYSTEM
 
 Finding = tuple[str, bool, str]

@@ -12,7 +12,7 @@ from typing import Any
 
 from common.config import Config
 from common.errors import QkdError, exit_code
-from common.files import read_file, write_file
+from common.files import write_file
 from common.keys.life import Life
 from common.node.runtime import now_ns
 from common.protocol.block import WATCHED, BlockFacts
@@ -20,8 +20,6 @@ from common.units import seconds_from_ns
 
 log = logging.getLogger("qkd.node")
 RATE_BLOCKS = 20
-LONGEST_BYTES, MAX_PROCESS_ID = 1 << 24, 1 << 31
-"""Of a status file, and what the operating system can mean."""
 DEVICE_REMEDY = "look at bias, temperature, fibre and cable (`qkd doctor --hardware`); else somebody tampers with it"
 
 
@@ -147,42 +145,6 @@ class StatusBoard:
             "blocks": [asdict(facts) for facts in list(self.blocks)[-50:]],
             "process_id": os.getpid(),
         }
-
-
-def read_document(config: Config) -> dict[str, Any] | None:
-    """What the status file says; None without one, or if what is there was not written by a node."""
-    path = config.path(config.status_file)
-    try:
-        document = json.loads(read_file(path, LONGEST_BYTES))
-    except (OSError, ValueError, RecursionError):
-        return None
-    # What a person or another program has put there may have any type, or be missing.
-    if not isinstance(document, dict) or not isinstance(document.get("state"), str):
-        return None
-    usual = {"role": config.role, "link": config.link.name, "alarms": [], "process_id": 0}
-    kept = {name: value for name, value in document.items() if type(value) is type(usual.get(name, value))}
-    return {**usual, **kept}
-
-
-def alive(document: dict[str, Any]) -> bool:
-    """Whether the process that wrote it runs."""
-    if not 0 < document["process_id"] < MAX_PROCESS_ID:
-        return False
-    try:
-        os.kill(document["process_id"], 0)
-    except PermissionError:  # it runs, as another user
-        return True
-    except OSError:
-        return False
-    return True
-
-
-def running(config: Config) -> bool:
-    """Whether a node of this configuration's status file runs, and is of its role."""
-    document = read_document(config)
-    if document is None or document["role"] != config.role:
-        return False
-    return document["state"] != "stopped" and alive(document)
 
 
 def write_document(document: dict[str, Any], path: Path) -> None:

@@ -12,7 +12,7 @@ from click.testing import CliRunner
 
 from common.cli.demo import Daemon, running
 from common.cli.keys import command as keys
-from common.cli.role import read_status
+from common.cli.status import read_status
 from common.config_file import load_config
 from common.errors import KeyStoreError
 from tests.disks import fill, small_file_system

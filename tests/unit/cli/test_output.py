@@ -12,7 +12,7 @@ import pytest
 from rich.console import Console
 
 from common.cli.demo import BLOCK_FIELDS, report
-from common.cli.role import read_status
+from common.cli.status import read_status
 from common.config_file import parse_config
 
 

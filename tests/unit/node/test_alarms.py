@@ -13,7 +13,7 @@ from click.testing import CliRunner
 
 from common.cli import alarm as commands
 from common.cli.main import exit_code
-from common.cli.role import read_status
+from common.cli.status import read_status
 from common.config_file import load_config
 from common.errors import AuthenticationError, KeyStoreError, LinkLocked
 from common.node import alarms

@@ -10,7 +10,7 @@ import pytest
 from click.testing import CliRunner
 
 from common.cli.keys import command as keys
-from common.cli.role import read_status
+from common.cli.status import read_status
 from common.config import Config
 from common.config_file import parse_config
 from common.errors import AuthenticationError, ConfigurationError, KeyStoreError
