@@ -46,6 +46,11 @@ def proportion_cutoff(alpha: float, entropy_bits: float) -> int:
     return next((c for c in range(2, WINDOW_BYTES + 1) if bdtrc(c - 2, others, p) <= alpha), WINDOW_BYTES + 1)
 
 
+def compile_tests() -> None:
+    """Have the kernel ready: a first start compiles it, which takes longer than a source may be silent."""
+    HealthTests(1.0).check(np.arange(256, dtype=np.uint8))
+
+
 class HealthTests:
     """The three tests over one stream; what straddles two calls is tested too.
 

@@ -22,7 +22,7 @@ from numpy.typing import NDArray
 from common.config import Config
 from common.errors import DeviceError
 from common.randomness import OPERATING_SYSTEM
-from hardware.health import HealthTests, RandomAlarm
+from hardware.health import HealthTests, RandomAlarm, compile_tests
 from hardware.interfaces import DeviceInfo, RandomSource
 from hardware.registry import open_device
 
@@ -150,6 +150,7 @@ class WatchedRandom:
         self._unanswered = False
         self._closed = threading.Event()
         self._alarm_s: float | None = None
+        compile_tests()
         self._thread = threading.Thread(target=self._serve, name="random", daemon=True)
         self._thread.start()
         try:

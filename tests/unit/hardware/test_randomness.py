@@ -15,6 +15,7 @@ import pytest
 from common.config import Config
 from common.config_file import parse_config
 from common.errors import ConfigurationError, DeviceError
+from common.kernels.health import scan
 from hardware.drivers.random_device import RandomDevice
 from hardware.drivers.random_file import RandomFile
 from hardware.health import RandomAlarm
@@ -417,3 +418,23 @@ def test_a_configured_source_is_watched_whatever_its_driver() -> None:
 def test_the_rate_is_that_of_the_light(random_bits: str, per_slot: float) -> None:
     text = f'role = "alice"\n[transmitter]\nrandom_bits = "{random_bits}"\n[link]\nclock_rate_hz = 80e6\n'
     assert drawn_bytes_per_s(parse_config(text, Path())) == pytest.approx(80e6 * per_slot / 8.0)
+
+
+def test_the_tests_are_compiled_before_the_source_has_to_answer(
+    rng: np.random.Generator, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Compiling takes longer than a source may be silent: a first start would blame the source."""
+    order: list[str] = []
+
+    class Asked(Script):
+        def read(self, n_bytes: int) -> Any:
+            order.append("read")
+            return super().read(n_bytes)
+
+    def told(*arguments: Any) -> Any:
+        order.append("kernel")
+        return scan(*arguments)
+
+    monkeypatch.setattr("hardware.health.scan", told)
+    Watch(Asked(rng)).random.close()
+    assert order[:2] == ["kernel", "read"]
