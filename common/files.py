@@ -113,7 +113,10 @@ def replacing(path: Path, mode: int = ORDINARY, *, lasting: bool = True) -> Iter
     InputError
         The file cannot be written, with the operating system's reason; ``path`` is as it was.
     """
-    target = path.resolve()
+    try:
+        target = path.resolve()
+    except (OSError, RuntimeError) as error:  # RuntimeError: a symbolic link that leads to itself
+        raise InputError(f"{path}: {error}; it was not written", remedy="Name a file that can be.") from None
     temporary = target.with_name(f".{target.stem[:LONGEST_STEM]}.{secrets.token_hex(4)}.part{target.suffix}")
     try:
         if target.exists() and not target.is_file():

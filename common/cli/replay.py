@@ -14,6 +14,7 @@ from rich.console import Console
 
 from common.cli.output import emit, json_option, table
 from common.errors import ConfigurationError, InputError
+from common.files import decoding
 from common.node.flight import END, Record, read_flight, read_key_file
 
 ROLES = "qkd_node.replay"
@@ -41,7 +42,8 @@ def key_file_option(function: Callable[..., Any]) -> Callable[..., Any]:
 def replay_run(path: Path, key_file: Path | None) -> Any:
     """Run a recording again; see :class:`common.node.replay.Replay`."""
     begin, records = open_run(path, key_file)
-    role = begin["config"]["role"]
+    with decoding(path, "a recording of this version", "Give a recording of this version."):
+        role = str(begin["config"]["role"])
     points = {point.name: point for point in entry_points(group=ROLES)}
     if role not in points:
         raise ConfigurationError(f"nothing here can replay the role {role!r}", remedy="Install qkd-node whole.")
@@ -86,6 +88,16 @@ def record_command(run: Path, key_file: Path | None, as_json: bool) -> int:
     Example: qkd record link/bob/recordings/20260401T120000Z-bob.flight
     """
     begin, records = open_run(run, key_file)
+    with decoding(run, "a recording of this version", "Give a recording of this version."):
+        document, rows = _summary(run, begin, records)
+    title = f"{document['role']}, {document['started']}, {document['software']}, ended: {document['ended']}"
+    emit(document, as_json, lambda console: console.print(table(title, ("kind", "records", "bytes"), rows)))
+    return 0
+
+
+def _summary(
+    run: Path, begin: dict[str, Any], records: Iterator[Record]
+) -> tuple[dict[str, Any], list[tuple[str, int, int]]]:
     counts: Counter[str] = Counter()
     n_bytes: Counter[str] = Counter()
     ended, status = "cut", {}
@@ -108,7 +120,4 @@ def record_command(run: Path, key_file: Path | None, as_json: bool) -> int:
         "records": {kind: {"count": counts[kind], "bytes": n_bytes[kind]} for kind in sorted(counts)},
         "last_status": status,
     }
-    rows = [(kind, counts[kind], n_bytes[kind]) for kind in sorted(counts)]
-    title = f"{document['role']}, {begin['started']}, {begin['software']}, ended: {ended}"
-    emit(document, as_json, lambda console: console.print(table(title, ("kind", "records", "bytes"), rows)))
-    return 0
+    return document, [(kind, counts[kind], n_bytes[kind]) for kind in sorted(counts)]

@@ -28,6 +28,7 @@ from common.protocol.transitions import Role
 from common.randomness import read_uses
 
 JOB_FAILED = "job failed"
+ANOTHER_VERSION = "Give a recording of this version."
 
 
 class Diverged(Exception):
@@ -96,13 +97,13 @@ class Replay:
 
     def identity(self, agreed: Mapping[str, Any]) -> Identity:
         """As recorded, with what this software would agree to."""
-        said = self.begin["identity"]
         role = self.config.role
         try:
+            said = self.begin["identity"]
             uses = read_uses(said.get("randomness"), role)
-        except ValueError as error:
-            raise InputError(f"the recording's beginning: {error}") from None
-        return Identity(Role(role), said["software"], agreed, bool(said["simulated"]), randomness=uses)
+            return Identity(Role(role), said["software"], agreed, bool(said["simulated"]), randomness=uses)
+        except (ValueError, KeyError, TypeError, AttributeError) as error:
+            raise InputError(f"the recording's beginning: {error!r}", remedy=ANOTHER_VERSION) from None
 
     # -- what the session asks for ------------------------------------------------------------------------------------
 
@@ -141,6 +142,10 @@ class Replay:
                 self._compare(event, self._happen(session, event, fault), sent)
         except Diverged as difference:
             self.report.diverged = {"event": self.report.events, **difference.facts}
+        except (KeyError, TypeError, ValueError, AttributeError) as error:  # not the session's: those are compared
+            raise InputError(
+                f"the recording, after event {self.report.events}: {error!r}", remedy=ANOTHER_VERSION
+            ) from None
         return self.report
 
     def _groups(self) -> Iterator[tuple[Record, list[Record], list[Record], Record | None]]:

@@ -15,7 +15,10 @@ _KEYS = (
     "SELECT coalesce(sum((back - front) / ?), 0) FROM blocks WHERE back > front AND state = 'committed'"
     " AND simulated <= ?"
 )
-_LISTED = "block_id, state, n_bytes, back - front, simulated, record, json_valid(record)"
+_LISTED = (
+    "block_id, state, n_bytes, back - front, simulated, record, coalesce(json_valid(record), 0)"
+    " AND typeof(n_bytes) = 'integer' AND typeof(front) = 'integer' AND typeof(back) = 'integer'"
+)
 _NAMES = ("block_id", "state", "n_bytes", "free_bytes", "simulated", "record", "readable")
 _SPENT = (
     "SELECT block_id, record FROM blocks WHERE block_id < (SELECT block_id FROM blocks ORDER BY block_id DESC LIMIT 1"

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import contextlib
 import os
+import sqlite3
 from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
 import pytest
 
+from common.node.flight import Record
 from common.planning import figures
 from tests.trials import fuzz, material
 from tests.trials.cases import KINDS, Case
@@ -20,6 +22,8 @@ from tests.trials.programs import invoke
 
 OF_EACH_KIND = 4
 LONG = "x" * 300
+COUNTS = ["qkd", "plan", "source", "--clicks", "8900000", "--slots", "76130000", "--efficiency", "0.39", "0.41",
+          "--g2-upper", "0.01", "--out", "x.toml"]  # fmt: skip
 
 
 @pytest.fixture(scope="module")
@@ -111,8 +115,7 @@ def onto(content: bytes) -> Callable[[Path, Material], list[str]]:
 
     def make(folder: Path, where: Material) -> list[str]:
         (folder / "x.toml").write_bytes(content)
-        counts = ["--clicks", "8900000", "--slots", "76130000", "--efficiency", "0.39", "0.41", "--g2-upper", "0.01"]
-        return ["qkd", "plan", "source", *counts, "--out", "x.toml"]
+        return COUNTS
 
     return make
 
@@ -123,6 +126,37 @@ def configuration(content: bytes) -> Callable[[Path, Material], list[str]]:
         return ["qkd", "init", str(folder)]
 
     return make
+
+
+def recording(verb: str, change: Callable[[Record], Record]) -> Callable[[Path, Material], list[str]]:
+    """Sealed as it should be, and written by another version."""
+
+    def make(folder: Path, where: Material) -> list[str]:
+        records = material.flight_records(where.flights[0])
+        material.rewrite_flight(folder / "x.flight", [change(record) for record in records])
+        return ["qkd", verb, "x.flight", "--key-file", str(where.folder / "flights" / "record.key")]
+
+    return make
+
+
+def without(name: str) -> Callable[[Record], Record]:
+    return lambda record: Record(
+        record.kind, {key: fact for key, fact in record.facts.items() if key != name}, record.raw
+    )
+
+
+def to_itself(folder: Path, where: Material) -> list[str]:
+    """A calibration goes where a symbolic link leads to itself."""
+    (folder / "x.toml").symlink_to("x.toml")
+    return COUNTS
+
+
+def of_another_type(folder: Path, where: Material) -> list[str]:
+    """SQLite keeps a text in a column of numbers."""
+    link = where.copy_link(folder)
+    with contextlib.closing(sqlite3.connect(link / "alice" / "keys.sqlite")) as database, database:
+        database.execute("UPDATE blocks SET n_bytes = '[1' || n_bytes")
+    return ["qkd", "keys", "--json", "--config", str(link / "alice.toml")]
 
 
 def words(*command: str) -> Callable[[Path, Material], list[str]]:
@@ -146,6 +180,12 @@ MUSEUM: dict[str, tuple[Callable[[Path, Material], list[str]], set[int], str]] =
     "a configuration that is not UTF-8": (configuration(b"\xbe\xff"), {2}, "alice.toml"),
     "a configuration that is not TOML": (configuration(b"a = = 3"), {2}, "alice.toml"),
     "a configuration without tables": (configuration(b'role = "alice"'), {0}, ""),
+    "a calibration onto a link to itself": (to_itself, {2}, "x.toml"),
+    "a recording without a role": (recording("replay", without("config")), {2}, "recording"),
+    "a recording without an identity": (recording("replay", without("identity")), {2}, "recording"),
+    "a recording without jobs": (recording("replay", without("job")), {1, 2}, "recording"),
+    "a recording without a start": (recording("record", without("started")), {2}, "x.flight"),
+    "a key store with texts for numbers": (of_another_type, {3}, "cannot be read"),
     "figures where no folder can be": (words("qkd", "figures", "--out", "/dev/null/x"), {2}, "/dev/null/x"),
     "a link where no folder can be": (words("qkd", "init", "/dev/null/x"), {2}, "/dev/null/x"),
     "figures with a long name": (words("qkd", "figures", "--out", LONG), {2}, LONG),
