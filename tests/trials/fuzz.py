@@ -32,7 +32,8 @@ from tests.trials.cases import KINDS, Case
 from tests.trials.material import Material
 from tests.trials.programs import Seen, invoke, is_one_document
 
-PATIENCE_S = 20.0
+PATIENCE_S, PROGRAM_S = 20.0, 120.0
+"""Of a case in a worker, and of a program, most of which is the start of Python on a machine that may be busy."""
 MOST_BYTES = 2 << 30
 SAMPLE = 40
 """Every so many cases one runs as a program of its own, too."""
@@ -87,7 +88,7 @@ def run_program(name: str, number: int, where: Material, seed: int, folder: Path
     ]
     begin = time.monotonic()
     try:
-        done = subprocess.run([*start, *arguments], capture_output=True, cwd=folder, timeout=2 * PATIENCE_S)
+        done = subprocess.run([*start, *arguments], capture_output=True, cwd=folder, timeout=PROGRAM_S)
     except subprocess.TimeoutExpired:
         return Verdict(name, number, "hang (program)")
     said, out = done.stderr.decode(errors="replace"), done.stdout.decode(errors="replace")
