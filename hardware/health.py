@@ -70,7 +70,7 @@ class HealthTests:
         """Forget the stream so far."""
         self._state = np.zeros(STATE_SIZE, np.int64)
         self._tail = b""
-        self._anchor = np.zeros(0, np.uint8)
+        self._anchor = np.frombuffer(b"", np.uint8)
         self._anchor_age, self._anchor_life = 0, FIRST_ANCHOR_LIFE_BYTES
 
     def check(self, fresh: NDArray[np.uint8]) -> None:
@@ -83,6 +83,7 @@ class HealthTests:
         """
         for at in range(0, fresh.size, PIECE_BYTES):
             piece = fresh[at : at + PIECE_BYTES]
+            piece.flags.writeable = False  # as some drivers' bytes are anyway: the kernel is compiled once
             run, alike, known = scan(piece, self._anchor, self._state, self.repetition_cutoff < LONG_RUN)
             if run >= self.repetition_cutoff:
                 raise RandomAlarm(f"random source: {self.repetition_cutoff} equal bytes in a row")

@@ -9,6 +9,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
+import numba
 import numpy as np
 import pytest
 
@@ -425,6 +426,7 @@ def test_the_tests_are_compiled_before_the_source_has_to_answer(
 ) -> None:
     """Compiling takes longer than a source may be silent: a first start would blame the source."""
     order: list[str] = []
+    kinds = set()
 
     class Asked(Script):
         def read(self, n_bytes: int) -> Any:
@@ -433,8 +435,13 @@ def test_the_tests_are_compiled_before_the_source_has_to_answer(
 
     def told(*arguments: Any) -> Any:
         order.append("kernel")
+        kinds.add(tuple(numba.typeof(argument) for argument in arguments))
         return scan(*arguments)
 
     monkeypatch.setattr("hardware.health.scan", told)
-    Watch(Asked(rng)).random.close()
+    for source in (Asked(rng), OperatingSystem()):
+        random = Watch(source).random
+        assert random.read(3 * PORTION).size == 3 * PORTION
+        random.close()
     assert order[:2] == ["kernel", "read"]
+    assert len(kinds) == 1, "each kind of array is compiled for itself"
