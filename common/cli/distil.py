@@ -53,6 +53,9 @@ def command(
 ) -> int:  # fmt: skip
     """Distil a key from two sifted keys in files; nothing is sent anywhere.
 
+    What is secret of it does not stand in the files: --ell or --phase-error says it. Without either, keys are corrected
+    and compared, and 0 secret bits come out.
+
     Exit code 1 if the corrected keys do not agree or nothing could be corrected.
 
     Example: qkd distil --alice alice.txt --bob bob.txt --phase-error 0.05 --out key
@@ -79,7 +82,7 @@ def command(
     tags = [verification_tag(key, result.kept, point) for key in (result.alice, result.bob)]
     verified = result.kept > 0 and tags[0] == tags[1]
     length = _length(result, ell, phase_error, eps) if verified else 0
-    document = _document(result, verified, length, seconds)
+    document = _document(result, verified, length, seconds, _reason(verified, length, ell, phase_error))
     if out is not None:
         document["files"] = _write(out, result, length, verified, document, family)
     emit(document, as_json, lambda printer: _render(printer, document))
@@ -98,7 +101,20 @@ def _length(result: PairResult, ell: int | None, phase_error: float | None, eps:
     return max(0, math.floor(secret / 8) * 8)
 
 
-def _document(result: PairResult, verified: bool, length: int, seconds: float) -> dict[str, Any]:
+def _reason(verified: bool, length: int, ell: int | None, phase_error: float | None) -> str:
+    """Why there is no key; empty if there is one."""
+    if length:
+        return ""
+    if not verified:
+        return "the corrected keys do not agree, or no frame could be corrected"
+    if ell is None and phase_error is None:
+        return "how much of the key is secret was not said: give --phase-error, or --ell"
+    if phase_error is None:
+        return "--ell is 0"
+    return f"with phase errors of {phase_error:g}, what was disclosed is more than what is secret"
+
+
+def _document(result: PairResult, verified: bool, length: int, seconds: float, reason: str) -> dict[str, Any]:
     return {
         "n": result.n_bits,
         "qber": result.qber,
@@ -114,6 +130,7 @@ def _document(result: PairResult, verified: bool, length: int, seconds: float) -
         "seconds": seconds,
         "mbit_per_s": result.n_bits / seconds / 1e6,
         "secret_bits": length,
+        "reason": reason,
     }
 
 
@@ -155,5 +172,5 @@ def _render(console: Console, document: dict[str, Any]) -> None:
         "rounds_max": "most rounds", "verified": "verified equal", "mbit_per_s": "Mbit/s", "secret_bits": "secret bits",
     }  # fmt: skip
     console.print(table("distilled", ("", ""), [(name, shown(document[key])) for key, name in names.items()]))
-    if not document["verified"]:
-        console.print("no key: the corrected keys do not agree, or no frame could be corrected", style="bold red")
+    if document["reason"]:
+        console.print(f"no key: {document['reason']}", style="bold red", markup=False, highlight=False)

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import json
 import os
 import shutil
+import subprocess
 import sys
 import tempfile
 from collections.abc import Callable
@@ -18,9 +20,8 @@ from common.cli.demo import prepare, running, wait_for_blocks
 from common.cli.doctor_bench import DETECTORS, answer
 from common.cli.output import emit, json_option, machine, progress_console, quiet_option, table
 from common.config_file import load_config
-from common.errors import ConfigurationError
+from common.errors import ConfigurationError, EnvironmentFault
 from common.kernels.clmul import OVERRIDE
-from common.node.check import NODE, judged, told_apart
 from common.node.compute import amplification_path
 
 GROUP = "qkd_node.doctor"
@@ -38,8 +39,24 @@ def findings(config_path: Path | None) -> list[Finding]:
     if config_path is not None:
         config = load_config(config_path)
         rows.append(("configuration", True, f"{config_path}: {config.role} of link {config.link.name!r}"))
-        rows += [(row.name, row.good, row.text) for row in (*judged(NODE, config), *told_apart(config))]
+        rows += role_check(config.role, config_path)
     return rows
+
+
+def role_check(role: str, config_path: Path) -> list[Finding]:
+    """What the daemon of a role says in its own `check`, which takes the steps that `run` takes.
+
+    Raises
+    ------
+    EnvironmentFault
+        It does not answer.
+    """
+    command = [sys.executable, "-P", "-m", role, "check", "--json", "--config", str(config_path)]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    try:
+        return [(one["name"], one["ok"], one["message"]) for one in json.loads(done.stdout)["checks"]]
+    except (ValueError, KeyError):
+        raise EnvironmentFault(f"`{role} check` does not answer: {done.stderr.strip()[-500:]}") from None
 
 
 def _python() -> Finding:

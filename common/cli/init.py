@@ -19,6 +19,8 @@ from common.node import credentials
 
 ROLES = ("alice", "bob")
 Overrides = dict[str, Any]
+PORTS = ("fibre", "endpoint", "listen of alice", "listen of bob")
+"""What `--port-base` counts up from: simulated light, channel, key delivery of either end."""
 
 
 def template(role: str) -> str:
@@ -27,7 +29,10 @@ def template(role: str) -> str:
 
 
 def initialise(
-    directory: Path, overrides: dict[str, Overrides] | None = None, hosts: dict[str, str] | None = None
+    directory: Path,
+    overrides: dict[str, Overrides] | None = None,
+    hosts: dict[str, str] | None = None,
+    port_base: int | None = None,
 ) -> list[Path]:
     """Make a link's files below ``directory``.
 
@@ -35,7 +40,8 @@ def initialise(
     ----------
     directory : gets `alice.toml`, `bob.toml` (existing ones are kept) and what they name below `alice/` and `bob/`.
     overrides : role -> values that replace the template's; a device table is replaced whole.
-    hosts : role -> the name or address of its machine, put into every address; ports stay as they are.
+    hosts : role -> the name or address of its machine, put into every address.
+    port_base : first of four ports, in the order of `PORTS`; without it, ports stay as they are.
 
     Returns
     -------
@@ -46,7 +52,7 @@ def initialise(
     ConfigurationError
         A secret exists already: nothing is overwritten, nothing is written.
     """
-    texts = {role: _text(directory, role, (overrides or {}).get(role, {}), hosts or {}) for role in ROLES}
+    texts = {role: _text(directory, role, (overrides or {}).get(role, {}), hosts or {}, port_base) for role in ROLES}
     configs = {role: parse_config(texts[role], directory.absolute(), f"{role}.toml") for role in ROLES}
     contents = _secrets(configs)
     for path in contents:
@@ -63,7 +69,7 @@ def initialise(
     return [*[directory / f"{role}.toml" for role in new], *contents]
 
 
-def _text(directory: Path, role: str, overrides: Overrides, hosts: dict[str, str]) -> str:
+def _text(directory: Path, role: str, overrides: Overrides, hosts: dict[str, str], port_base: int | None) -> str:
     path = directory / f"{role}.toml"
     try:
         text = read_file(path).decode()
@@ -76,22 +82,25 @@ def _text(directory: Path, role: str, overrides: Overrides, hosts: dict[str, str
     for section, values in overrides.items():
         for name, value in values.items():
             document.setdefault(section, tomlkit.table())[name] = value
-    for section, name, address, end in (
-        ("channel", "endpoint", config.channel.endpoint, "alice"),
-        ("etsi014", "listen", config.etsi014.listen, role),
+    ports = {name: None if port_base is None else port_base + place for place, name in enumerate(PORTS)}
+    for section, name, address, end, port in (
+        ("channel", "endpoint", config.channel.endpoint, "alice", ports["endpoint"]),
+        ("etsi014", "listen", config.etsi014.listen, role, ports[f"listen of {role}"]),
     ):
-        if host := hosts.get(end):
-            document.setdefault(section, tomlkit.table())[name] = _at(host, address)
+        if hosts.get(end) or port:
+            document.setdefault(section, tomlkit.table())[name] = _at(address, hosts.get(end), port)
     for device in document.get("devices", {}).values():
-        if "fibre" in device and (host := hosts.get("alice")):
-            device["fibre"] = _at(host, str(device["fibre"]))
+        if "fibre" in device:
+            device["fibre"] = _at(str(device["fibre"]), hosts.get("alice"), ports["fibre"])
     return tomlkit.dumps(document)
 
 
-def _at(host: str, address: str) -> str:
-    """`tcp://host:port` or `host:port` with another host."""
+def _at(address: str, host: str | None, port: int | None) -> str:
+    """`tcp://host:port` or `host:port` with another host or port."""
     scheme, slashes, rest = address.rpartition("://")
-    return f"{scheme}{slashes}{f'[{host}]' if ':' in host else host}:{rest.rpartition(':')[2]}"
+    old_host, _, old_port = rest.rpartition(":")
+    written = old_host if host is None else f"[{host}]" if ":" in host else host
+    return f"{scheme}{slashes}{written}:{port or old_port}"
 
 
 def _secrets(configs: dict[str, Config]) -> dict[Path, bytes]:
@@ -133,8 +142,12 @@ def _hosts(listen: str) -> tuple[str, ...]:
 @click.argument("directory", type=click.Path(path_type=Path, file_okay=False), default=Path("link"))
 @click.option("--alice-host", help="Alice's machine as Bob reaches it: the channel, key delivery and simulated light.")
 @click.option("--bob-host", help="Bob's machine as applications reach it: his key delivery.")
+@click.option("--port-base", type=click.IntRange(1, 65532), help="Four ports from this one on: simulated light, "
+              "channel, key delivery of Alice and of Bob [default: 47500, 47600, 47700, 47701].")  # fmt: skip
 @json_option
-def command(directory: Path, alice_host: str | None, bob_host: str | None, as_json: bool) -> int:
+def command(
+    directory: Path, alice_host: str | None, bob_host: str | None, port_base: int | None, as_json: bool
+) -> int:
     """Make link secrets, CURVE and signing keys, demonstration certificates and both configurations below DIRECTORY.
 
     Existing configurations are kept, existing secrets are never overwritten.
@@ -142,7 +155,8 @@ def command(directory: Path, alice_host: str | None, bob_host: str | None, as_js
     Example: qkd init link --alice-host 10.47.0.1 --bob-host 10.47.0.2
     """
     given = (("alice", alice_host), ("bob", bob_host))
-    written = initialise(directory, hosts={role: host for role, host in given if host is not None})
+    hosts = {role: host for role, host in given if host is not None}
+    written = initialise(directory, hosts=hosts, port_base=port_base)
 
     def render(console: Console) -> None:
         console.print(f"{len(written)} files below {directory}")

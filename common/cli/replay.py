@@ -83,7 +83,7 @@ def _show(console: Console, document: dict[str, Any]) -> None:
 @key_file_option
 @json_option
 def record_command(run: Path, key_file: Path | None, as_json: bool) -> int:
-    """Show what a flight recording holds (switch recording on with `record = true` in the configuration).
+    """Show what a flight recording holds (it is made with `enabled = true` below `[record]`).
 
     Example: qkd record link/bob/recordings/20260401T120000Z-bob.flight
     """

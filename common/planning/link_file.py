@@ -161,7 +161,10 @@ def parse_link(table: dict[str, Any], source: str = "link") -> LinkDescription:
     try:
         return LinkDescription.model_validate(table)
     except ValidationError as error:
-        raise ConfigurationError(f"{source}: " + "; ".join(_explain(item) for item in error.errors())) from None
+        raise ConfigurationError(
+            f"{source}: " + "; ".join(_explain(item) for item in error.errors()),
+            remedy=f"Correct that in {source}, and run `qkd plan` again; docs/planning.md lists the keys.",
+        ) from None
 
 
 def _explain(item: Any) -> str:

@@ -58,6 +58,15 @@ def test_an_existing_configuration_is_kept(tmp_path: Path) -> None:
     assert (tmp_path / "bob.toml").read_text() == text
 
 
+def test_a_port_base_enters_every_address(tmp_path: Path) -> None:
+    initialise(tmp_path, hosts={"alice": "fd00::1"}, port_base=50_000)
+    alice, bob = (load_config(tmp_path / f"{role}.toml", role) for role in ("alice", "bob"))
+    assert alice.channel.endpoint == bob.channel.endpoint == "tcp://[fd00::1]:50001"
+    assert (alice.etsi014.listen, bob.etsi014.listen) == ("[fd00::1]:50002", "127.0.0.1:50003")
+    light = {alice.devices["modulator"].model_extra["fibre"], bob.devices["time_tagger"].model_extra["fibre"]}  # type: ignore[index]
+    assert light == {"tcp://[fd00::1]:50000"}
+
+
 def test_hosts_enter_every_address_and_nothing_else(tmp_path: Path) -> None:
     initialise(tmp_path / "one")
     initialise(tmp_path / "two", hosts={"alice": "alice.example", "bob": "fd00::2"})

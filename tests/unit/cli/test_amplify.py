@@ -27,7 +27,7 @@ def call(*arguments: str | Path) -> int:
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr("sys.argv", ["qkd amplify", *map(str, arguments)])
         with pytest.raises(SystemExit) as exit:
-            run(command, "qkd amplify")
+            run(lambda: command, "qkd amplify")
     return int(exit.value.code or 0)
 
 

@@ -18,7 +18,7 @@ def test_one_document_and_a_plot(
     arguments = ["--qber", "0.03", "--frame-length", "16384", "--megabits", "0.1", "--json", "--quiet"]
     monkeypatch.setattr("sys.argv", ["qkd bench reconcile", *arguments, "--plot", str(plot)])
     with pytest.raises(SystemExit) as exit:
-        run(command, "qkd bench reconcile")
+        run(lambda: command, "qkd bench reconcile")
     assert not exit.value.code
     document = json.loads(capsys.readouterr().out)
     rows = document["rows"]
