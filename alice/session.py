@@ -15,7 +15,7 @@ from common.config import Config
 from common.errors import RemoteProtocolError
 from common.postprocessing.amplification import draw_seed
 from common.postprocessing.estimation import recent_blocks
-from common.postprocessing.reconciliation import QberTracker
+from common.postprocessing.reconciliation.tracker import QberTracker
 from common.postprocessing.sifting import decode_announcement
 from common.postprocessing.verification import draw_point
 from common.protocol.block import Block, BlockFacts, certified_digests, refused_facts
@@ -215,7 +215,7 @@ class AliceSession(LinkSession):
         frames = block.frames
         packed, point, tag = yield Do("block", Errand(self._with_point, (frames.parts(), frames.kept_bits)))
         block.reconciled(packed)
-        yield self.say(block, Verify(block.block_id, len(frames.kept()), frames.frames_failed, point, tag))
+        yield self.say(block, Verify(block.block_id, frames.frames_kept, frames.frames_failed, point, tag))
         verdict = yield Await(Verified)
         if verdict.equal != 1:
             raise Refused("verification failed: the reconciled keys differ")

@@ -17,7 +17,7 @@ from common.config import Config
 from common.datatypes import Detections
 from common.errors import AuthenticationError, RemoteProtocolError
 from common.postprocessing.estimation import recent_blocks
-from common.postprocessing.reconciliation import QberTracker
+from common.postprocessing.reconciliation.tracker import QberTracker
 from common.postprocessing.sifting import MAX_CHUNK_DETECTIONS
 from common.protocol.block import BITS_PER_BYTE, Block, BlockFacts, certified_digests, compare
 from common.protocol.effects import BlockDone, Effect, Errand, Job, Send
@@ -296,7 +296,7 @@ class BobSession(LinkSession):
         yield Until(lambda: frames.complete)
         if (noise := block.noise()) is not None:
             raise Refused(noise)
-        if (message.frames_kept, message.frames_failed) != (len(frames.kept()), frames.frames_failed):
+        if (message.frames_kept, message.frames_failed) != (frames.frames_kept, frames.frames_failed):
             raise RemoteProtocolError(f"{message!r}: the two ends keep different frames")
         packed, _, tag = yield Do("block", Job(join_and_tag, (frames.parts(), frames.kept_bits, message.hash_key)))
         block.reconciled(packed)

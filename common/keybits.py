@@ -84,3 +84,13 @@ class KeyBits:
 
     def __reduce__(self) -> NoReturn:
         raise LocalProtocolError("secret bits are never pickled or copied")
+
+
+def overwrite(secret: object) -> None:
+    """Overwrite the arrays of a result that nobody wants any more; of anything else nothing."""
+    if isinstance(secret, np.ndarray):
+        if secret.flags.writeable:
+            secret.fill(0)
+    elif isinstance(secret, tuple):
+        for part in secret:
+            overwrite(part)

@@ -18,7 +18,7 @@ from common.keys.certificate import (
     signed_bytes,
 )
 from common.keys.life import Life
-from common.protocol.frames import MIN_TAIL_BITS
+from common.postprocessing.reconciliation.exchange import MIN_TAIL_BITS
 from common.randomness import assumptions, documents
 from common.security.finite_key import EpsilonBudget, Ledger, key_length
 from common.security.tallies import ProtocolSettings, ReceiverBounds, SourceBounds, Tallies

@@ -14,7 +14,9 @@ from rich.console import Console
 from common.cli.benchmark import Row, document, one_core, plot_option, save_plot
 from common.cli.output import emit, json_option, progress_console, quiet_option, table
 from common.postprocessing.offline import PairResult, reconcile_pair
-from common.postprocessing.reconciliation import CorrectingFrame, Efficiency, ReferenceFrame, choose_code
+from common.postprocessing.reconciliation.fitted import Efficiency
+from common.postprocessing.reconciliation.frame import CorrectingFrame, ReferenceFrame
+from common.postprocessing.reconciliation.rates import choose_code
 from common.security.bounds import binary_entropy
 
 QBERS = (0.005, 0.01, 0.025, 0.05, 0.08)

@@ -22,7 +22,7 @@ from common.files import make_folder, write_file
 from common.node.compute import amplification_path, cores, make_executor
 from common.postprocessing.amplification import amplify, seed_bits
 from common.postprocessing.offline import HIGHEST_QBER, PairResult, reconcile_pair
-from common.postprocessing.reconciliation import LONGEST_FRAME_BITS
+from common.postprocessing.reconciliation.frame import LONGEST_FRAME_BITS
 from common.postprocessing.verification import POINT_BYTES, leak_verify_bits, verification_tag, verified_key
 from common.security.bounds import binary_entropy
 

@@ -20,16 +20,11 @@ from common.errors import InputError
 from common.keybits import KeyBits
 from common.postprocessing.interleaving import frame_lengths, spread
 from common.postprocessing.ldpc_decoder import DecoderName
-from common.postprocessing.reconciliation import (
-    RESULT_BITS,
-    CorrectingFrame,
-    Efficiency,
-    FrameOutcome,
-    FrameSpec,
-    QberTracker,
-    ReferenceFrame,
-    choose_code,
-)
+from common.postprocessing.reconciliation.disclosed import DisclosedBits
+from common.postprocessing.reconciliation.fitted import Efficiency
+from common.postprocessing.reconciliation.frame import CorrectingFrame, FrameOutcome, FrameSpec, ReferenceFrame
+from common.postprocessing.reconciliation.rates import choose_code
+from common.postprocessing.reconciliation.tracker import QberTracker
 from common.security.bounds import binary_entropy
 
 Bits = NDArray[np.uint8]
@@ -142,6 +137,7 @@ def reconcile_pair(
     starts = np.concatenate([[0], np.cumsum(lengths)]).tolist()
     places = spread(n_bits)
     done: list[tuple[int, FrameOutcome]] = []
+    disclosed = DisclosedBits()
     first = 0
     while first < len(lengths):
         last = first + 1 if first < len(leads) else min(first + under_way, len(lengths))
@@ -149,7 +145,7 @@ def reconcile_pair(
 
         def work(i: int, specs: list[FrameSpec] = size_of, first: int = first) -> FrameOutcome:
             at = places[starts[i] // 8 : (starts[i + 1] + 7) // 8]
-            return _correct(alice[at], bob[at], specs[i - first], decoder)
+            return _correct(alice[at], bob[at], specs[i - first], decoder, disclosed, i)
 
         run: Iterable[FrameOutcome] = (executor.map if executor else map)(work, range(first, last))
         for spec, outcome in zip(size_of, run, strict=True):
@@ -160,7 +156,8 @@ def reconcile_pair(
                 tracker.failed(spec)
             progress(spec.payload_bits)
         first = last
-    return _summary(alice, n_bits, errors, [places[a // 8 : (b + 7) // 8] for a, b in pairwise(starts)], done)
+    of_frames = [places[a // 8 : (b + 7) // 8] for a, b in pairwise(starts)]
+    return _summary(alice, n_bits, errors, of_frames, done, disclosed)
 
 
 def _leads(n_bits: int) -> list[int]:
@@ -172,27 +169,36 @@ def _leads(n_bits: int) -> list[int]:
     return leads
 
 
-def _correct(alice: Bits, bob: Bits, spec: FrameSpec, decoder: DecoderName) -> FrameOutcome:
+def _correct(
+    alice: Bits, bob: Bits, spec: FrameSpec, decoder: DecoderName, disclosed: DisclosedBits, frame: int
+) -> FrameOutcome:
     reference, correcting = ReferenceFrame(spec, alice), CorrectingFrame(spec, bob, decoder)
-    outcome = correcting.receive(1, reference.first())
-    while outcome.status == "more":
-        number = outcome.rounds + 1
-        outcome = correcting.receive(number, reference.more(number))
+    number, payload = 1, reference.first()
+    while True:
+        disclosed.parities(frame, payload)
+        outcome = correcting.receive(number, payload)
+        disclosed.result(frame)
+        if outcome.status != "more":
+            break
+        number += 1
+        payload = reference.more(number)
+    if outcome.status == "failed":
+        disclosed.dropped(frame, spec.payload_bits)
     return outcome
 
 
 def _summary(
-    alice: Bits, n_bits: int, errors: int, places: list[NDArray[np.int64]], done: list[tuple[int, FrameOutcome]]
+    alice: Bits,
+    n_bits: int,
+    errors: int,
+    places: list[NDArray[np.int64]],
+    done: list[tuple[int, FrameOutcome]],
+    disclosed: DisclosedBits,
 ) -> PairResult:
     kept, corrected = np.zeros(alice.size, np.bool_), np.zeros(alice.size, np.uint8)
-    leak_kept = leak_failed = 0
-    for at, (length, outcome) in zip(places, done, strict=True):
-        disclosed = outcome.disclosed_bits + RESULT_BITS * outcome.rounds
-        if outcome.bits is None:
-            leak_failed += max(disclosed, length)
-        else:
+    for at, (_, outcome) in zip(places, done, strict=True):
+        if outcome.bits is not None:
             kept[at], corrected[at] = True, outcome.bits
-            leak_kept += disclosed
     decoded = [(length, outcome) for length, outcome in done if outcome.bits is not None]
     return PairResult(
         n_bits=n_bits,
@@ -201,8 +207,8 @@ def _summary(
         alice=alice[kept],
         bob=corrected[kept],
         kept_errors=sum(outcome.errors for _, outcome in decoded),
-        leak_ec_bits=leak_kept + leak_failed,
-        leak_kept_bits=leak_kept,
+        leak_ec_bits=disclosed.total,
+        leak_kept_bits=sum(disclosed.of(i) for i, (_, outcome) in enumerate(done) if outcome.bits is not None),
         frames=len(done),
         frames_failed=len(done) - len(decoded),
         rounds=sum(outcome.rounds for _, outcome in done),

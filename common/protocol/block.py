@@ -22,12 +22,14 @@ from common.keys.certificate import Amplification, Provenance, Reconciliation, T
 from common.keys.life import Life
 from common.postprocessing.amplification import seed_bits
 from common.postprocessing.estimation import device_fault, estimate
-from common.postprocessing.reconciliation import QberTracker
+from common.postprocessing.reconciliation.exchange import FrameExchange
+from common.postprocessing.reconciliation.interface import Reconciliation as BlockReconciliation
+from common.postprocessing.reconciliation.tracker import QberTracker
 from common.postprocessing.sifting import SiftedChunk
 from common.postprocessing.verification import verified_key
 from common.preamble import key_slots
 from common.protocol.effects import Effect, Job
-from common.protocol.frames import FrameExchange
+from common.protocol.frames import MessageOutlet
 from common.protocol.jobs import Seed8, hash_with
 from common.protocol.messages import BlockMessage, Commit, Committed, Fixed, Fixing, Prepared, Refuse, Withdraw
 from common.protocol.schedule import Schedule
@@ -152,14 +154,9 @@ class Block:
             return block
 
         self.story = Story(lambda reason: refuse(this(), reason))
-        self.frames = FrameExchange(
-            block_id,
-            role,
-            config.reconciliation,
-            tracker,
-            lambda message: say(this(), message),
-            self.story.job,
-            schedule,
+        outlet = MessageOutlet(block_id, lambda message: say(this(), message), self.story.job)
+        self.frames: BlockReconciliation[Effect] = FrameExchange(
+            role.value, config.reconciliation, tracker, outlet, schedule or Schedule(config.reconciliation)
         )
         self.from_slot: int | None = None
         self.to_slot = 0
@@ -227,7 +224,7 @@ class Block:
     def reconciled(self, packed: NDArray[np.uint8]) -> None:
         """The kept frames have been joined to one key, and are overwritten."""
         frames = self.frames
-        kept, failed, leak = len(frames.kept()), frames.frames_failed, frames.leak_ec_bits
+        kept, failed, leak = frames.frames_kept, frames.frames_failed, frames.leak_ec_bits
         bits = KeyBits(packed, frames.kept_bits)
         frames.wipe()
         self.reconciled_key = ReconciledKey(self.block_id, bits, leak, kept, failed)
@@ -317,7 +314,7 @@ class Block:
         assert self.ledger is not None
         assert self.amplification is not None
         frames = self.frames
-        kept, failed = len(frames.kept()), frames.frames_failed
+        kept, failed = frames.frames_kept, frames.frames_failed
         signed = partial(
             certificate,
             Provenance(software, self.config.link.name, self.role.value, self.block_id, self.simulated),
@@ -361,7 +358,7 @@ class Block:
             bits_per_pulse=secret_bits / slots if slots else 0.0,
             seconds=seconds_from_ns(now_ns - self._opened_ns),
             seconds_after_last_detection=seconds_from_ns(now_ns - self._filled_ns) if self._filled_ns else 0.0,
-            frames=len(frames.kept()) + frames.frames_failed,
+            frames=frames.frames_kept + frames.frames_failed,
             frames_failed=frames.frames_failed,
             rounds_max=frames.rounds_max,
             auth_bits_earned=BITS_PER_BYTE * self.refill_bytes if committed else 0,

@@ -1,356 +1,47 @@
-"""Reconciliation of one block, once it is closed. The same code at both ends.
-
-Sifted bits go in; windows of them are cut into frames that all see the same errors. No parity may be public while light
-of the block still arrives, so nothing is sent before :meth:`FrameExchange.close`; then, when it is the block's turn,
-for each frame one end is the *reference* (it sends syndromes) and the other corrects. The first frame of a window tells
-the error rate to the rest.
-Every bit that an end discloses about the key is counted here, at the moment its message is made or arrives.
-"""
+"""The words of a block's error correction as messages of the protocol, and its jobs in the lane of the frames."""
 
 from __future__ import annotations
 
-from collections import Counter, deque
 from collections.abc import Callable
-from dataclasses import dataclass, field
-from functools import partial
 from typing import Any
 
-import numpy as np
-from numpy.typing import NDArray
-
-from common.config import Reconciliation
-from common.errors import RemoteProtocolError
-from common.keybits import KeyBits
-from common.postprocessing.interleaving import frame_lengths, spread, window_bits
-from common.postprocessing.reconciliation import (
-    RESULT_BITS,
-    CorrectingFrame,
-    FrameOutcome,
-    FrameSpec,
-    QberTracker,
-    ReferenceFrame,
-    choose_code,
-)
-from common.postprocessing.sifting import BitAccumulator
+from common.postprocessing.reconciliation.interface import Parities, Result
 from common.protocol.effects import Effect, Job, Run
-from common.protocol.jobs import correct, first_syndrome, next_syndrome
 from common.protocol.messages import BlockMessage, FrameResult, Syndrome
-from common.protocol.schedule import WORK, Schedule
-from common.protocol.story import overwrite
-from common.protocol.transitions import Role
-
-MIN_TAIL_BITS = 1024
-"""A shorter rest at the end of a block is left out at both ends (nothing about it is ever disclosed)."""
-QBER_STEP = 2.0**-16
-MOST_STEPS = 0xFFFF
-WINDOWS_AHEAD = 2
-"""So many windows wait for their first frames at the same time where bits are spent to save time: one alone leaves
-cores without work, and each more is a frame that may be lost when the error rate jumps."""
-SETTLED = 0.012
-"""Relative uncertainty of the error rate below which all frames of a window may begin."""
-STATUS = {"more": 0, "decoded": 1, "failed": 2}
-Packed = NDArray[np.uint8]
 
 
-@dataclass(slots=True)
-class Frame:
-    """One codeword's worth of sifted bits at this end."""
-
-    index: int
-    n_bits: int
-    window: int = -1
-    bits: Packed | None = field(default=None, repr=False)
-    work: ReferenceFrame | CorrectingFrame | None = field(default=None, repr=False)
-    early: Syndrome | None = field(default=None, repr=False)
-    status: str = "open"
-    round: int = 1
-    decoder_work: float = 0.0
-    disclosed_bits: int = 0
-    errors: int = 0
-
-
-class FrameExchange:
-    """All frames of one block at one end.
+class MessageOutlet:
+    """What :class:`common.postprocessing.reconciliation.interface.Outlet` asks for, of one block.
 
     Parameters
     ----------
-    block_id, role : whose exchange.
-    settings : reconciliation section of the configuration (equal at both ends).
-    tracker : the link's running QBER; shared by consecutive blocks.
     say : moves the block along the table and makes the Send effect.
     guard : keeps a continuation from running after the block has ended.
-    schedule : whose turn it is among the link's blocks; None: this exchange is alone.
-
-    Attributes
-    ----------
-    closed : no more bits come.
-    open_bits : in frames without a result: the reconciliation backlog.
-    opened_ns, undecoded_bits, waiting_bits, frames_under_way, work_under_way :
-        of this end's reference frames, see :class:`common.protocol.schedule.Frames`.
     """
 
-    def __init__(
-        self,
-        block_id: int,
-        role: Role,
-        settings: Reconciliation,
-        tracker: QberTracker,
-        say: Callable[[BlockMessage], Effect],
-        guard: Callable[[Run], Run],
-        schedule: Schedule | None = None,
-    ) -> None:
-        self._block_id, self._role, self._settings, self._tracker = block_id, role, settings, tracker
-        self._say, self._guard = say, guard
-        self._schedule = schedule or Schedule(settings)
-        self.opened_ns = self._schedule.now_ns()
-        self.undecoded_bits = self.waiting_bits = self.frames_under_way = 0
-        self.work_under_way = 0.0
-        self._bits = BitAccumulator()
-        self._frames: dict[int, Frame] = {}
-        self._cut = 0
-        self._windows = 0
-        self._begun: Counter[int] = Counter()
-        self._decoded: Counter[int] = Counter()
-        self._failed: Counter[int] = Counter()
-        self._waiting: dict[int, deque[Frame]] = {}
-        self.closed = False
-        self.open_bits = 0
+    def __init__(self, block_id: int, say: Callable[[BlockMessage], Effect], guard: Callable[[Run], Effect]) -> None:
+        self._block_id, self._say, self._guard = block_id, say, guard
 
-    # -- events -------------------------------------------------------------------------------------------------------
+    def say(self, word: Parities | Result) -> Effect:
+        """The word's message."""
+        if isinstance(word, Result):
+            return self._say(FrameResult(self._block_id, word.frame, word.round, word.status, word.qber_steps))
+        agreed = word.code_id, word.n_bits, word.first_units, word.second_units
+        return self._say(Syndrome(self._block_id, word.frame, word.round, *agreed, word.payload))
 
-    def add(self, bits: KeyBits) -> list[Effect]:
-        """More sifted bits of the block, in order; what comes of it is for frames of which the peer has spoken."""
-        self._bits.append(bits)
-        effects: list[Effect] = []
-        window = window_bits(self._settings.frame_length_bits)
-        while len(self._bits) >= window:
-            effects += self._cut_window(window)
-        return effects
+    def job(
+        self, function: Callable[..., Any], arguments: tuple[Any, ...], then: Callable[[Any], list[Effect]]
+    ) -> Effect:
+        """A job that runs beside those of other frames."""
+        return self._guard(Run("frames", Job(function, arguments), then))
 
-    def close(self) -> list[Effect]:
-        """No more bits: the rest becomes a shorter window, or is left out if it is tiny. Now frames may be sent."""
-        self.closed = True
-        tail = len(self._bits)
-        effects = self._cut_window(tail) if tail >= MIN_TAIL_BITS else []
-        self._bits.wipe()
-        return [*effects, *self._schedule.close(self)]
 
-    def begin(self, most: int) -> list[Effect]:
-        """First messages of up to ``most`` reference frames: of each window one, then two for each that has told its
-        error rate, then all; windows in order, and few at a time."""
-        effects: list[Effect] = []
-        ahead = 1 if self._schedule.efficiency(self) == "efficient" else WINDOWS_AHEAD
-        for window in list(self._waiting)[:ahead]:
-            frames = self._waiting[window]
-            while frames and len(effects) < most and self._may_begin(window):
-                effects.append(self._begin(frames.popleft()))
-            if not frames:
-                del self._waiting[window]
-        return effects
+def parities_of(message: Syndrome) -> Parities:
+    """The word that a message brings."""
+    agreed = message.code_id, message.n_bits, message.first_units, message.second_units
+    return Parities(message.frame, message.round, *agreed, message.payload)
 
-    def on_syndrome(self, message: Syndrome) -> list[Effect]:
-        """A payload of the reference end for one of our frames."""
-        if self._is_reference(message.frame):
-            raise RemoteProtocolError(f"{message!r}: this end is the reference of frame {message.frame}")
-        frame = self._frame(message.frame, message.n_bits)
-        if frame.early is not None or message.round != frame.round or frame.status != "open":
-            raise RemoteProtocolError(f"{message!r}: frame {message.frame} does not expect round {message.round}")
-        frame.early = message
-        return self._correct(frame) if frame.bits is not None else []
 
-    def on_result(self, message: FrameResult) -> list[Effect]:
-        """The correcting end's word on one of our reference frames."""
-        frame = self._frames.get(message.frame)
-        if frame is None or not isinstance(frame.work, ReferenceFrame) or frame.status != "open":
-            raise RemoteProtocolError(f"{message!r}: frame {message.frame} is not waiting for a result")
-        if message.round != frame.round or message.status not in STATUS.values():
-            raise RemoteProtocolError(f"{message!r}: frame {message.frame} is in round {frame.round}")
-        frame.disclosed_bits += RESULT_BITS
-        if message.status == STATUS["more"]:
-            frame.round += 1
-            return [self._job(Job(next_syndrome, (frame.work, frame.round)), partial(self._disclose, frame))]
-        self._finish(frame, "decoded" if message.status == STATUS["decoded"] else "failed", message.qber_steps)
-        self.frames_under_way -= 1
-        self.work_under_way -= frame.decoder_work
-        self.undecoded_bits -= frame.n_bits
-        self._schedule.ended(frame.decoder_work)
-        return self._schedule.go_on()
-
-    # -- what the block asks ------------------------------------------------------------------------------------------
-
-    @property
-    def complete(self) -> bool:
-        """The block is closed and every frame has its result."""
-        return self.closed and not self.open_bits
-
-    def kept(self) -> list[Frame]:
-        """Decoded frames in order."""
-        return [self._frames[i] for i in sorted(self._frames) if self._frames[i].status == "decoded"]
-
-    @property
-    def frames_failed(self) -> int:
-        """Frames that never decoded."""
-        return sum(frame.status == "failed" for frame in self._frames.values())
-
-    @property
-    def rounds_max(self) -> int:
-        """Most rounds that a frame took."""
-        return max((frame.round for frame in self._frames.values()), default=0)
-
-    @property
-    def kept_bits(self) -> int:
-        """Bits in decoded frames."""
-        return sum(frame.n_bits for frame in self.kept())
-
-    @property
-    def leak_ec_bits(self) -> int:
-        """Every bit disclosed; a failed frame counts as disclosed in full."""
-        return sum(
-            max(frame.disclosed_bits, frame.n_bits) if frame.status == "failed" else frame.disclosed_bits
-            for frame in self._frames.values()
-        )
-
-    @property
-    def errors(self) -> int:
-        """Errors in the decoded frames by the rates that the correcting end announced; the same at both ends."""
-        return sum(frame.errors for frame in self.kept())
-
-    def parts(self) -> tuple[Packed, ...]:
-        """The packed bits of all decoded frames in order; only the last may be no whole number of bytes."""
-        return tuple(frame.bits for frame in self.kept() if frame.bits is not None)
-
-    def wipe(self) -> None:
-        """Overwrite all bits; no frame begins any more."""
-        self._waiting.clear()
-        self.undecoded_bits = self.waiting_bits = self.frames_under_way = 0
-        self._bits.wipe()
-        for frame in self._frames.values():
-            if frame.bits is not None and frame.bits.flags.writeable:
-                frame.bits.fill(0)
-            frame.bits, frame.work = None, None
-
-    # -- work ---------------------------------------------------------------------------------------------------------
-
-    def _is_reference(self, index: int) -> bool:
-        decoder = {"bob": Role.BOB, "alice": Role.ALICE}.get(self._settings.decoding_side)
-        if decoder is None:
-            decoder = Role.BOB if index % 2 == 0 else Role.ALICE
-        return self._role is not decoder
-
-    def _frame(self, index: int, n_bits: int) -> Frame:
-        """The frame of that number; new here if neither its bits nor a message came before."""
-        if index not in self._frames:
-            self._frames[index] = Frame(index, n_bits)
-            self.open_bits += n_bits
-        return self._frames[index]
-
-    def _cut_window(self, n_bits: int) -> list[Effect]:
-        bits = self._bits.take(n_bits).take()
-        places, start = spread(n_bits), 0
-        effects: list[Effect] = []
-        for length in frame_lengths(n_bits, self._settings.frame_length_bits):
-            stop = start + (length + 7) // 8
-            effects += self._start(bits[places[start:stop]], length)
-            start = stop
-        bits.fill(0)
-        self._windows += 1
-        return effects
-
-    def _start(self, bits: Packed, n_bits: int) -> list[Effect]:
-        index = self._cut
-        self._cut += 1
-        frame = self._frame(index, n_bits)
-        if frame.n_bits != n_bits:
-            raise RemoteProtocolError(f"frame {index} has {n_bits} bits here and {frame.n_bits} at the peer")
-        frame.bits, frame.window = bits, self._windows
-        if not self._is_reference(index):
-            return self._correct(frame) if frame.early is not None else []
-        self._waiting.setdefault(frame.window, deque()).append(frame)
-        self.undecoded_bits += n_bits
-        self.waiting_bits += n_bits
-        return []
-
-    def _may_begin(self, window: int) -> bool:
-        known, begun = self._decoded[window], self._begun[window]
-        settled = known > 0 and self._tracker.uncertainty < SETTLED
-        return settled or begun <= 2 * known + self._failed[window]
-
-    def _begin(self, frame: Frame) -> Effect:
-        bits, tracker = frame.bits, self._tracker
-        assert bits is not None
-        unsure = tracker.uncertainty if self._decoded[frame.window] else tracker.uncertainty_of_next
-        efficiency = self._schedule.efficiency(self)
-        spec = choose_code(tracker.qber, frame.n_bits, efficiency, unsure)
-        self._schedule.begins()
-        self._begun[frame.window] += 1
-        frame.decoder_work = WORK[efficiency] * frame.n_bits
-        self.frames_under_way += 1
-        self.work_under_way += frame.decoder_work
-        self.waiting_bits -= frame.n_bits
-        return self._job(Job(first_syndrome, (spec, bits)), partial(self._disclose, frame))
-
-    def _job(self, job: Job, then: Callable[[Any], list[Effect]]) -> Run:
-        return self._guard(Run("frames", job, then))
-
-    def _disclose(self, frame: Frame, result: tuple[ReferenceFrame, bytes]) -> list[Effect]:
-        frame.work, payload = result
-        spec = frame.work.spec
-        frame.disclosed_bits += 8 * len(payload)
-        said = Syndrome(
-            self._block_id,
-            frame.index,
-            frame.round,
-            spec.code_id,
-            spec.payload_bits,
-            spec.first_units,
-            spec.second_units,
-            payload,
-        )
-        return [self._say(said)]
-
-    def _correct(self, frame: Frame) -> list[Effect]:
-        message, bits = frame.early, frame.bits
-        assert message is not None
-        assert bits is not None
-        frame.early = None
-        if message.n_bits != frame.n_bits:
-            raise RemoteProtocolError(f"{message!r}: frame {frame.index} has {frame.n_bits} bits here")
-        frame.disclosed_bits += 8 * len(message.payload)
-        if message.round == 1:
-            spec = FrameSpec(message.code_id, message.n_bits, message.first_units, message.second_units)
-            frame.work = CorrectingFrame(spec, bits, self._settings.decoder)
-        work = frame.work
-        assert isinstance(work, CorrectingFrame)
-        job = Job(correct, (work, bits, message.round, message.payload))
-        return [self._job(job, partial(self._corrected, frame, message.round))]
-
-    def _corrected(
-        self, frame: Frame, number: int, result: tuple[CorrectingFrame, FrameOutcome]
-    ) -> list[Effect]:
-        frame.work, outcome = result
-        frame.disclosed_bits += RESULT_BITS
-        steps = 0
-        if outcome.status == "more":
-            frame.round = number + 1
-        else:
-            if outcome.status == "decoded":
-                overwrite(frame.bits)
-                frame.bits = outcome.bits
-                steps = min(round(outcome.errors / frame.n_bits / QBER_STEP), MOST_STEPS)
-            self._finish(frame, outcome.status, steps)
-        said = self._say(FrameResult(self._block_id, frame.index, number, STATUS[outcome.status], steps))
-        # With both ends decoding, a frame that we corrected may be what our own wait for.
-        return [said, *self._schedule.go_on()]
-
-    def _finish(self, frame: Frame, status: str, qber_steps: int) -> None:
-        frame.status, spec = status, frame.work.spec if frame.work is not None else None
-        (self._decoded if status == "decoded" else self._failed)[frame.window] += 1
-        frame.work = None
-        self.open_bits -= frame.n_bits
-        if status == "decoded":
-            # Of the number of errors no more is kept, at either end, than these counted bits say: whatever is made of
-            # it (a certificate, a status, the next frame's code) then tells nobody anything new.
-            frame.errors = round(qber_steps * QBER_STEP * frame.n_bits)
-            self._tracker.decoded(frame.n_bits, frame.errors)
-        elif spec is not None:
-            self._tracker.failed(spec)
+def result_of(message: FrameResult) -> Result:
+    """The word that a message brings."""
+    return Result(message.frame, message.round, message.status, message.qber_steps)

@@ -1,4 +1,4 @@
-"""What the jobs of a block compute: pure functions of arrays and plain values.
+"""What the jobs of a block compute: pure functions of arrays and plain values. Those of frames stand in `frame.py`.
 
 Each has a name in this module and takes nothing but its arguments, so a job can be pickled, timed, repeated, and done
 in another process. Secret bits are bare packed arrays here, since :class:`common.keybits.KeyBits` refuses to be copied:
@@ -16,7 +16,6 @@ from common.datatypes import Bytes8, Detections
 from common.errors import RemoteProtocolError
 from common.keybits import KeyBits
 from common.postprocessing.amplification import seed_fault, universal_hash
-from common.postprocessing.reconciliation import CorrectingFrame, FrameOutcome, FrameSpec, ReferenceFrame
 from common.postprocessing.sifting import Announcement, SiftedChunk, alice_sift, bob_sift, encode_announcement
 from common.postprocessing.verification import verification_tag
 
@@ -65,33 +64,6 @@ def sifted_chunk(share: Share) -> SiftedChunk:
     """A share under guard again."""
     packed, n_bits, n_z, x_counts = share
     return SiftedChunk(KeyBits(packed, n_bits), n_z, x_counts)
-
-
-# -- 8 reconcile ------------------------------------------------------------------------------------------------------
-
-
-def first_syndrome(spec: FrameSpec, bits: Packed) -> tuple[ReferenceFrame, bytes]:
-    """A frame of the end whose bits are right, and its first message."""
-    frame = ReferenceFrame(spec, bits)
-    return frame, frame.first()
-
-
-def next_syndrome(frame: ReferenceFrame, number: int) -> tuple[ReferenceFrame, bytes]:
-    """The frame after its message of round ``number``, and that message."""
-    return frame, frame.more(number)
-
-
-def correct(
-    frame: CorrectingFrame, bits: Packed, number: int, payload: bytes
-) -> tuple[CorrectingFrame, FrameOutcome]:
-    """The frame after it has decoded ``bits`` with the message of round ``number``, and what came of it.
-
-    The frame comes back without the bits: of them nobody but their owner has a copy afterwards.
-    """
-    frame.bits = bits
-    outcome = frame.receive(number, payload)
-    frame.bits = None
-    return frame, outcome
 
 
 # -- 9 verify ---------------------------------------------------------------------------------------------------------

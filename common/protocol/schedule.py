@@ -11,7 +11,7 @@ from typing import Protocol
 
 from common.config import Reconciliation
 from common.postprocessing.interleaving import window_bits
-from common.postprocessing.reconciliation import Efficiency
+from common.postprocessing.reconciliation.fitted import WORK, Efficiency
 from common.protocol.effects import Effect
 from common.units import NS_PER_S
 
@@ -21,8 +21,6 @@ SHARE = 0.35
 """Part of the time in which a block filled that its error correction may take."""
 CALM_WINDOWS = 1.0
 """Windows of bits without a result up to which there is always time."""
-WORK: dict[Efficiency, float] = {"efficient": 2.1, "balanced": 1.5, "fast": 1.0}
-"""What a bit costs the decoder, in units of a fast one (measured at 2 and 3 %, frames of 2^18 bits)."""
 FIRST_GUESS, GUESS_S = 20e6, 0.1
 """Work a second of a decoder that nobody has seen yet, and for how long it must be seen to outweigh the guess."""
 MEMORY_S = 0.5

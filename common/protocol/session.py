@@ -21,6 +21,7 @@ from common.keybits import KeyBits
 from common.keys.life import life_with
 from common.protocol.block import Block, BlockFacts, Deed, settled_facts
 from common.protocol.effects import AddPads, BlockDone, Effect, Errand, PeerStopped, Ready, Send
+from common.protocol.frames import parities_of, result_of
 from common.protocol.messages import (
     PROTOCOL_VERSION,
     BlockMessage,
@@ -325,9 +326,9 @@ class LinkSession(ABC):
         self.step(block, message, ours=False)
         match message:
             case Syndrome():
-                return story.after(block.frames.on_syndrome(message))
+                return story.after(block.frames.on_parities(parities_of(message)))
             case FrameResult():
-                return story.after(block.frames.on_result(message))
+                return story.after(block.frames.on_result(result_of(message)))
             case Refuse() | Withdraw():
                 return self._end(block, self.refused(block, message, before))
         return story.hear(message)

@@ -40,9 +40,8 @@ from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
-import numpy as np
-
 from common.errors import LocalProtocolError
+from common.keybits import overwrite
 from common.protocol.effects import Effect, Errand, Job, Lane, Run
 from common.protocol.messages import BlockMessage
 
@@ -258,13 +257,3 @@ class Story:
 
 def _may_go_on(strand: Strand) -> bool:
     return isinstance(strand.wish, Until) and strand.wish.holds()
-
-
-def overwrite(result: Any) -> None:
-    """Overwrite the arrays of a result that nobody wants any more."""
-    if isinstance(result, np.ndarray):
-        if result.flags.writeable:
-            result.fill(0)
-    elif isinstance(result, tuple):
-        for part in result:
-            overwrite(part)

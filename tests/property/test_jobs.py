@@ -6,6 +6,7 @@ import multiprocessing
 import pickle
 from collections.abc import Iterator
 from concurrent.futures import Executor, ProcessPoolExecutor
+from types import FunctionType
 from typing import Any
 
 import numpy as np
@@ -13,6 +14,7 @@ import pytest
 
 from common.datatypes import Detections
 from common.postprocessing.estimation import estimate
+from common.postprocessing.reconciliation import frame
 from common.protocol import jobs
 from common.protocol.effects import Job
 from tests.property import test_protocol
@@ -22,9 +24,9 @@ ALL = {
     jobs.announcement,
     jobs.sift_at_alice,
     jobs.sift_at_bob,
-    jobs.first_syndrome,
-    jobs.next_syndrome,
-    jobs.correct,
+    frame.first_syndrome,
+    frame.next_syndrome,
+    frame.correct,
     jobs.join_and_tag,
     estimate,
     jobs.nothing,
@@ -110,20 +112,24 @@ def handed_out(job: Job) -> list[np.ndarray]:
         return list(job.arguments[0])
     if job.function is jobs.hash_with:
         return [job.arguments[2]]
-    if job.function is jobs.correct:
+    if job.function is frame.correct:
         return [job.arguments[1]]
-    return [job.arguments[1]] if job.function is jobs.first_syndrome else []
+    return [job.arguments[1]] if job.function is frame.first_syndrome else []
 
 
-def test_every_function_of_the_module_is_a_job_of_some_block() -> None:
-    own = {name: one for name, one in vars(jobs).items() if getattr(one, "__module__", "") == jobs.__name__}
-    public = {one for name, one in own.items() if not name.startswith("_")}
+def test_every_public_function_of_both_modules_is_a_job_of_some_block() -> None:
+    public = {
+        one
+        for module in (jobs, frame)
+        for name, one in vars(module).items()
+        if isinstance(one, FunctionType) and one.__module__ == module.__name__ and not name.startswith("_")
+    }
     assert public - {jobs.sifted_chunk} == ALL - {estimate}
 
 
 def test_nothing_of_a_job_is_printed() -> None:
     secret = np.full(3, 77, np.uint8)
-    assert "77" not in repr(Job(jobs.first_syndrome, (secret,)))
+    assert "77" not in repr(Job(frame.first_syndrome, (secret,)))
 
 
 def test_the_comparison_sees_a_difference_in_any_depth() -> None:

@@ -12,7 +12,8 @@ from typing import Any
 import numpy as np
 
 from common.postprocessing.ldpc_codes import code_table
-from common.postprocessing.reconciliation import CorrectingFrame, FrameSpec, ReferenceFrame, binary_entropy
+from common.postprocessing.reconciliation.frame import CorrectingFrame, FrameSpec, ReferenceFrame
+from common.security.bounds import binary_entropy
 
 FILE = Path(__file__).with_name("frame_error_curves.json")
 #: (log2 of the frame length, frames): as many as give a curve in reasonable time.

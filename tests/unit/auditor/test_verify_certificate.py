@@ -23,8 +23,10 @@ from common.cli.verify_certificate import command
 from common.config import Reconciliation
 from common.keys.certificate import signed_bytes
 from common.postprocessing.interleaving import frame_lengths, window_bits
-from common.postprocessing.reconciliation import CHECK_BITS, LONGEST_FRAME_BITS, RESULT_BITS, code_table
-from common.protocol.frames import MIN_TAIL_BITS
+from common.postprocessing.ldpc_codes import code_table
+from common.postprocessing.reconciliation.disclosed import RESULT_BITS
+from common.postprocessing.reconciliation.exchange import MIN_TAIL_BITS
+from common.postprocessing.reconciliation.frame import CHECK_BITS, LONGEST_FRAME_BITS
 from common.randomness import CLASSES, USES, RandomnessClass, assumptions, documents
 from common.security.assumes import sentences
 from common.security.finite_key import EpsilonBudget

@@ -15,19 +15,17 @@ from numba import int8, njit
 from common.errors import InputError, LocalProtocolError, RemoteProtocolError
 from common.kernels import ldpc
 from common.kernels.lanes import LANES, boxplus8, load8, splat8, store8
-from common.postprocessing import ldpc_decoder, reconciliation
+from common.postprocessing import ldpc_decoder
 from common.postprocessing.interleaving import frame_lengths, spread, window_bits
 from common.postprocessing.ldpc_codes import code_table
 from common.postprocessing.ldpc_decoder import LayeredDecoder, ReferenceDecoder
 from common.postprocessing.offline import HIGHEST_QBER, LEAD_FRAMES_BITS, reconcile_pair
-from common.postprocessing.reconciliation import (
-    CorrectingFrame,
-    FrameSpec,
-    QberTracker,
-    ReferenceFrame,
-    binary_entropy,
-    choose_code,
-)
+from common.postprocessing.reconciliation import frame
+from common.postprocessing.reconciliation.disclosed import RESULT_BITS, DisclosedBits
+from common.postprocessing.reconciliation.frame import CorrectingFrame, FrameSpec, ReferenceFrame
+from common.postprocessing.reconciliation.rates import choose_code
+from common.postprocessing.reconciliation.tracker import QberTracker
+from common.security.bounds import binary_entropy
 
 SIZES = (1 << 14, 1 << 16, 1 << 17, 1 << 18, 1 << 20)
 
@@ -77,7 +75,7 @@ def test_syndrome_equals_its_definition(rng: np.random.Generator) -> None:
     code = code_table().codes[30]
     bits = rng.integers(0, 2, code.capacity_bits, dtype=np.uint8)
     spec = FrameSpec(30, code.capacity_bits, 0, 0)
-    words = reconciliation._syndrome(np.packbits(bits, bitorder="little"), spec)
+    words = frame._syndrome(np.packbits(bits, bitorder="little"), spec)
     fast = np.unpackbits(words.astype("<u4").view(np.uint8), axis=1, bitorder="little")
     np.testing.assert_array_equal(fast, slow_syndrome(bits, code))
 
@@ -85,10 +83,10 @@ def test_syndrome_equals_its_definition(rng: np.random.Generator) -> None:
 def test_splitting_all_checks_gives_back_the_syndrome(rng: np.random.Generator) -> None:
     code = code_table().codes[40]
     syndrome = rng.integers(0, 2**32, (code.rows, code.lifting // 32), dtype=np.uint32)
-    merged, hidden = reconciliation._merge(syndrome, code), reconciliation._hidden(syndrome, code)
+    merged, hidden = frame._merge(syndrome, code), frame._hidden(syndrome, code)
     assert merged.size * 32 == code.syndrome_bits - code.merged_bits
     assert hidden.size * 64 == code.merged_bits
-    np.testing.assert_array_equal(reconciliation._split(merged, hidden, code), syndrome)
+    np.testing.assert_array_equal(frame._split(merged, hidden, code), syndrome)
 
 
 def slow_box_plus(left: int, right: int, knee: int) -> int:
@@ -183,7 +181,7 @@ def test_decoding_ends_with_the_iteration_that_corrects(rng: np.random.Generator
     spec = choose_code(0.025, 1 << 16, "fast")
     code = spec.code
     alice, bob = keys(rng, 1 << 16, 0.025)
-    syndrome = reconciliation._syndrome(alice ^ bob, spec)
+    syndrome = frame._syndrome(alice ^ bob, spec)
     enough, fewer = (LayeredDecoder(code, spec.payload_bits, 0.025) for _ in range(2))
     for decoder in (enough, fewer):
         decoder.reveal(code.merged_bits // 64, syndrome)
@@ -191,7 +189,7 @@ def test_decoding_ends_with_the_iteration_that_corrects(rng: np.random.Generator
     assert not fewer._decode(enough.iterations - 1)
     left = np.empty((code.payload_columns, code.lifting), np.uint8)
     ldpc.hard_decisions(fewer._posterior, code.lifting, left)
-    wrong = reconciliation._syndrome(reconciliation._flatten(left, spec), spec) != syndrome
+    wrong = frame._syndrome(frame._flatten(left, spec), spec) != syndrome
     assert wrong.any()
 
 
@@ -232,7 +230,7 @@ def test_most_chains_of_errors_are_found(monkeypatch: pytest.MonkeyPatch) -> Non
     spec = FrameSpec(code.code_id, code.capacity_bits, 0, 0)
     decoded = {3: 0, 0: 0}
     for errors in itertools.islice(chains_of_errors(code, 7), 12):
-        syndrome = reconciliation._syndrome(reconciliation._flatten(errors, spec), spec)
+        syndrome = frame._syndrome(frame._flatten(errors, spec), spec)
         for rescues in decoded:
             monkeypatch.setattr(ldpc_decoder, "_RESCUES", rescues)
             decoder = LayeredDecoder(code, code.capacity_bits, 0.025)
@@ -260,11 +258,11 @@ def test_reference_decoder_sees_merged_and_split_checks(rng: np.random.Generator
     code = code_table().codes[50]
     bits = rng.integers(0, 2, code.capacity_bits, dtype=np.uint8)
     spec = FrameSpec(50, code.capacity_bits, 0, 0)
-    syndrome = reconciliation._syndrome(np.packbits(bits, bitorder="little"), spec)
+    syndrome = frame._syndrome(np.packbits(bits, bitorder="little"), spec)
     for units in (0, 5, code.merged_bits // 64):
         decoder = ReferenceDecoder(code, code.capacity_bits, 0.02)
-        merged, hidden = reconciliation._merge(syndrome, code), reconciliation._hidden(syndrome, code)
-        decoder.reveal(units, reconciliation._split(merged, hidden[:units], code))
+        merged, hidden = frame._merge(syndrome, code), frame._hidden(syndrome, code)
+        decoder.reveal(units, frame._split(merged, hidden[:units], code))
         parity = np.concatenate([bits[checks].sum(axis=1) % 2 for checks in decoder._checks])
         np.testing.assert_array_equal(parity, decoder._wanted)
 
@@ -283,7 +281,7 @@ def test_frames_decode_to_the_reference_bits(rng: np.random.Generator, n_bits: i
         wire += 8 * len(sent)
         outcome = correcting.receive(outcome.rounds + 1, sent)
     assert outcome.rounds <= spec.rounds <= 4
-    assert wire == reference.disclosed_bits == outcome.disclosed_bits
+    assert wire == sum(spec.disclosed_bits(message) for message in range(outcome.rounds))
     if outcome.status == "decoded":
         np.testing.assert_array_equal(outcome.bits, alice)
         assert outcome.errors == int(np.bitwise_count(alice ^ bob).sum())
@@ -497,3 +495,15 @@ def test_frames_without_errors_leave_a_rate_that_can_still_be_learned() -> None:
     assert 0.0 < tracker.qber < 1e-4
     tracker.decoded(1 << 18, 5000)
     assert tracker.qber == pytest.approx(5000 / (1 << 18), rel=0.01)
+
+
+def test_every_bit_is_counted_and_a_dropped_frame_in_full() -> None:
+    disclosed = DisclosedBits()
+    for number, payload in ((0, b"12345"), (1, b"1"), (0, b"")):
+        disclosed.parities(number, payload)
+        disclosed.result(number)
+    assert (disclosed.of(0), disclosed.of(1), disclosed.of(2)) == (40 + 2 * RESULT_BITS, 8 + RESULT_BITS, 0)
+    disclosed.dropped(0, 40)
+    assert disclosed.total == 48 + 3 * RESULT_BITS, "more was said of it than it has bits"
+    disclosed.dropped(1, 1000)
+    assert disclosed.total == 40 + 2 * RESULT_BITS + 1000

@@ -11,20 +11,29 @@ import pytest
 from common.config import Reconciliation
 from common.keybits import KeyBits
 from common.postprocessing.interleaving import window_bits
-from common.postprocessing.reconciliation import QberTracker
+from common.postprocessing.reconciliation.exchange import FrameExchange
+from common.postprocessing.reconciliation.fitted import WINDOWS_AHEAD
+from common.postprocessing.reconciliation.tracker import QberTracker
 from common.protocol.effects import Run, Send
-from common.protocol.frames import WINDOWS_AHEAD, FrameExchange
+from common.protocol.frames import MessageOutlet, parities_of, result_of
 from common.protocol.messages import FrameResult, Syndrome, decode
+from common.protocol.schedule import Schedule
 from common.protocol.transitions import Role
+
+
+def exchange(role: Role, settings: Reconciliation, tracker: QberTracker) -> FrameExchange[Any]:
+    """One end, alone on its link: whatever it says is a Send."""
+    outlet = MessageOutlet(1, Send, lambda run: run)
+    return FrameExchange(role.value, settings, tracker, outlet, Schedule(settings))
 
 
 def run_block(
     alice: np.ndarray, bob: np.ndarray, trackers: dict[Role, QberTracker], **settings: Any
-) -> tuple[dict[Role, FrameExchange], list[bytes]]:
+) -> tuple[dict[Role, FrameExchange[Any]], list[bytes]]:
     """Feed both ends in parts of different sizes and carry out every effect; the wire as it was."""
     sections = Reconciliation(**settings)
     ends = {
-        role: FrameExchange(1, role, sections, trackers[role], Send, lambda run: run) for role in (Role.ALICE, Role.BOB)
+        role: exchange(role, sections, trackers[role]) for role in (Role.ALICE, Role.BOB)
     }
     wire: list[bytes] = []
     open_effects: deque[tuple[Role, Any]] = deque()
@@ -39,7 +48,8 @@ def run_block(
             wire.append(raw)
             other = ends[Role.BOB if role is Role.ALICE else Role.ALICE]
             message = decode(raw)
-            made = other.on_syndrome(message) if isinstance(message, Syndrome) else other.on_result(message)
+            heard = isinstance(message, Syndrome)
+            made = other.on_parities(parities_of(message)) if heard else other.on_result(result_of(message))
             open_effects.extend((Role.BOB if role is Role.ALICE else Role.ALICE, more) for more in made)
 
     for role, bits, part in ((Role.ALICE, alice, 1000), (Role.BOB, bob, 1777)):
@@ -119,7 +129,7 @@ def test_a_rate_that_jumps_from_block_to_block_is_caught_by_one_frame(rng: np.ra
 
 def test_nothing_is_sent_before_the_block_is_closed(rng: np.random.Generator) -> None:
     settings = Reconciliation(frame_length_bits=1 << 14)
-    end = FrameExchange(1, Role.ALICE, settings, QberTracker(0.02), Send, lambda run: run)
+    end = exchange(Role.ALICE, settings, QberTracker(0.02))
     n_bits = 8 * window_bits(1 << 14)
     assert end.add(KeyBits(rng.integers(0, 256, n_bits // 8, dtype=np.uint8), n_bits)) == []
     assert end.open_bits == end.waiting_bits == n_bits
@@ -133,7 +143,7 @@ def test_a_silent_decoder_is_seen_in_the_undecoded_bits(rng: np.random.Generator
     trackers = {role: QberTracker(0.02) for role in (Role.ALICE, Role.BOB)}
     ends, _ = run_block(alice, bob, trackers, frame_length_bits=1 << 15)
     assert [end.undecoded_bits for end in ends.values()] == [0, 0]
-    end = FrameExchange(1, Role.ALICE, Reconciliation(), trackers[Role.ALICE], Send, lambda run: run)
+    end = exchange(Role.ALICE, Reconciliation(), trackers[Role.ALICE])
     end.add(KeyBits(np.packbits(alice, bitorder="little"), alice.size))
     end.close()
     assert end.undecoded_bits == alice.size

@@ -16,15 +16,16 @@ from classical_channel import stream
 from common.config import Reconciliation
 from common.keybits import KeyBits
 from common.postprocessing import estimation, interleaving
-from common.postprocessing.reconciliation import QberTracker
+from common.postprocessing.reconciliation.exchange import QBER_STEP, STATUS, FrameExchange
+from common.postprocessing.reconciliation.tracker import QberTracker
 from common.protocol.block import Block
-from common.protocol.effects import Run, Send
-from common.protocol.frames import QBER_STEP, STATUS, FrameExchange
+from common.protocol.effects import Run
+from common.protocol.frames import result_of
 from common.protocol.messages import FrameResult, Syndrome
 from common.protocol.schedule import FRAMES_UNDER_WAY
 from common.protocol.transitions import Role
 from tests.property import test_protocol
-from tests.unit.protocol.test_frames import pair, run_block
+from tests.unit.protocol.test_frames import exchange, pair, run_block
 
 PACKED = 1 / 8
 """Bytes that a sifted bit needs."""
@@ -81,7 +82,7 @@ def test_frames_that_wait_for_the_decoder_keep_their_bits_and_a_bounded_number_o
 ) -> None:
     n_bits, length = 1 << 22, 1 << 14
     tracker = QberTracker(0.02, 1 << 20)
-    end = FrameExchange(1, Role.ALICE, Reconciliation(frame_length_bits=length), tracker, Send, lambda run: run)
+    end = exchange(Role.ALICE, Reconciliation(frame_length_bits=length), tracker)
     sent: list[Syndrome] = []
 
     def carry(effects: list[Any]) -> None:
@@ -95,7 +96,7 @@ def test_frames_that_wait_for_the_decoder_keep_their_bits_and_a_bounded_number_o
         carry(end.add(KeyBits(rng.integers(0, 256, n_bits // 128, dtype=np.uint8), n_bits // 16)))
     carry(end.close())
     told = sent[0]  # Bob tells the error rate once, and then is silent
-    carry(end.on_result(FrameResult(1, told.frame, 1, STATUS["decoded"], round(0.02 / QBER_STEP))))
+    carry(end.on_result(result_of(FrameResult(1, told.frame, 1, STATUS["decoded"], round(0.02 / QBER_STEP)))))
     assert len(sent) == FRAMES_UNDER_WAY + 1
     assert end.open_bits == n_bits - length
     # The checks of a frame are at most half its length, and are kept until its result comes.

@@ -8,7 +8,8 @@ import pytest
 
 from common.config import Reconciliation
 from common.postprocessing.interleaving import window_bits
-from common.protocol.schedule import FRAMES_UNDER_WAY, SHARE, WORK, Schedule
+from common.postprocessing.reconciliation.fitted import WORK
+from common.protocol.schedule import FRAMES_UNDER_WAY, SHARE, Schedule
 from common.units import NS_PER_S
 
 FRAME = 1 << 18
