@@ -99,7 +99,7 @@ class Clicks(threading.Thread):
                     return
                 self.overflows += tags.overflow
                 reference = getattr(self._tagger, "reference_locked", None)
-                self.lookout.saw(self._receiver.state, tags.overflow, reference, now_ns())
+                self.lookout.saw(self._receiver.state, tags.overflow, reference, tags.until_ps, now_ns())
                 if self._turned.is_set():
                     self._turned.clear()
                     self._receiver.search_anew()

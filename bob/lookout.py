@@ -27,14 +27,17 @@ class Lookout:
 
     def __init__(self, *, can_wait: bool, now_ns: int) -> None:
         self._can_wait = can_wait
-        self._locked_ns = self._read_ns = now_ns
+        self._locked_ns = self._read_ns = self._moved_ns = now_ns
+        self._until_ps: int | None = None
         self._state = ""
         self._overflows: deque[int] = deque(maxlen=REMEMBERED)
         self._reference: bool | None = None
 
-    def saw(self, state: str, overflow: bool, reference_locked: bool | None, now_ns: int) -> None:
-        """A batch was read: the receiver's state after it, and what the tagger says of it."""
+    def saw(self, state: str, overflow: bool, reference_locked: bool | None, until_ps: int, now_ns: int) -> None:
+        """A batch was read: the receiver's state after it, what the tagger says of it, and the time that it reached."""
         self._read_ns, self._state, self._reference = now_ns, state, reference_locked
+        if until_ps != self._until_ps:
+            self._until_ps, self._moved_ns = until_ps, now_ns
         if state == "locked":
             self._locked_ns = now_ns
         if overflow:
@@ -50,6 +53,8 @@ class Lookout:
         """The tagger gives nothing, or drops tags."""
         if not self._can_wait and now_ns - self._read_ns > NO_TAGS_NS:
             return f"it has given nothing for more than {NO_TAGS_NS // NS_PER_S} s, not even an empty batch"
+        if not self._can_wait and now_ns - self._moved_ns > NO_TAGS_NS:
+            return f"its time stands still for more than {NO_TAGS_NS // NS_PER_S} s: neither clicks nor heartbeats come"
         lately = sum(now_ns - one < LATELY_NS for one in self._overflows)
         return f"tags were lost in {lately} batches of the last minute: their blocks are void" if lately else None
 
