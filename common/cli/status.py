@@ -109,13 +109,13 @@ def read_status(config: Named) -> dict[str, Any]:
     document = read_document(config)
     if document is None:
         document = {"role": config.role, "link": config.link.name, "state": "never started", "alarms": []}
+    document["running"] = document["state"] not in ("never started", "stopped") and alive(document)
+    if document["running"]:  # its key store may hang with its disk; this must not
+        return document
     # The file says what held when the node ended; the alarm that locks it may have been cleared since.
     others = [text for text in document["alarms"] if not str(text).startswith(f"{NAME}: ")]
     document["alarms"] = [*others, *(f"{alarm['name']}: {alarm['reason']}" for alarm in alarms_of(config))]  # type: ignore[arg-type]
-    if document["state"] == "never started":
-        return document | {"running": False}
-    document["running"] = document["state"] != "stopped" and alive(document)
-    if not document["running"] and document["state"] != "stopped":
+    if document["state"] not in ("never started", "stopped"):
         document["state"] = "not running (it ended without saying so)"
     return document
 

@@ -28,6 +28,7 @@ class Housekeeping:
         self._store, self._kept = store, keys.blocks_kept
         self._archive = Archive(config.path(keys.database), keys.certificates_archived)
         self._key_bytes = config.etsi014.key_size_bits // 8
+        self._most_bits = keys.max_stored_bits
         self._most_waiting_bytes = keys.max_stored_bits // 16
         self._looks = self._dropped = 0
         self._faults: dict[str, str | None] = {"unfetched keys": None, "certificates": None}
@@ -43,6 +44,12 @@ class Housekeeping:
             pass
         self._looks += 1
         return self._faults
+
+    def full(self) -> str | None:
+        """Why the store takes no more key; None while there is room. It does not wait for the disk."""
+        stored, most = self._store.stored_bits(), self._most_bits
+        full = stored >= most
+        return f"{stored} bits wait for applications, keys.max_stored_bits is {most}: fetch keys" if full else None
 
     def _drop_unfetched(self) -> None:
         dropped = self._store.drop_oldest_waiting(self._most_waiting_bytes)

@@ -25,6 +25,7 @@ from common.node.keystore import KeyStore, new_key_id, open_store
 from common.node.load import Load
 from common.node.mqtt import Broker
 from common.node.patience import patient
+from common.node.prompt import Prompt
 from common.node.questions import Questions
 from common.node.recorder import open_recorder
 from common.node.refill import Refill
@@ -99,17 +100,18 @@ class Node:
         self.recorder = open_recorder(config, self._recording_ended)
         self._held: str | None = None
         self._next_segment: Callable[[], int] | None = None
-        self._watches: dict[str, Callable[[], str | None]] = {
-            "key store": self._store_is_full,
-            "disk": lambda: self.store.unavailable,
-        }
         self._housekeeping = Housekeeping(config, store)
+        self._watches: dict[str, Callable[[], str | None]] = {
+            "key store": self._housekeeping.full,
+            "disk": lambda: store.unavailable or self._look.fault(f"the disk of {config.keys.database}"),
+        }
         self._told: dict[str, Callable[[int], str | None]] = {
             "revocation": lambda now_ns: self.delivery.revocation.fault,
             "broker": lambda now_ns: None if self._broker is None else self._broker.fault,
             "devices": lambda now_ns: silent_devices(self._devices),
         }
         self._devices: Readings = {}
+        self._look, self._write = Prompt(self._housekeeping.look), Prompt(self._publish)
         self._given_up = threading.Event()
         self.durable = patient(store, self._given_up)
         """The store of the session: what it must keep waits for a disk that is full."""
@@ -199,7 +201,7 @@ class Node:
             self._peer_is_up,
             self._pool_is_spent,
             lambda: self._met_peer,
-            lambda: self.store.unavailable,
+            self._watches["disk"],
         )
         self._questions = Questions(session.request)
 
@@ -298,6 +300,8 @@ class Node:
         await asyncio.to_thread(self.lanes.close)
         await asyncio.to_thread(self.recorder.close)
         self.board.state = "stopped"
+        self._look.close()
+        self._write.close()
         self._write_status()
         self.store.close()
 
@@ -418,15 +422,10 @@ class Node:
             self._held = held
             self.shell.act(lambda: self._session.hold(held, now_ns()))
 
-    def _store_is_full(self) -> str | None:
-        stored, most = self.store.stored_bits(), self.config.keys.max_stored_bits
-        full = stored >= most
-        return f"{stored} bits wait for applications, keys.max_stored_bits is {most}: fetch keys" if full else None
-
     async def _report(self) -> None:
         begun_ns = now_ns()
         while True:
-            for name, fault in (await asyncio.to_thread(self._housekeeping.look)).items():
+            for name, fault in (await self._look.ask() or {}).items():
                 self._raise_or_clear(name, fault)
             self._judge()
             heard, silent = self._channel.last_heard_ns, self._peer_is_silent()
@@ -440,8 +439,8 @@ class Node:
             self._raise_or_clear("authentication pool", self._pool_fault())
             for name, look in self._told.items():
                 self._raise_or_clear(name, look(now_ns()))
-            status = self._status()
-            self._raise_or_clear("status file", await asyncio.to_thread(self._publish, status))
+            fault = await self._write.ask(self._status())
+            self._raise_or_clear("status file", self._write.fault("the disk") or fault)
             await asyncio.sleep(STATUS_INTERVAL_S)
 
     async def _read_devices(self) -> None:

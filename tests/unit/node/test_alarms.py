@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import os
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -109,6 +110,13 @@ def test_the_alarm_of_a_status_file_is_the_store_s(node: Path) -> None:
     with KeyStore.open(config.path(config.keys.database), config.path(config.keys.key_file)) as store:
         alarms.clear(store)
     assert read_status(config)["alarms"] == ["peer: silent"]
+
+
+def test_the_status_of_a_node_that_runs_does_not_touch_its_store(node: Path) -> None:
+    """The store's disk may hang."""
+    written = {"state": "running", "alarms": ["disk: hangs"], "process_id": os.getpid()}
+    (node.parent / "status.json").write_text(json.dumps(written))
+    assert read_status(load_config(node))["alarms"] == ["disk: hangs"], "and not that of the store"
 
 
 @pytest.mark.parametrize("what", ["latch", "clear"])

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import threading
 from pathlib import Path
 from typing import Any
 
@@ -10,6 +11,7 @@ import pytest
 
 from common.config_file import parse_config
 from common.node.node import Node, Options
+from common.node.prompt import Prompt
 
 
 class Store:
@@ -18,6 +20,12 @@ class Store:
 
     def stored_bits(self) -> int:
         return self.bits
+    def __init__(self) -> None:
+        self.answers = threading.Event()
+        self.answers.set()
+
+    def look(self) -> None:
+        self.answers.wait()
 
 
 class Session:
@@ -91,3 +99,19 @@ async def test_a_full_disk_holds_until_there_is_room(tmp_path: Path) -> None:
     assert session.told[1:] == [None]
     assert made.board.alarms == {}
     made.lanes.close()
+
+
+async def test_a_disk_that_hangs_holds_and_its_answer_lets_go(tmp_path: Path) -> None:
+    made, store, session = node(tmp_path)
+    made._look = Prompt(store.look, patience_s=0.01)
+    store.answers.clear()
+    await made._look.ask()
+    made._judge()
+    assert "has not answered" in made.board.alarms["disk"]
+    assert "has not answered" in str(session.told[0])
+    store.answers.set()
+    while made._look.silent_s:
+        await made._look.ask()
+    made._judge()
+    assert "disk" not in made.board.alarms
+    assert session.told[1:] == [None]

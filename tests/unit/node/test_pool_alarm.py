@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -38,7 +39,7 @@ def spend(pool: KeyPool, until: int, *, sending: bool) -> None:
 @pytest.mark.parametrize("sending", [True, False])
 async def test_the_alarm_comes_at_half_and_the_floor_later(tmp_path: Path, sending: bool) -> None:
     config = parse_config(f'role = "alice"\n[keys]\nauth_pool_target_bits = {TARGET_BITS}\n', tmp_path)
-    node: Any = Node(config, Options(), None)  # type: ignore[arg-type]
+    node: Any = Node(config, Options(), SimpleNamespace(look=bool))  # type: ignore[arg-type]
     pool = node._pool = KeyPool(LINK_SECRET, alice=True, target_bits=TARGET_BITS)
     spend(pool, TARGET_BITS // 256, sending=sending)
     assert node._pool_fault() is None
