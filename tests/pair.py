@@ -109,6 +109,10 @@ class DictStore:
     def certificate_of(self, block_id: int) -> str:
         return self.certificates[block_id]
 
+    def pads(self) -> list[tuple[int, str, bytes]]:
+        found = [(number, state, self.settings.get(pads_name(number))) for number, (state, _) in self.blocks.items()]
+        return [(number, state, pads) for number, state, pads in found if pads]
+
     def put_setting(self, name: str, value: bytes) -> None:
         self.write()
         self.settings[name] = value
@@ -210,9 +214,8 @@ class End:
         pointers = read_pointers(self.store.get_setting(POINTERS))
         self.pool = WatchedPool(self._secret, alice=self.alice, pointers=pointers, target_bits=self.pool_target_bits)
         self.pool.named = self.named
-        for number, (state, _) in self.store.blocks.items():
-            pads = self.store.get_setting(pads_name(number))
-            if pads and (state == "committed" or (self.alice and state == "decided")):
+        for number, state, pads in self.store.pads():
+            if state == "committed" or (self.alice and state == "decided"):
                 self.pool.add_segment(number, pads, sendable=state == "committed")
         self.refill = Refill(self.store, self.pool)
         self.refill.restore()

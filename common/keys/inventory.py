@@ -117,6 +117,7 @@ class Inventory:
         self._saes, self._here, self._there = dict(saes), kme_id, peer_kme_id
         self._simulated = deliver_simulated
         self._refusals: Counter[tuple[int, int]] = Counter()
+        self._left_to_peer: Counter[int] = Counter()
 
     # -- the end whose application asks -------------------------------------------------------------------------------
 
@@ -170,6 +171,14 @@ class Inventory:
         self._shelf.discard([one.key_id for one in gone])
         self._shelf.put_back([one for one in slices if one not in gone], from_front=self._alice)
 
+    def leave_to_peer(self, slices: Sequence[Slice]) -> None:
+        """Both ends want the last bytes of these blocks: nothing more is cut from them before :meth:`take_again`."""
+        self._left_to_peer.update({one.block_id for one in slices})
+
+    def take_again(self, slices: Sequence[Slice]) -> None:
+        """They are for both ends again."""
+        self._left_to_peer -= Counter({one.block_id for one in slices})
+
     def hand_out(self, key_ids: Sequence[str]) -> list[tuple[str, str]]:
         """(key ID, base64 key) of each key that the peer holds too; they are gone from the store."""
         return _encode(key_ids, self._shelf.release(key_ids))
@@ -177,7 +186,7 @@ class Inventory:
     def _choose(self, number: int, n_bytes: int) -> list[Slice]:
         slices: list[Slice] = []
         for block_id, front, back in self._shelf.room(n_bytes, from_front=self._alice, simulated=self._simulated):
-            while len(slices) < number and back - front >= n_bytes:
+            while len(slices) < number and back - front >= n_bytes and not self._left_to_peer[block_id]:
                 at = front if self._alice else back - n_bytes
                 slices.append(Slice(self._new_id(), block_id, at, n_bytes))
                 front, back = (at + n_bytes, back) if self._alice else (front, at)

@@ -34,8 +34,8 @@ BODY_S = 10.0
 """A body that has not come by then does not come."""
 PATIENCE_S, ANSWER_S = 1.0, 5.0
 """No key is cut while a question to the peer has waited longer than the first; an application waits for the second."""
-GIVE_WAY_S = 0.5
-"""Where both ends ask for the last bytes and neither gets them, Bob asks for none so long, and Alice does."""
+GIVE_WAY_S = 10.0
+"""Where both ends ask for the last bytes of a block and neither gets them, Bob leaves it to Alice for so long."""
 _AWAY = "the other end of the link does not answer now"
 _FILES_REMEDY = "Give the node's certificate, its key and the CA of the applications (`qkd init` makes all)."
 _QUERY_NUMBERS = ("number", "size")
@@ -83,7 +83,6 @@ class KeyDelivery:
         self._settled: dict[tuple[Owners, int], list[str]] = {}
         """Keys (by their applications and bytes) that both ends hold and no answer has taken: it was late."""
         self._refused: list[Slice] = []
-        self._gives_way_until_s = -math.inf
         self._tidying: asyncio.Future[None] | None = None
 
     @contextlib.asynccontextmanager
@@ -225,7 +224,8 @@ class KeyDelivery:
             return
         self._refused += slices
         if self._config.role == "bob":
-            self._gives_way_until_s = asyncio.get_running_loop().time() + GIVE_WAY_S
+            self._inventory.leave_to_peer(slices)
+            asyncio.get_running_loop().call_later(GIVE_WAY_S, self._inventory.take_again, slices)
         self._tidying = asyncio.ensure_future(self._tidy())
         raise KeysRefused(f"the other end refused: {reason}", later=True)
 
@@ -268,8 +268,6 @@ class KeyDelivery:
         silent = asyncio.get_running_loop().time() - oldest_s > PATIENCE_S
         if silent or not self._peer_is_up():
             raise KeysRefused(_AWAY, later=True)
-        if asyncio.get_running_loop().time() < self._gives_way_until_s:
-            raise KeysRefused("the other end asks for the last bytes", later=True)
 
     async def _dec_keys(self, request: web.Request) -> web.Response:
         caller, master = _caller(request), request.match_info["sae"]

@@ -19,6 +19,8 @@ from common.node.keystore import new_key_id
 
 _HEAD = struct.Struct("<?QQ")
 STEP_BYTES, LEAST_BYTES = 1040, 256
+GIVE_WAY = 10
+"""Where her applications want the same bytes, they are hers for so many refills, or looks for room for one."""
 KIND = "refill"
 REFUSED = b'{"ok": false, "reason": "the bytes for the authentication pool are not available here"}'
 
@@ -108,6 +110,7 @@ class Refill:
     def __init__(self, shelf: PadShelf, pool: PoolPort) -> None:
         self._shelf, self._pool = shelf, pool
         self._refusals: Counter[tuple[int, int]] = Counter()
+        self._left_to_alice: Counter[int] = Counter()
 
     def add(self, one: Refilled) -> None:
         """Give a segment to the pool."""
@@ -141,9 +144,11 @@ class Refill:
 
     def cut(self, number: int, wanted_bytes: int) -> Refilled | None:
         """A new segment from the newest block that has room for it; a smaller one if there is no room."""
+        self._left_to_alice -= Counter(list(self._left_to_alice))
         while wanted_bytes >= LEAST_BYTES:
-            for block_id, _, back in self._shelf.room(wanted_bytes, from_front=False, simulated=True)[:1]:
-                return self._cut(number, block_id, back - wanted_bytes, wanted_bytes, agreed=False)
+            for block_id, _, back in self._shelf.room(wanted_bytes, from_front=False, simulated=True):
+                if not self._left_to_alice[block_id]:
+                    return self._cut(number, block_id, back - wanted_bytes, wanted_bytes, agreed=False)
             wanted_bytes //= 2
         return None
 
@@ -155,6 +160,7 @@ class Refill:
             return settled
         place = one.block_id, one.offset
         self._refusals[place] += 1
+        self._left_to_alice[one.block_id] = GIVE_WAY
         if self._refusals[place] < REFUSALS:
             self._shelf.put_back_setting(Slice("", *place, len(one.pads)), refill_name(one.number))
         else:  # she has not got them (any more)

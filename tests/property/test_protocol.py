@@ -98,8 +98,10 @@ def give_key(monkeypatch: pytest.MonkeyPatch, ell_bits: int) -> None:
     monkeypatch.setattr("common.postprocessing.estimation.key_length", generous)
 
 
-def make_pair(seed: int = 1, bob_extra: str = "", refill: int = 64, family: str = "toeplitz") -> tuple[Pair, Sky]:
-    sky = Sky(seed)
+def make_pair(
+    seed: int = 1, bob_extra: str = "", refill: int = 64, family: str = "toeplitz", sky: Sky | None = None
+) -> tuple[Pair, Sky]:
+    sky = sky or Sky(seed)
     rng = np.random.default_rng(seed)
     amplification = f'[amplification]\nfamily = "{family}"\n'
 
