@@ -29,6 +29,7 @@ from common.node.questions import Questions
 from common.node.refill import Refill, Refilled
 from common.preamble import PREAMBLE_SLOTS
 from common.security.finite_key import key_length
+from common.security.tallies import Tallies
 from common.units import NS_PER_S
 from tests.pair import LINK_SECRET, End, Pair
 from tests.property.test_protocol import QBER, Sky, make_pair
@@ -269,8 +270,9 @@ def day(directory: Path, period_s: float) -> Iterator[Day]:
     """A day whose blocks give key while it is light, and whose threads are none."""
     made = Day(directory, period_s)
 
-    def key(*args: Any, **kwargs: Any) -> Any:
-        return replace(key_length(*args, **kwargs), ell_bits=0 if made.dark else SECRET_BITS, refusal=None)
+    def key(tallies: Tallies, *args: Any, **kwargs: Any) -> Any:
+        ell_bits = 0 if made.dark else min(SECRET_BITS, tallies.n_z_kept // 8 * 8)
+        return replace(key_length(tallies, *args, **kwargs), ell_bits=ell_bits, refusal=None)
 
     async def at_once(work: Callable[..., Any], *args: Any) -> Any:
         return work(*args)
