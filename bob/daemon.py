@@ -107,8 +107,8 @@ class Clicks(threading.Thread):
                     detections = self._receiver.feed(tags)
                 self._posted += 1
                 self._room.clear()
-                self._loop.call_soon_threadsafe(self._arrived, detections, self._receiver.take_events())
-                self._loop.call_soon_threadsafe(self._steer, tags.until_ps, self._receiver.take_preamble_counts())
+                events, preambles = self._receiver.take_events(), self._receiver.take_preamble_counts()
+                self._loop.call_soon_threadsafe(self._handed_over, detections, events, tags.until_ps, preambles)
                 while self._can_wait and not self._stop_asked.is_set() and not self._room.wait(READ_TIMEOUT_S):
                     pass
                 while self._posted - self._taken > MOST_BATCHES and not self._stop_asked.wait(LOOP_POLL_S):
@@ -126,6 +126,12 @@ class Clicks(threading.Thread):
         self._turned.set()
 
     # -- on the event loop --------------------------------------------------------------------------------------------
+
+    def _handed_over(
+        self, batches: list[Detections], events: list[ReceiverEvent], until_ps: int, preambles: Counts
+    ) -> None:
+        self._arrived(batches, events)
+        self._steer(until_ps, preambles)
 
     def _arrived(self, batches: list[Detections], events: list[ReceiverEvent]) -> None:
         self._node.board.state = self._receiver.state

@@ -39,6 +39,19 @@ BIT_OF_MASK = np.array([mask & 0b1010 > 0 for mask in range(16)], dtype=np.uint8
 
 GAP_BINS = 16
 """Of intervals between detections, by powers of two: bin b holds 2^b .. 2^(b+1) - 1 slots, the last all longer ones."""
+_BIN_OF_HALF_GAP = np.array([half.bit_length() for half in range(1 << (GAP_BINS - 1))], np.uint8)
+_SEVERAL = 4
+_DETECTOR_OF_MASK = np.array([_SEVERAL if m.bit_count() != 1 else m.bit_length() - 1 for m in range(16)], np.uint8)
+_NO_PAIR, _PAIR_KINDS = 0, 5
+_KIND_OF_PAIR = np.array(
+    [
+        _NO_PAIR if _SEVERAL in (one, two) or one // 2 != two // 2 else 1 + one // 2 * 2 + (one == two)
+        for one in range(5)
+        for two in range(5)
+    ],
+    np.uint8,
+)
+"""By 5 times the first detector plus the second: Z and different, Z and the same, X and different, X and the same."""
 PAIRS = 0
 EXCESS = 1
 VARIANCE = 2
@@ -178,27 +191,20 @@ def intervals(slots: Int64s, masks: Bytes8, most: int, out: Floats) -> None:  # 
     slots : *(n,) int64*; masks : *(n,) uint8*, from :func:`gate`; the last ``most`` are looked at.
     out : *(INTERVAL_ROWS, GAP_BINS) float64*, grows: pairs, same detector less its mean, its variance (at most).
     """
-    pairs, same = np.zeros((2, GAP_BINS), np.int64), np.zeros((2, GAP_BINS), np.int64)
-    clicks = np.zeros((2, 2), np.int64)
-    last, last_slot = np.uint8(0), np.int64(0)
-    for i in range(max(slots.size - most, 0), slots.size):
-        mask = masks[i]
-        if MULTIPLE[mask]:
-            last = np.uint8(0)
-            continue
-        basis = BASIS_OF_MASK[mask]
-        clicks[basis, BIT_OF_MASK[mask]] += 1
-        if last > 0 and BASIS_OF_MASK[last] == basis:
-            gap = (slots[i] - last_slot) >> 1
-            bin_ = 0
-            while gap > 0 and bin_ < GAP_BINS - 1:
-                gap >>= 1
-                bin_ += 1
-            pairs[basis, bin_] += 1
-            same[basis, bin_] += mask == last
-        last, last_slot = mask, slots[i]
+    # One increment a detection and no branch: what a pair is, and its bin, cannot be foreseen.
+    tally = np.zeros((_PAIR_KINDS, GAP_BINS), np.int64)
+    seen = np.zeros(_SEVERAL + 1, np.int64)
+    longest = np.int64(_BIN_OF_HALF_GAP.size - 1)
+    begin = max(slots.size - most, 0)
+    last, last_slot = np.uint8(_SEVERAL), slots[begin] if begin < slots.size else np.int64(0)
+    for i in range(begin, slots.size):
+        detector, slot = _DETECTOR_OF_MASK[masks[i]], slots[i]
+        seen[detector] += 1
+        bin_ = _BIN_OF_HALF_GAP[min((slot - last_slot) >> 1, longest)]
+        tally[_KIND_OF_PAIR[5 * last + detector], bin_] += 1
+        last, last_slot = detector, slot
     for basis in range(2):
-        zero, one = clicks[basis, 0], clicks[basis, 1]
+        zero, one = seen[2 * basis], seen[2 * basis + 1]
         n = zero + one
         if n < 2:
             continue
@@ -207,9 +213,11 @@ def intervals(slots: Int64s, masks: Bytes8, most: int, out: Floats) -> None:  # 
         again = p * p + (1.0 - p) * (1.0 - p)
         spread = again * (1.0 - again) + 2.0 * (p * p * p + (1.0 - p) * (1.0 - p) * (1.0 - p) - again * again)
         for bin_ in range(GAP_BINS):
-            out[PAIRS, bin_] += pairs[basis, bin_]
-            out[EXCESS, bin_] += same[basis, bin_] - pairs[basis, bin_] * chance
-            out[VARIANCE, bin_] += pairs[basis, bin_] * spread
+            same = tally[2 + 2 * basis, bin_]
+            pairs = same + tally[1 + 2 * basis, bin_]
+            out[PAIRS, bin_] += pairs
+            out[EXCESS, bin_] += same - pairs * chance
+            out[VARIANCE, bin_] += pairs * spread
 
 
 @njit(cache=True, nogil=True)

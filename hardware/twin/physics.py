@@ -214,6 +214,7 @@ class Receiver:
     ) -> None:
         self._link, self._intensities, self.clock, self.weather = link, intensities, clock, weather
         self._eve, self._efficiencies = eve, np.array(efficiencies)
+        self._all_alike = min(efficiencies) == 1.0
         self.controller = np.zeros(N_AXES)
         self._weather_left = 0
         light_seed, dark_seed, weak_seed = seed.spawn(3)
@@ -281,7 +282,7 @@ class Receiver:
         self, times: NDArray[np.float64], channels: NDArray[np.uint8]
     ) -> tuple[NDArray[np.float64], NDArray[np.uint8]]:
         """What weak detectors leave of what arrives."""
-        if np.all(self._efficiencies == 1.0):
+        if self._all_alike:
             return times, channels
         kept = self._weak.random(times.size) < self._efficiencies[channels]
         return times[kept], channels[kept]
