@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Mapping
+from pathlib import Path
 from types import MappingProxyType
 from typing import Any
 
@@ -12,6 +13,8 @@ import tomlkit
 
 from common.cli.demo import free_ports
 from common.config import Config, DeviceSection
+from common.config_file import load_config, parse_config
+from common.files import read_file, write_file
 from common.planning.presets import PRESETS
 from hardware.twin.axes import AxesTwin
 from hardware.twin.devices import TwinTimeTagger
@@ -144,6 +147,24 @@ def serve_tagger(
     return {"driver": "tcp-tags", "host": host, "port": port, "simulated": True, **marks}
 
 
+def merge_devices(path: Path, role: str, devices: Mapping[str, Mapping[str, Any]]) -> None:
+    """Put a bench into a configuration: its `[devices.*]` tables are replaced or added, all else stays as it is.
+
+    Raises
+    ------
+    ConfigurationError
+        The file is not the configuration of this role, or would be none afterwards.
+    """
+    config = load_config(path, role)
+    document = tomlkit.parse(read_file(path).decode())
+    tables = document.setdefault("devices", tomlkit.table(is_super_table=True))
+    for name, parameters in devices.items():
+        tables[name] = tomlkit.item(dict(parameters))
+    text = tomlkit.dumps(document)
+    parse_config(text, config.base_dir, str(path))
+    write_file(path, text)
+
+
 @click.command("serve")
 @click.option("--host", default="127.0.0.1", show_default=True, help="Address to listen on.")
 @click.option("--light", default="", help="Address where light leaves: serves Alice's modulator too.")
@@ -151,15 +172,18 @@ def serve_tagger(
 @click.option("--fibre", default="", help="Address where Alice's light leaves: serves Bob's time tagger too.")
 @click.option("--tagger", type=click.Choice(TAGGERS), default="tcp-tags", show_default=True)
 @click.option("--preset", type=click.Choice(sorted(PRESETS)), default="field-14.6dB", show_default=True)
+@click.option("--into", type=click.Path(path_type=Path), help="Write the bench into this configuration instead of "
+              "printing it: devices of the same roles are replaced, all else stays.")  # fmt: skip
 @fault_option
 def command(
-    host: str, light: str, modulator: str, fibre: str, tagger: str, preset: str, fault: tuple[str, ...]
-) -> None:
+    host: str, light: str, modulator: str, fibre: str, tagger: str, preset: str, into: Path | None,
+    fault: tuple[str, ...],
+) -> None:  # fmt: skip
     """Serve simulated instruments that speak their real protocols; print the manifest of the bench.
 
     Alice's bench with --light, Bob's (in another terminal) with --fibre and the same address.
 
-    Example: qkd hil serve --fibre tcp://127.0.0.1:47500 > bench.toml
+    Example: qkd hil serve --fibre tcp://127.0.0.1:47500 --into link/bob.toml
     """
     if light and fibre:
         raise click.UsageError("--light is for Alice's bench and --fibre for Bob's: start one for each")
@@ -175,7 +199,12 @@ def command(
         served = [role for role in devices if role != "time_tagger"]
         if unknown := sorted(set(ills) - set(served)):
             raise click.UsageError(f"--fault: {unknown[0]} is not among the instruments that can: {', '.join(served)}")
-        document: dict[str, Any] = {"role": "bob" if fibre else "alice", "devices": devices}
-        print(tomlkit.dumps(document), flush=True)
+        role = "bob" if fibre else "alice"
+        if into is not None:
+            merge_devices(into, role, devices)
+            click.echo(f"{into}: {len(devices)} devices are written", err=True)
+        else:
+            document: dict[str, Any] = {"role": role, "devices": devices}
+            print(tomlkit.dumps(document), flush=True)
         click.echo("serving until Ctrl-C", err=True)
         threading.Event().wait()
