@@ -93,14 +93,15 @@ def measure_g2(
     if min(one.size for one in pair) < MIN_TAGS:
         raise InputError(f"fewer than {MIN_TAGS} clicks of a detector", remedy="Measure longer.")
     start = int(min(one[0] for one in pair))
-    joined = np.concatenate(pair) - start
-    order = np.argsort(joined, kind="stable")
-    turns = np.empty(joined.size)
-    turns[order] = _turns(joined[order], slot_ps)
+    pair = [one - start for one in pair]
+    # The comb of one detector serves both: of two whose cables differ by half a slot, the joint comb has no phase.
+    comb = _find_comb(max(pair, key=len), slot_ps)
+    turns = [comb.turns(one) for one in pair]
     gate, window = gate_ps / slot_ps, 0.5 * (1.0 - gate_ps / slot_ps)
-    gated = [_sort(part, gate, window) for part in np.split(turns, [pair[0].size])]
-    span = float(turns.max() - turns.min())
-    slots, offset_ppm = int(span) + 1, (span * slot_ps / float(joined.max() - joined.min()) - 1.0) * 1e6
+    gated = [_sort(part, gate, window) for part in turns]
+    first, last = (edge(one[at] for one in turns) for edge, at in ((min, 0), (max, -1)))
+    span, lasted_ps = float(last - first), max(one[-1] for one in pair) - min(one[0] for one in pair)
+    slots, offset_ppm = int(span) + 1, (span * slot_ps / float(lasted_ps) - 1.0) * 1e6
     coincidences = np.zeros(2 * REACH_SLOTS + 1, np.int64)
     count_coincidences(gated[0][0], gated[1][0], coincidences)
     clicks = (gated[0][0].size, gated[1][0].size)
@@ -127,28 +128,46 @@ def _detectors(channels: NDArray[np.uint8], given: tuple[int, int] | None) -> tu
     return given
 
 
-def _turns(times: Int64s, slot_ps: float) -> Floats:
-    """*(n,) float64* position of each tag on the comb in slots; a free-running clock's phase is followed.
+@dataclass(frozen=True, slots=True)
+class _Comb:
+    """The pulses in a detector's time: their period, and the phase (in slots) at some times between which it drifts."""
+
+    period_ps: float
+    times_ps: Floats
+    drift: Floats
+
+    def turns(self, times: Int64s) -> Floats:
+        """*(n,) float64* position of tags on the comb in slots, ascending as the times are."""
+        return times / self.period_ps - np.interp(times, self.times_ps, self.drift)
+
+
+def _find_comb(times: Int64s, slot_ps: float) -> _Comb:
+    """The comb of one detector; a free-running clock's phase is followed.
 
     The period comes from the phase steps between windows that grow as it gets known; then the phase of every window is
-    unwrapped and interpolated.
+    unwrapped. The tags are gone through once: a window of fourfold length is the sum of four, each turned to the period
+    that is known by then.
     """
     period, window_ps, length = slot_ps, FIRST_WINDOW_PS, float(times[-1]) + 1.0
     tracking_ps = min(max(CLICKS_FOR_PHASE * length / times.size, FIRST_WINDOW_PS), length / 2.0)
+    sums, clicks = _phasors(times, period, window_ps, length)
     while True:
-        sums, _ = _phasors(times, period, window_ps, length)
         step = float(np.angle(np.sum(sums[1:] * np.conj(sums[:-1])))) if sums.size > 1 else 0.0
-        period /= 1.0 - step / (2.0 * math.pi) * period / window_ps
+        better = period / (1.0 - step / (2.0 * math.pi) * period / window_ps)
+        centres = (np.arange(sums.size) + 0.5) * window_ps
+        sums = sums * np.exp(2j * math.pi * np.mod(centres / better - centres / period, 1.0))
+        period = better
         if window_ps >= tracking_ps:
             break
-        window_ps = min(4.0 * window_ps, tracking_ps)
-    sums, clicks = _phasors(times, period, window_ps, length)
+        window_ps *= 4.0
+        starts = np.arange(0, sums.size, 4)
+        sums, clicks = np.add.reduceat(sums, starts), np.add.reduceat(clicks, starts)
     lit = np.flatnonzero(clicks >= min(CLICKS_FOR_PHASE / 4.0, float(clicks.max())))
     strength = float(np.sum(np.abs(sums[lit])) / np.sum(clicks[lit]))
     if strength < COMB_SIGMAS / math.sqrt(float(np.mean(clicks[lit]))):
         raise InputError("the tags show no comb at this rate", remedy="Correct --clock-rate-hz (within 30 ppm).")
     drift = np.unwrap(np.angle(sums[lit])) / (2.0 * math.pi)
-    return times / period - np.interp(times, (lit + 0.5) * window_ps, drift)
+    return _Comb(period, np.asarray((lit + 0.5) * window_ps, np.float64), np.asarray(drift, np.float64))
 
 
 def _phasors(times: Int64s, period: float, window_ps: float, length: float) -> tuple[NDArray[np.complex128], Int64s]:
@@ -162,9 +181,15 @@ def _phasors(times: Int64s, period: float, window_ps: float, length: float) -> t
 
 def _sort(position: Floats, gate_slots: float, window_slots: float) -> tuple[Int64s, int]:
     """(slots with a click in the gate, number of slots with a click in the window half a slot away)."""
-    centre = float(np.angle(np.exp(2j * math.pi * np.mod(position, 1.0)).mean())) / (2.0 * math.pi)
+    angle = 2.0 * math.pi * np.mod(position, 1.0)
+    centre = math.atan2(float(np.sin(angle).sum()), float(np.cos(angle).sum())) / (2.0 * math.pi)
     shifted = position - centre
     slots = np.floor(shifted + 0.5).astype(np.int64)
     away = np.abs(shifted - slots)
     valley = np.floor(shifted[away > 0.5 * (1.0 - window_slots)]).astype(np.int64)
-    return np.unique(slots[away <= 0.5 * gate_slots]), int(np.unique(valley).size)
+    return _distinct(slots[away <= 0.5 * gate_slots]), _distinct(valley).size
+
+
+def _distinct(ascending: Int64s) -> Int64s:
+    """Each value once."""
+    return ascending[np.flatnonzero(np.diff(ascending, prepend=-1 << 62))]

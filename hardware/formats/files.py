@@ -110,14 +110,15 @@ class TagFile:
 
 
 def read_tags(
-    path: Path | str, format: str | None = None, *, faults: Faults = "raise", chunk_tags: int = CHUNK_TAGS
+    path: Path | str, format: str | Format | None = None, *, faults: Faults = "raise", chunk_tags: int = CHUNK_TAGS
 ) -> TagFile:
     """Open a time-tag file and stream its tags.
 
     Parameters
     ----------
     path : the file.
-    format : one of :data:`FORMATS`; None finds it out from the first bytes, then from the name.
+    format : one of :data:`FORMATS`, or a description of its own (:class:`hardware.formats.text.Layout`); None finds it
+        out from the first bytes, then from the name.
     faults : "raise", or "void": go on and mark the batch ``overflow``.
     chunk_tags : about how many tags a batch holds.
 
@@ -132,7 +133,7 @@ def read_tags(
         Names the fault and the record, row or byte where it stands.
     """
     path = Path(path)
-    kind = FORMATS[known(format)] if format is not None else detect(path)
+    kind = format if isinstance(format, Format) else FORMATS[known(format)] if format is not None else detect(path)
     return TagFile(path, kind, faults, chunk_tags)
 
 

@@ -1,6 +1,7 @@
 """Text files: one tag a line, `time_ps channel`, separated by blanks, comma or semicolon; `#` begins a comment.
 
-For eyes and small files. Lines `#! until_ps=N` and `#! lost until_ps=N` end a batch, so flags survive.
+For eyes and small files; those of other programs are read by a :class:`Layout`. Lines `#! until_ps=N` and
+`#! lost until_ps=N` end a batch, so flags survive.
 """
 
 from __future__ import annotations
@@ -8,6 +9,8 @@ from __future__ import annotations
 import io
 import re
 from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from fractions import Fraction
 from functools import partial
 from pathlib import Path
 from typing import BinaryIO
@@ -22,7 +25,11 @@ TITLE = "time_ps channel"
 _MARK = re.compile(r"#!(?P<lost> lost)? until_ps=(?P<until>-?\d{1,19})\s*$")
 _LINE = re.compile(r"\s*([+-]?\d{1,19})(?:\s*[,;]\s*|\s+)(\d{1,3})\s*$")
 _TITLE = re.compile(r"\s*[\"']?[A-Za-z]")
+_SEPARATOR = re.compile(r"\s*[,;]\s*|\s+")
+_NUMBER = re.compile(r"[+-]?\d{1,19}(?:\.\d{1,19})?")
+_TICK = re.compile(r"[0-9./]{1,40}(?:e[+-]?[0-9]{1,2})?")
 LONGEST_LINE = 1 << 12
+LONGEST_TICK_PS = 10**12
 
 
 def read(path: Path, file: BinaryIO, chunk_tags: int) -> tuple[FileInfo, Iterator[Chunk]]:
@@ -64,10 +71,13 @@ def _whole(digits: str, number: int) -> int:
 
 
 def _tag(found: re.Match[str], number: int) -> tuple[int, int]:
-    channel = int(found[2])
-    if channel > 255:
+    return _whole(found[1], number), _channel(int(found[2]), number)
+
+
+def _channel(channel: int, number: int) -> int:
+    if not 0 <= channel <= 255:
         raise InputError(f"line {number}: channel {channel} is not in 0..255", remedy="Give the channel second.")
-    return _whole(found[1], number), channel
+    return channel
 
 
 def _chunk(tags: list[tuple[int, int]], lines: list[int], until_ps: int | None = None, lost: bool = False) -> Chunk:
@@ -78,6 +88,83 @@ def _chunk(tags: list[tuple[int, int]], lines: list[int], until_ps: int | None =
 
 def _place(lines: list[int], tag: int) -> str:
     return f"line {lines[tag]}"
+
+
+@dataclass(frozen=True, slots=True)
+class Layout:
+    """How somebody else's text file is to be read.
+
+    Parameters
+    ----------
+    time, channel : number of the column, from 0.
+    tick_ps : what the times count, exactly. skip_lines : at the beginning.
+    """
+
+    time: int
+    channel: int
+    tick_ps: Fraction
+    skip_lines: int
+
+    @classmethod
+    def described(cls, columns: str, tick_ps: str, skip_lines: int) -> Layout:
+        """From words: ``columns`` names them in their order (`channel,time`; `-` for one that is of no interest)."""
+        names = [name.strip() for name in columns.split(",")]
+        if sorted(name for name in names if name != "-") != ["channel", "time"]:
+            raise InputError(
+                f"the columns {columns!r} do not name one time and one channel",
+                remedy="Name the columns in their order, as `channel,time` or `-,time,channel`.",
+            )
+        try:
+            tick = Fraction(tick_ps if _TICK.fullmatch(tick_ps) else 0)
+        except (ValueError, ZeroDivisionError):
+            tick = Fraction(0)
+        if not 0 < tick < LONGEST_TICK_PS:
+            raise InputError(f"a tick of {tick_ps!r} ps is none", remedy="Give ps, such as 81 or 0.5 or 1000000/81.")
+        return cls(names.index("time"), names.index("channel"), tick, skip_lines)
+
+    def format(self) -> Format:
+        """The format that reads such files; nothing is written so."""
+
+        def read(path: Path, file: BinaryIO, chunk_tags: int) -> tuple[FileInfo, Iterator[Chunk]]:
+            return FileInfo("text", float(self.tick_ps)), self._chunks(file, chunk_tags)
+
+        return Format("text", (), b"", read, Writer)
+
+    def _chunks(self, file: BinaryIO, chunk_tags: int) -> Iterator[Chunk]:
+        tags: list[tuple[int, int]] = []
+        lines: list[int] = []
+        with io.BufferedReader(file) as lines_of_file:  # type: ignore[type-var]
+            number = 0
+            while raw := lines_of_file.readline(LONGEST_LINE):
+                number += 1
+                line = raw.decode("latin-1").strip()
+                if number <= self.skip_lines or not line or line.startswith("#"):
+                    continue
+                tags.append(self._tag(line, number))
+                lines.append(number)
+                if len(tags) >= chunk_tags:
+                    yield _chunk(tags, lines)
+                    tags, lines = [], []
+        if tags:
+            yield _chunk(tags, lines)
+
+    def _tag(self, line: str, number: int) -> tuple[int, int]:
+        cells = _SEPARATOR.split(line)
+        try:
+            time, channel = (_NUMBER.fullmatch(cells[at])[0] for at in (self.time, self.channel))  # type: ignore[index]
+            return self._time(time, number), _channel(int(channel), number)
+        except (IndexError, TypeError, ValueError):
+            raise InputError(
+                f"line {number} has no channel in column {self.channel + 1} or no time in column {self.time + 1}: "
+                f"{line[:40]!r}",
+                remedy="Correct --columns or --skip-lines.",
+            ) from None
+
+    def _time(self, text: str, number: int) -> int:
+        value = round(Fraction(text) * self.tick_ps)
+        if abs(value) >= 1 << 62:
+            raise InputError(f"line {number}: the time {value} ps is beyond all measure", remedy="Correct --tick-ps.")
+        return value
 
 
 class Writer:

@@ -72,6 +72,20 @@ def test_a_delay_of_whole_slots_is_seen_and_taken(rng: np.random.Generator) -> N
     assert found.corrected.upper < 3 * G2
 
 
+@pytest.mark.parametrize("slots", [0.25, 0.5, 0.75, -2.5])
+def test_cables_that_differ_by_parts_of_a_slot(slots: float, rng: np.random.Generator) -> None:
+    """Together the two combs cancel; each alone is as good as ever. The rest of the delay is whole slots."""
+    times, channels = tags(rng, delay_ps=round(slots * SLOT_PS))
+    order = np.argsort(times, kind="stable")
+    found = measure_g2(times[order], channels[order], RATE, GATE_PS, EPS)
+    if found.dip_slots:
+        assert abs(found.dip_slots - slots) <= 0.6
+        delay_ps = round(found.dip_slots * SLOT_PS)
+        found = measure_g2(times[order], channels[order], RATE, GATE_PS, EPS, delay_ps=delay_ps)
+    assert found.dip_slots == 0
+    assert found.corrected.estimate == pytest.approx(G2, abs=5 * G2 / math.sqrt(found.counts.coincidences))
+
+
 def test_nonsense_is_refused(rng: np.random.Generator) -> None:
     times, channels = tags(rng)
     uniform = np.sort(rng.integers(0, 10**11, 20_000))
