@@ -106,9 +106,11 @@ class AliceSession(LinkSession):
 
     def handle_block(self, message: BlockMessage) -> list[Effect]:
         """One message of a block."""
-        if isinstance(message, Committed):
-            return self._lasting.begin(self._settle(message))
         block = self._blocks.get(message.block_id)
+        if isinstance(message, Committed):
+            if block is not None:
+                self.step(block, message, ours=False)
+            return self._lasting.begin(self._settle(message, block))
         if block is None:
             if not isinstance(message, Announce) or message.chunk != 0:
                 return self._late(message)
@@ -275,12 +277,9 @@ class AliceSession(LinkSession):
         certificate = yield Do("store", Errand(self.store.certificate_of, (block_id,)))
         yield Send(Commit(block_id, *certified_digests(certificate)))
 
-    def _settle(self, message: Committed) -> Tale:
+    def _settle(self, message: Committed, block: Block | None) -> Tale:
         """My obligation ends: Bob holds the key as good."""
-        block = self._blocks.get(message.block_id)
-        if block is not None:
-            self.step(block, message, ours=False)
-            self.forget(block.block_id)
+        self.forget(message.block_id)
         settled = yield Do("store", Errand(self.commit, (message.block_id, "decided", block is not None)))
         yield from self.add_pads(message.block_id, sendable=True)
         facts = block.facts(self.now_ns) if block is not None else settled

@@ -122,9 +122,11 @@ class BobSession(LinkSession):
 
     def handle_block(self, message: BlockMessage) -> list[Effect]:
         """One message of a block."""
-        if isinstance(message, Commit):
-            return self._lasting.begin(self._commit(message))
         block = self._blocks.get(message.block_id)
+        if isinstance(message, Commit):
+            if block is not None:
+                self.step(block, message, ours=False)
+            return self._lasting.begin(self._commit(message, block))
         if block is not None:
             return self.hear(block, message)
         if message.block_id < self._next_block:
@@ -350,11 +352,9 @@ class BobSession(LinkSession):
 
     # -- 12 key store: what I owe from here on ------------------------------------------------------------------------
 
-    def _commit(self, message: Commit) -> Tale:
+    def _commit(self, message: Commit, block: BobBlock | None) -> Tale:
         """Alice has decided: commit, and say so as often as she asks; withdraw what is not held here (any more)."""
-        block, talk = self._blocks.get(message.block_id), self._talk
-        if block is not None:
-            self.step(block, message, ours=False)
+        talk = self._talk
         held, settled = yield Do("store", Errand(self._commit_here, (message, block is not None)))
         if not held:
             yield from self._while(talk, Withdraw(message.block_id, b"its key is not held here"))

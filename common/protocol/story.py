@@ -112,7 +112,7 @@ class Wanted:
 
 
 _TOLD = object()
-"""What a tale waits for that has come to its end."""
+"""What a tale waits for that has come to an end."""
 
 
 def _refuses_nothing(reason: str) -> list[Effect]:
@@ -214,7 +214,7 @@ class Story:
             effects += self._refuse(str(refusal))
             self._leave(strand)
         except BaseException:
-            self._leave(strand)
+            strand.wish = _TOLD  # and it stays: a story with a fault in it has not come to its own end
             raise
         if self.over:
             strand.tale.close()

@@ -206,6 +206,7 @@ def test_a_fault_is_raised_where_the_event_was_told() -> None:
     with pytest.raises(RemoteProtocolError, match="not this"):
         story.hear(VERDICT)
     assert not story.expects(VERDICT)
+    assert not story.told, "what has failed owes nothing"
 
 
 def test_once_it_is_over_no_job_is_done_and_late_results_are_overwritten() -> None:
