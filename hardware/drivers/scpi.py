@@ -45,7 +45,8 @@ class ScpiSession:
 
     Parameters
     ----------
-    given : where and how long. driver : for messages. models : one of these must be in the identity.
+    given : where and how long. driver : for messages. models : one of these must be in the identity. prepare : what
+        the instrument must be told before it is used, also after it was switched off and on.
 
     Raises
     ------
@@ -53,13 +54,27 @@ class ScpiSession:
         Not there, silent, not the expected instrument.
     """
 
-    def __init__(self, given: VisaParameters, driver: str, models: tuple[str, ...] = ()) -> None:
-        self._given, self._driver, self._lock = given, driver, threading.RLock()
-        visa = require("pyvisa", driver, "visa")
-        self._failures: tuple[type[BaseException], ...] = (visa.errors.Error, OSError, UnicodeDecodeError)
+    def __init__(
+        self,
+        given: VisaParameters,
+        driver: str,
+        models: tuple[str, ...] = (),
+        prepare: Callable[[ScpiSession], None] = lambda session: None,
+    ) -> None:
+        self._given, self._driver, self._models, self._prepare = given, driver, models, prepare
+        self._lock = threading.RLock()
+        self._visa = require("pyvisa", driver, "visa")
+        self._failures: tuple[type[BaseException], ...] = (self._visa.errors.Error, OSError, UnicodeDecodeError)
         self._instrument: Any = None
+        self._closed = False
+        self.identity = ""
+        self._connect()
+
+    def _connect(self) -> None:
+        """Open, and see that it is the instrument that is meant: at first, and after each broken conversation."""
+        given, before = self._given, self.identity
         try:
-            manager = visa.ResourceManager(given.visa_library)
+            manager = self._visa.ResourceManager(given.visa_library)
             self._instrument = manager.open_resource(
                 given.resource,
                 read_termination="\n",
@@ -70,14 +85,19 @@ class ScpiSession:
             self._instrument.chunk_size = CHUNK_BYTES
             _send_at_once(self._instrument)
         except ValueError as error:
-            raise ConfigurationError(f"driver {driver!r}: resource {given.resource!r}: {error}") from None
+            raise ConfigurationError(f"driver {self._driver!r}: resource {given.resource!r}: {error}") from None
         except Exception as error:  # a back-end raises anything from its own classes to bare Exception
+            self._drop()
             raise self._fault(f"cannot be opened: {error}") from None
         try:
             self.identity = self.query("*IDN?")
-            self._check_identity(models)
+            self._check_identity(self._models)
+            if before and self.identity != before:
+                raise AnotherDeviceError(str(self._fault(f"is {self.identity!r} now and was {before!r}")))
+            self._prepare(self)
         except DeviceError:
-            self.close()
+            self.identity = before
+            self._drop()
             raise
 
     def _fault(self, text: str, remedy: str | None = None) -> DeviceError:
@@ -106,6 +126,7 @@ class ScpiSession:
             try:
                 return str(self._open().query(message)).strip()
             except self._failures as error:
+                self._drop()  # an answer that comes late must not be taken for that to the next question
                 raise self._fault(f"{message!r} was not answered: {error}") from None
 
     def number(self, message: str) -> float:
@@ -129,6 +150,7 @@ class ScpiSession:
                     data += f"#{len(size)}{size}".encode() + block
                 self._open().write_raw(data + b"\n")
             except self._failures as error:
+                self._drop()
                 raise self._fault(f"{message!r} could not be sent: {error}") from None
             if self.query("*OPC?").lstrip("+") != "1":
                 raise self._fault(f"{message!r} was not completed")
@@ -158,19 +180,26 @@ class ScpiSession:
             threading.Event().wait(POLL_S)
 
     def _open(self) -> Any:
-        if self._instrument is None:
+        if self._closed:
             raise self._fault("is closed")
+        if self._instrument is None:
+            self._connect()
         return self._instrument
+
+    def _drop(self) -> None:
+        """End a conversation that went wrong; the next word begins a new one."""
+        instrument, self._instrument = self._instrument, None
+        if instrument is not None:
+            try:
+                instrument.close()
+            except self._failures:
+                return
 
     def close(self) -> None:
         """Let go of the instrument; may be called twice."""
         with self._lock:
-            instrument, self._instrument = self._instrument, None
-            if instrument is not None:
-                try:
-                    instrument.close()
-                except self._failures:
-                    return
+            self._closed = True
+            self._drop()
 
 
 def _send_at_once(instrument: Any) -> None:

@@ -35,18 +35,17 @@ class ThorlabsPM100:
 
     def __init__(self, parameters: dict[str, Any], config: Config) -> None:
         given = parse_parameters(Parameters, parameters, "thorlabs-pm100")
-        scpi = ScpiSession(given, "thorlabs-pm100", ("PM10", "PM16", "PM40", "PM5"))
-        self._scpi: ScpiSession | None = scpi
-        try:
+
+        def prepare(scpi: ScpiSession) -> None:
             scpi.command("SENS:POW:UNIT W")
             scpi.command("SENS:POW:RANG:AUTO ON")
             scpi.command(f"SENS:CORR:WAV {given.wavelength_nm:g}")
             reached = scpi.number("SENS:CORR:WAV?")
             if abs(reached - given.wavelength_nm) > 0.5:
                 raise DeviceError(f"the power meter is calibrated for {reached} nm, not {given.wavelength_nm} nm")
-        except DeviceError:
-            scpi.close()
-            raise
+
+        scpi = ScpiSession(given, "thorlabs-pm100", ("PM10", "PM16", "PM40", "PM5"), prepare)
+        self._scpi: ScpiSession | None = scpi
         model, serial, firmware = scpi.parts
         self.info = DeviceInfo("power meter", model, serial, firmware, serial.startswith(TWIN_SERIAL))
 

@@ -8,6 +8,7 @@ No property carries a serial number, so the manifest must say whether it is simu
 
 from __future__ import annotations
 
+import contextlib
 import json
 import math
 import socket
@@ -54,7 +55,7 @@ class WebSQ:
     def __init__(self, parameters: dict[str, Any], config: Config) -> None:
         given = parse_parameters(Parameters, parameters, NAME)
         self._given, self._lock, self._closed = given, threading.RLock(), False
-        self._buffer = bytearray()
+        self._buffer, self._broken = bytearray(), False
         self._control = self._connect(given.control_port)
         try:
             self._properties = self._ask_properties()
@@ -79,6 +80,18 @@ class WebSQ:
             return socket.create_connection((self._given.host, port), timeout=self._given.timeout_s)
         except OSError as error:
             raise self._fault(f"port {port} cannot be reached: {error}") from None
+
+    @contextlib.contextmanager
+    def _conversation(self) -> Iterator[None]:
+        """One that goes wrong ends the connection; the next begins with a new one."""
+        with self._lock:
+            if self._broken:
+                self._control.close()
+                self._control = self._connect(self._given.control_port)
+                self._buffer.clear()
+            self._broken = True
+            yield
+            self._broken = False
 
     def _send(self, document: dict[str, Any]) -> None:
         try:
@@ -125,7 +138,7 @@ class WebSQ:
         return self._wait_for("NumberOfDetectors", "BiasCurrent", "DetectorEnable", "InptMeasurementPeriod")
 
     def _apply(self, label: str, command: str, value: Any) -> None:
-        with self._lock:
+        with self._conversation():
             self._send({"command": command, "label": label, "value": value})
             reached = self._ask_properties()[label]
             if not np.allclose(np.asarray(reached, float), np.asarray(value, float), atol=0.05):
@@ -148,7 +161,7 @@ class WebSQ:
         """*(n_channels,) float64*: the next measurement, counts per second."""
         if self._closed:
             raise self._fault("is closed", "Open the device again.")
-        with self._lock:
+        with self._conversation():
             period_s = float(self._ask_properties()["InptMeasurementPeriod"]) / 1000.0
             connection = self._connect(self._given.counts_port)
             with connection:
