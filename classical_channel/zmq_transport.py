@@ -360,5 +360,5 @@ def is_curve_key(raw: bytes) -> bool:
     if len(raw) != 40 or not set(raw) <= set(_Z85):
         return False
     digits = [_Z85.index(letter) for letter in raw]
-    words = [sum(digits[at + i] * 85 ** (4 - i) for i in range(5)) for at in range(0, 40, 5)]
+    words: list[int] = [sum(digits[at + i] * 85 ** (4 - i) for i in range(5)) for at in range(0, 40, 5)]
     return max(words) < 1 << 32

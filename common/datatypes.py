@@ -118,7 +118,8 @@ class Detections:
         if not (len(self) and self.cross_slots.size):
             return self.cross_slots
         at = np.minimum(np.searchsorted(self.slots, self.cross_slots), len(self) - 1)
-        return self.cross_slots[self.slots[at] != self.cross_slots]
+        discarded: NDArray[np.int64] = self.cross_slots[self.slots[at] != self.cross_slots]
+        return discarded
 
     @property
     def announced(self) -> int:

@@ -48,7 +48,7 @@ def open_handle(path: Path) -> int:
 
 def open_file(path: Path, *, buffered: bool = True) -> BinaryIO:
     """Open an ordinary file for reading; OSError as :func:`open_handle`."""
-    return os.fdopen(open_handle(path), "rb", buffering=-1 if buffered else 0)  # type: ignore[return-value]
+    return os.fdopen(open_handle(path), "rb", buffering=-1 if buffered else 0)
 
 
 def read_file(path: Path, most: int = MOST_BYTES) -> bytes:

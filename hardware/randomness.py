@@ -14,7 +14,7 @@ import threading
 import time
 from collections.abc import Callable
 from queue import Empty, SimpleQueue
-from typing import Any
+from typing import Final
 
 import numpy as np
 from numpy.typing import NDArray
@@ -27,7 +27,7 @@ from hardware.interfaces import DeviceInfo, RandomSource
 from hardware.registry import open_device
 
 log = logging.getLogger("qkd.hardware")
-ROLE = "random_source"
+ROLE: Final = "random_source"
 START_UP_BYTES = 4096
 """Tested before the first byte is used (SP 800-90B, 4.3: at least 1024 samples); they may be used afterwards."""
 TIMEOUT_S = 10.0
@@ -331,7 +331,7 @@ class Ahead:
 def open_random_source(config: Config, told: Told) -> WatchedRandom:
     """The configured random source, watched; Bob may do without one."""
     section = config.devices.get(ROLE)
-    source: Any
+    source: RandomSource
     if section is None and config.role == "bob":
         source = OperatingSystem()
     else:

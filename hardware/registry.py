@@ -7,21 +7,36 @@ import difflib
 import hashlib
 import importlib.util
 import json
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from importlib.metadata import entry_points
-from typing import Any
+from typing import Literal, TypeVar, overload
 
-from pydantic import ValidationError
+from pydantic import BaseModel, ValidationError
 
 from common.config import Config, DeviceSection
 from common.errors import ConfigurationError, QkdError
 from common.node.check import Step
+from hardware.interfaces import (
+    Attenuator,
+    DetectorBias,
+    Device,
+    Modulator,
+    PolarisationController,
+    PowerMeter,
+    RandomSource,
+    TimeTagger,
+)
 
 GROUP = "qkd_node.devices"
+Table = DeviceSection | None
+Source = Literal["random_source", "random_source.seed"]
+Parameters = TypeVar("Parameters", bound=BaseModel)
+Factory = Callable[[dict[str, object], Config], Device]
+"""Makes a device of a driver's parameters; what its role demands beyond that is for the conformance tests."""
 
 
-def driver_factory(name: str) -> Callable[[dict[str, Any], Config], Any]:
+def driver_factory(name: str) -> Factory:
     """The factory of a driver; an unknown name is refused with the nearest known one."""
     points = {point.name: point for point in entry_points(group=GROUP)}
     if name not in points:
@@ -31,7 +46,7 @@ def driver_factory(name: str) -> Callable[[dict[str, Any], Config], Any]:
             remedy="Known drivers: " + ", ".join(sorted(points)),
         )
     try:
-        factory: Callable[[dict[str, Any], Config], Any] = points[name].load()
+        factory: Factory = points[name].load()
     except ImportError as error:
         raise ConfigurationError(
             f"driver {name!r} cannot be imported: {error}", remedy="Install what its package needs."
@@ -39,12 +54,30 @@ def driver_factory(name: str) -> Callable[[dict[str, Any], Config], Any]:
     return factory
 
 
-def open_device(role: str, section: DeviceSection | None, config: Config) -> Any:
+@overload
+def open_device(role: Source, table: Table, config: Config) -> RandomSource: ...
+@overload
+def open_device(role: Literal["modulator"], table: Table, config: Config) -> Modulator: ...
+@overload
+def open_device(role: Literal["time_tagger"], table: Table, config: Config) -> TimeTagger: ...
+@overload
+def open_device(role: Literal["attenuator"], table: Table, config: Config) -> Attenuator: ...
+@overload
+def open_device(
+    role: Literal["polarisation_controller"], table: Table, config: Config
+) -> PolarisationController: ...
+@overload
+def open_device(role: Literal["detector_bias"], table: Table, config: Config) -> DetectorBias: ...
+@overload
+def open_device(role: Literal["power_meter"], table: Table, config: Config) -> PowerMeter: ...
+@overload
+def open_device(role: str, table: Table, config: Config) -> Device: ...
+def open_device(role: str, table: Table, config: Config) -> Device:
     """Open the device that plays a role (random_source, modulator, time_tagger, ...)."""
-    if section is None:
+    if table is None:
         raise missing(role)
-    parameters = dict(section.model_extra or {})
-    return driver_factory(section.driver)(parameters, config)
+    parameters: dict[str, object] = dict(table.model_extra or {})
+    return driver_factory(table.driver)(parameters, config)
 
 
 def doctor() -> list[tuple[str, bool, str]]:
@@ -123,7 +156,7 @@ def _described(config: Config, role: str) -> str:
     section = config.devices.get(role)
     if section is None:
         raise missing(role)
-    model = getattr(driver_factory(section.driver), "model", None)
+    model: type[BaseModel] | None = getattr(driver_factory(section.driver), "model", None)
     if model is not None:
         parse_parameters(model, dict(section.model_extra or {}), section.driver)
     return section.driver + ("" if tried(section.driver) else " (not tried on a real instrument)")
@@ -134,7 +167,7 @@ def missing(role: str) -> ConfigurationError:
     return ConfigurationError(f"devices.{role} is missing", remedy=f"Write a table [devices.{role}]: docs/hardware.md.")
 
 
-def parse_parameters(model: type[Any], parameters: dict[str, Any], driver: str) -> Any:
+def parse_parameters(model: type[Parameters], parameters: Mapping[str, object], driver: str) -> Parameters:
     """Validate a driver's parameters; a wrong one is named, with the nearest known."""
     try:
         return model.model_validate(parameters)

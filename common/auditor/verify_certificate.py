@@ -600,7 +600,8 @@ def alarms(ledger: Body) -> Iterator[str]:
     What the stated mismatch D allows and eight standard deviations; floating point, since these are no lengths.
     """
     t, receiver, levels = ledger["tallies"], ledger["receiver"], ledger["tallies"]["x_counts"]
-    mismatch, in_x, in_z = receiver["mismatch"], t["x_detections"], t["z_detections"]
+    mismatch: float = receiver["mismatch"]
+    in_x, in_z = t["x_detections"], t["z_detections"]
 
     def weakened(p: float) -> float:  # share of a class whose detectors are the weakest, the other's the strongest
         return p * (1 - mismatch) / (1 - p * mismatch)
@@ -745,7 +746,7 @@ def least_leak(body: Body) -> int:
     kept, reconciled = body["ledger"]["tallies"]["n_z_kept"], body["reconciliation"]
     decoded = reconciled["frames"] - reconciled["frames_failed"]
     syndromes = max(kept, SMALLEST_CODE * decoded) * LEAST_RATE[0] // LEAST_RATE[1]
-    return FRAME_BITS * decoded + syndromes + failed_bits(body)
+    return int(FRAME_BITS * decoded + syndromes + failed_bits(body))
 
 
 def frame_faults(body: Body) -> Iterator[str]:
@@ -897,7 +898,7 @@ def faults_between(bodies: Sequence[Body]) -> list[str]:
 def x_share(body: Body) -> float:
     """Return the part of the detections that was measured in X."""
     in_x = body["ledger"]["tallies"]["x_detections"]
-    return in_x / max(1, in_x + body["ledger"]["tallies"]["z_detections"])
+    return float(in_x / max(1, in_x + body["ledger"]["tallies"]["z_detections"]))
 
 
 def qber(body: Body) -> float:

@@ -121,7 +121,8 @@ def _scipy(x: Bits, s: Bits, n: int, m: int) -> NDArray[np.int64]:
     # Circular: only what is not read wraps round.
     length = scipy.fft.next_fast_len(n + m - 1, real=True)
     product = scipy.fft.irfft(scipy.fft.rfft(x.astype(float), length) * scipy.fft.rfft(s.astype(float), length), length)
-    return np.rint(product[n - 1 : n - 1 + m]).astype(np.int64) & 1
+    bits: NDArray[np.int64] = np.rint(product[n - 1 : n - 1 + m]).astype(np.int64) & 1
+    return bits
 
 
 def _from_the_diagonal(s: Bits, n: int) -> Bits:

@@ -53,7 +53,7 @@ class LazyGroup(click.Group):
         points = self._points()
         nested = any(name.startswith(cmd_name + ".") for name in points)
         if cmd_name in points:
-            command = points[cmd_name].load()
+            command: click.Command = points[cmd_name].load()
             if nested and isinstance(command, LazyGroup):
                 command.prefix = f"{self.prefix}{cmd_name}."
             return command

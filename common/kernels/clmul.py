@@ -232,7 +232,7 @@ def reduce(typing_context: Any, even: Any, odd: Any) -> Any:
     return even(even, odd), generate
 
 
-@njit(inline="always")  # type: ignore[untyped-decorator]
+@njit(inline="always")
 def multiply(left, right):  # type: ignore[no-untyped-def]
     """``left * right`` in the field, lane by lane."""
     return reduce(even_products(left, right), odd_products(left, right))

@@ -40,7 +40,7 @@ PAD = LANES
 ROOM = 3 * LANES
 
 
-@njit(cache=True, nogil=True, boundscheck=False)  # type: ignore[misc]
+@njit(cache=True, nogil=True, boundscheck=False)
 def syndrome(words, columns, shifts, row_start, lifting, out):  # type: ignore[no-untyped-def]
     """Syndrome of packed columns.
 
@@ -65,7 +65,7 @@ def syndrome(words, columns, shifts, row_start, lifting, out):  # type: ignore[n
                 out[r, k] ^= (words[c, first + k] >> low) | upper
 
 
-@njit(cache=True, nogil=True, boundscheck=False)  # type: ignore[misc]
+@njit(cache=True, nogil=True, boundscheck=False)
 def expand_signs(words, lifting, out):  # type: ignore[no-untyped-def]
     """*(rows, lifting / 32) uint32* to *(rows * lifting,) int8*: -1 for a one, 0 for a zero."""
     for r in range(words.shape[0]):
@@ -76,7 +76,7 @@ def expand_signs(words, lifting, out):  # type: ignore[no-untyped-def]
                 out[base + b] = -int8((word >> np.uint32(b)) & np.uint32(1))
 
 
-@njit(cache=True, nogil=True, boundscheck=False)  # type: ignore[misc]
+@njit(cache=True, nogil=True, boundscheck=False)
 def set_posteriors(values, lifting, out):  # type: ignore[no-untyped-def]
     """Lay out *(columns, lifting) int16* with the copies of the ends, *(columns * (lifting + ROOM),) int16*."""
     stride = lifting + ROOM
@@ -90,7 +90,7 @@ def set_posteriors(values, lifting, out):  # type: ignore[no-untyped-def]
             out[base + z] = out[base + z - lifting]
 
 
-@njit(cache=True, nogil=True, boundscheck=False)  # type: ignore[misc]
+@njit(cache=True, nogil=True, boundscheck=False)
 def hard_decisions(posterior, lifting, out):  # type: ignore[no-untyped-def]
     """*(columns, lifting) uint8*: 1 where the posterior is negative."""
     stride = lifting + ROOM
@@ -100,7 +100,7 @@ def hard_decisions(posterior, lifting, out):  # type: ignore[no-untyped-def]
             out[c, z] = 1 if posterior[base + z] < 0 else 0
 
 
-@njit(cache=True, nogil=True, boundscheck=False, error_model="numpy")  # type: ignore[misc]
+@njit(cache=True, nogil=True, boundscheck=False, error_model="numpy")
 def satisfied(posterior, signs, bases, shifts, segments, lifting):  # type: ignore[no-untyped-def]
     """True if the hard decisions have the wanted syndrome; one block of checks is enough to see that they do not."""
     for k in range(segments.shape[0]):
@@ -117,7 +117,7 @@ def satisfied(posterior, signs, bases, shifts, segments, lifting):  # type: igno
     return True
 
 
-@njit(cache=True, nogil=True, boundscheck=False, error_model="numpy")  # type: ignore[misc]
+@njit(cache=True, nogil=True, boundscheck=False, error_model="numpy")
 def decode(  # type: ignore[no-untyped-def]
     posterior,
     messages,

@@ -133,7 +133,8 @@ def _window_by_fft(x: Bits, n: int, s: Bits, m: int) -> Bits:
         low, high = max(begin, 0), min(end, len(of))
         if high > low:
             part[low - begin : high - begin] = of[low:high]
-        return scipy.fft.rfft(part)
+        found: NDArray[np.complex128] = scipy.fft.rfft(part)
+        return found
 
     for group in range(0, m, _GROUP * length):
         begins = range(group, min(group + _GROUP * length, m), length)

@@ -12,9 +12,9 @@ import json
 import logging
 import signal
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from concurrent.futures import Executor
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Protocol, runtime_checkable
 
 from common.errors import AuthenticationError, LocalProtocolError, QkdError
 from common.keys import life
@@ -24,10 +24,14 @@ from common.node.alarms import DurableStore
 from common.node.compute import make_executor
 from common.node.load import Load
 from common.node.refill import refill_name
+from common.protocol.block import BlockFacts
 from common.protocol.effects import AddPads, BlockDone, DropPads, Effect, Lane, PeerStopped, Ready, Run, Send
 from common.protocol.messages import decode
 from common.protocol.session import LinkSession, pads_name
 from common.units import NS_PER_S
+
+if TYPE_CHECKING:
+    from _typeshed import DataclassInstance
 
 log = logging.getLogger("qkd.node")
 POINTERS = "auth/pointers"
@@ -57,8 +61,8 @@ class TransportPort(Protocol):
         ...
 
     @property
-    def wire(self) -> Any:
-        """A data class of counters: connections, and strangers among them."""
+    def wire(self) -> DataclassInstance:
+        """Counters: connections, and strangers among them."""
         ...
 
 
@@ -88,6 +92,30 @@ class PoolPort(Protocol):
 
     def forget(self, segment_id: int) -> None:
         """A segment is gone from the disk."""
+        ...
+
+
+@runtime_checkable
+class PeerOpened(Protocol):
+    """A session with this instance of the peer began."""
+
+    @property
+    def peer_instance(self) -> int:
+        """Its start counter."""
+        ...
+
+
+class PeerSaid(Protocol):
+    """A message of the peer."""
+
+    @property
+    def message(self) -> bytes:
+        """As it was sent."""
+        ...
+
+    @property
+    def sealed(self) -> bool:
+        """Whether a seal covered it."""
         ...
 
 
@@ -125,7 +153,7 @@ class ChannelPort(Protocol):
         """Packets to send."""
         ...
 
-    def receive(self, raw: bytes, now_ns: int) -> list[Any]:
+    def receive(self, raw: bytes, now_ns: int) -> Sequence[PeerOpened | PeerSaid]:
         """Events of a packet."""
         ...
 
@@ -181,7 +209,7 @@ class Shell:
         pool: PoolPort,
         store: DurableStore,
         lanes: Lanes,
-        on_block: Callable[[Any], None],
+        on_block: Callable[[BlockFacts], None],
         on_ready: Callable[[], None],
         load: Load | None = None,
     ) -> None:
@@ -232,8 +260,8 @@ class Shell:
             self.pump()
             await asyncio.sleep(0)  # packets that wait already would keep timers and signals waiting
 
-    def _take(self, event: Any) -> None:
-        if hasattr(event, "peer_instance"):
+    def _take(self, event: PeerOpened | PeerSaid) -> None:
+        if isinstance(event, PeerOpened):
             log.info("session with peer instance %d", event.peer_instance)
             self.carry(self.session.opened(now_ns()))
         else:
@@ -274,7 +302,7 @@ class Shell:
         loop = asyncio.get_running_loop()
         self.jobs_running += 1
 
-        def done(future: asyncio.Future[Any]) -> None:
+        def done(future: asyncio.Future[object]) -> None:
             self.jobs_running -= 1
             if future.cancelled():
                 return
@@ -309,7 +337,7 @@ class Shell:
         self._reserving = True
         values = self._positions(pointers)
 
-        def done(_: Any) -> list[Effect]:
+        def done(_: object) -> list[Effect]:
             self._reserving = False
             self.pool.confirm(pointers)
             self._wake.set()
@@ -334,7 +362,7 @@ class Shell:
     def _forget_pads(self, segment_id: int) -> Run:
         """Used authentication key is deleted, from the disk and from memory."""
 
-        def done(_: Any) -> list[Effect]:
+        def done(_: object) -> list[Effect]:
             self.pool.forget(segment_id)
             return []
 
@@ -368,7 +396,7 @@ def stop_event() -> asyncio.Event:
     event = asyncio.Event()
     loop = asyncio.get_running_loop()
 
-    def ask(*_: Any) -> None:
+    def ask(*_: object) -> None:
         with contextlib.suppress(RuntimeError):  # the loop is closed: the end is under way
             loop.call_soon_threadsafe(event.set)
 

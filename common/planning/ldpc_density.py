@@ -27,7 +27,7 @@ MOST = 127
 _FFT = 1 << 13
 
 
-@njit(cache=True)  # type: ignore[misc]
+@njit(cache=True)
 def _boxplus(total_a, signed_a, total_b, signed_b, knee, total, signed):  # type: ignore[no-untyped-def]
     """Densities *(128,)* of the magnitude (and with its sign) of ``a boxplus b``, added to ``total``, ``signed``."""
     for i in range(128):
@@ -39,7 +39,7 @@ def _boxplus(total_a, signed_a, total_b, signed_b, knee, total, signed):  # type
             signed[k] += signed_a[i] * signed_b[j]
 
 
-@njit(cache=True)  # type: ignore[misc]
+@njit(cache=True)
 def _with_own(rest_total, rest_signed, own, knee, total, signed):  # type: ignore[no-untyped-def]
     """What an edge hears: the box-plus of the others with its own input, or the others alone if its own is less."""
     for i in range(128):

@@ -36,7 +36,7 @@ class BaseGraph:
     row_start: Int
 
 
-@njit(cache=True)  # type: ignore[misc]
+@njit(cache=True)
 def _cycle(  # type: ignore[no-untyped-def]
     j, row, shift, lifting, start, placed, edge_row, edge_shift, row_col, row_shift, row_fill, seen, stamp, queue, look
 ):
@@ -75,7 +75,7 @@ def _cycle(  # type: ignore[no-untyped-def]
     return look + 1
 
 
-@njit(cache=True)  # type: ignore[misc]
+@njit(cache=True)
 def _grow(degrees, kinds, quota, even, lifting, seed, candidates, cycle_look):  # type: ignore[no-untyped-def]
     """Place every edge; returns ``edge_row, edge_shift`` in column order (empty if a column found no row)."""
     np.random.seed(seed)

@@ -276,7 +276,8 @@ def _patterns(link: LinkParameters, settings: ProtocolSettings, photon: Floats, 
         p2 = link.g2 * link.mean_photon_number**2 / 2.0
         light = ((link.mean_photon_number - 2.0 * p2) * seen + p2 * seen * (2.0 - seen))[None]
     dark = -np.expm1(_BITS @ np.log1p(-darks))
-    return np.maximum((light + (1.0 - light) * dark) @ _EXACTLY.T, 0.0)
+    found: NDArray[np.float64] = np.maximum((light + (1.0 - light) * dark) @ _EXACTLY.T, 0.0)
+    return found
 
 
 def _blind_slots(link: LinkParameters, dead_time_ps: float) -> Floats:
@@ -302,4 +303,5 @@ def _resolution(cross_basis: str) -> Floats:
 
 def _is_cross() -> NDArray[np.bool_]:
     patterns = np.arange(16)
-    return ((patterns & 3) != 0) & ((patterns & 12) != 0)
+    both: NDArray[np.bool_] = ((patterns & 3) != 0) & ((patterns & 12) != 0)
+    return both

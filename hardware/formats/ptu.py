@@ -217,7 +217,7 @@ class Writer(PlainWriter):
 
 def _entry(ident: str, kind: int, value: Any) -> bytes:
     if kind == TEXT:
-        body = value + b"\0" * (8 - len(value) % 8)
+        body: bytes = value + b"\0" * (8 - len(value) % 8)
         return HEADER_ENTRY.pack(ident.encode(), -1, kind, struct.pack("<q", len(body))) + body
     packed = struct.pack("<d" if kind == FLOAT else "<q", value)
     return HEADER_ENTRY.pack(ident.encode(), -1, kind, packed)

@@ -111,7 +111,7 @@ def rare_normal(word: np.uint64, sure: Words, step: Floats, height: Floats) -> f
     counter = word
     while True:
         layer, mantissa = np.int64(word & np.uint64(LAYERS - 1)), word >> np.uint64(9)
-        x = np.float64(np.int64(mantissa)) * step[layer]
+        x: float = np.float64(np.int64(mantissa)) * step[layer]
         if mantissa < sure[layer]:
             return x
         if layer == 0:

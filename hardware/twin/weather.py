@@ -53,7 +53,8 @@ def rotation(axis: Sequence[float] | NDArray[np.float64], angle: float) -> Matri
     """*(3, 3)*: the rotation about a unit vector (Rodrigues)."""
     x, y, z = axis
     cross = np.array([[0.0, -z, y], [z, 0.0, -x], [-y, x, 0.0]])
-    return np.eye(3) + math.sin(angle) * cross + (1.0 - math.cos(angle)) * (cross @ cross)
+    turned: Matrix = np.eye(3) + math.sin(angle) * cross + (1.0 - math.cos(angle)) * (cross @ cross)
+    return turned
 
 
 def random_rotation(rng: Generator) -> Matrix:

@@ -51,7 +51,6 @@ BY_NAME = {
     "hardware.twin.devices.TwinModulator.always_simulated": "read by name (common/node/check.py)",
     "hardware.twin.devices.TwinTimeTagger.always_simulated": "read by name (common/node/check.py)",
     "hardware.twin.devices.TwinTimeTagger.counters": "read by name (bob/daemon.py)",
-    "hardware.interfaces": "what every kind of device promises, also the kinds that only drivers know",
     "hardware.formats.files.open_writer": "the library's own interface: time tags written while they come",
 }
 """Name, or what its names begin with -> who uses it without naming it in an expression."""
