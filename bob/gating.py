@@ -9,7 +9,6 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -17,14 +16,13 @@ from numpy.typing import NDArray
 from bob.synchronisation import ClockTracker
 from common.datatypes import Bytes8, Detections
 from common.kernels import tags
+from common.kernels.click_rule import RULES, CrossBasis
 
-CrossBasisPolicy = Literal["discard", "random"]
 RandomBits = Callable[[int], Bytes8]
 """``random_bits(n)`` gives *(n,) uint8* fair, secret bits, one per byte."""
 
 FAR_SLOTS = 0.375
 """A click at least so far from the gate's centre is background; the tail of the light does not reach there."""
-_RULES = {"discard": tags.RULE_DISCARD, "random": tags.RULE_RANDOM}
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,12 +62,12 @@ class Gate:
     """The gate with its running state; measures the clock's offset on the way."""
 
     def __init__(
-        self, half_gate_slots: float, dead_time_ps: int, random_bits: RandomBits, cross_basis: CrossBasisPolicy
+        self, half_gate_slots: float, dead_time_ps: int, random_bits: RandomBits, cross_basis: CrossBasis
     ) -> None:
         self.half_gate = half_gate_slots
         self._dead_time_ps = dead_time_ps
         self._random_bits = random_bits
-        self._rule = _RULES[cross_basis]
+        self._rule = RULES[cross_basis]
         self._state = np.zeros(tags.STATE_SIZE, dtype=np.int64)
         self._state[tags.LAST_CLICK_PS] = self._state[tags.LAST_SLOT] = -(1 << 62)
         self._doubles = self._crossed = self._in_gate = 0

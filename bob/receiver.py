@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from bob.gating import CrossBasisPolicy, Gate, GateCounts, RandomBits
+from bob.gating import Gate, GateCounts, RandomBits
 from bob.intervals import IntervalWatch
 from bob.phases import FindingFrequency, FindingSlot, Phase, PreambleCount, ReceiverEvent, State, Step
 from bob.selection import WINDOW_S, Selection, SelectionCounts
@@ -18,6 +18,7 @@ from bob.stretches import NEVER, Equipment, WaitingTags
 from common.config import Config, SelectionRule, check_gate
 from common.datatypes import Detections, TimeTags
 from common.errors import ConfigurationError
+from common.kernels.click_rule import CrossBasis
 from common.units import PS_PER_S
 
 
@@ -61,7 +62,7 @@ class Receiver:
         gate_ps: float = 3420.0,
         dead_time_ps: int = 0,
         channel_skew_ps: Sequence[int] = (0, 0, 0, 0),
-        cross_basis: CrossBasisPolicy = "discard",
+        cross_basis: CrossBasis = "discard",
         p_z: float = 0.9,
         selection: SelectionRule = "off",
         segment_s: float = 0.01,

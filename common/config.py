@@ -10,6 +10,7 @@ from typing import Annotated, Any, Literal
 from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
 
 from common.addresses import read_address, read_endpoint, read_host
+from common.kernels.click_rule import CrossBasis
 from common.randomness import RandomnessClass
 from common.units import PS_PER_S
 
@@ -118,7 +119,7 @@ class Detectors(Section):
     """Largest relative difference of the efficiencies of any two of the four detectors; without it, 0."""
     eps: float = Field(0.0, ge=0.0, lt=1.0)
     """Probability that one of these is wrong."""
-    cross_basis: Literal["discard", "random"] = "discard"
+    cross_basis: CrossBasis = "discard"
     """What becomes of a slot in which detectors of both bases clicked; it is announced either way."""
 
     def filled(self, p_z_bob: float) -> dict[str, Any]:

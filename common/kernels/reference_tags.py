@@ -7,6 +7,8 @@ from collections.abc import Sequence
 from fractions import Fraction
 from itertools import pairwise
 
+from common.kernels.click_rule import COIN, DROP, RULES, CrossBasis
+
 
 def correct_skew(times_ps: Sequence[int], channels: Sequence[int], skew_ps: Sequence[int]) -> list[tuple[int, int]]:
     """(time, channel) without skew, in the order of time; equal times keep their order."""
@@ -65,21 +67,16 @@ def intervals(entries: Sequence[tuple[int, set[int]]], bins: int) -> list[tuple[
 
 
 def resolve(
-    entries: Sequence[tuple[int, set[int]]], random_bits: Sequence[int], keep_cross: bool
+    entries: Sequence[tuple[int, set[int]]], random_bits: Sequence[int], policy: CrossBasis
 ) -> tuple[list[tuple[int, int, int]], list[int], list[int]]:
     """(slot, basis, bit) of each detection by the double-click rule; slots of doubles; cross-basis slots."""
     coins = iter(random_bits)
     found = []
     for slot, detectors in entries:
-        bases = {detector // 2 for detector in detectors}
-        if len(detectors) == 1:
-            (detector,) = detectors
-            found.append((slot, detector // 2, detector % 2))
-        elif len(bases) == 1:
-            found.append((slot, bases.pop(), next(coins)))
-        elif keep_cross:
-            basis = next(coins)
-            found.append((slot, basis, next(coins)))
+        basis, bit = RULES[policy][sum(1 << detector for detector in detectors)].tolist()
+        if (basis, bit) != DROP:
+            basis = next(coins) if basis == COIN else basis
+            found.append((slot, basis, next(coins) if bit == COIN else bit))
     sides = [(slot, len(detectors), len({detector // 2 for detector in detectors})) for slot, detectors in entries]
     doubles = [slot for slot, clicks, bases_clicked in sides if (clicks, bases_clicked) == (2, 1)]
     return found, doubles, [slot for slot, _, bases_clicked in sides if bases_clicked == 2]

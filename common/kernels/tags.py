@@ -9,6 +9,8 @@ import numpy as np
 from numba import njit
 from numpy.typing import NDArray
 
+from common.kernels.click_rule import COIN, DOUBLE, DROP, KINDS, ONE, RULES
+
 Int64s = NDArray[np.int64]
 Bytes8 = NDArray[np.uint8]
 Floats = NDArray[np.float64]
@@ -32,10 +34,11 @@ OUTSIDE_BINS = 32
 """Clicks outside the gate are binned over the slot so that a lost phase can be found again."""
 
 DETECTOR_MASKS = (np.uint8(1) << np.arange(4, dtype=np.uint8)).astype(np.uint8)
-MULTIPLE = np.array([mask.bit_count() > 1 for mask in range(16)])
-BASIS_OF_MASK = np.array([mask > 2 for mask in range(16)], dtype=np.uint8)
-BIT_OF_MASK = np.array([mask & 0b1010 > 0 for mask in range(16)], dtype=np.uint8)
+MULTIPLE = KINDS > ONE
+BASIS_OF_MASK, BIT_OF_MASK = (np.ascontiguousarray(column) for column in RULES["discard"].T)
 """Basis and bit of a mask with one detector (with several, the rule decides)."""
+
+DROPPED = DROP[0]
 
 GAP_BINS = 16
 """Of intervals between detections, by powers of two: bin b holds 2^b .. 2^(b+1) - 1 slots, the last all longer ones."""
@@ -56,9 +59,6 @@ PAIRS = 0
 EXCESS = 1
 VARIANCE = 2
 INTERVAL_ROWS = 3
-
-RULE_DISCARD = 0
-RULE_RANDOM = 1
 
 
 @njit(cache=True, nogil=True)
@@ -248,7 +248,7 @@ def resolve(
     slots: Int64s,
     masks: Bytes8,
     random_bits: Bytes8,
-    cross_rule: int,
+    rule: Bytes8,
     out_slots: Int64s,
     out_bases: Bytes8,
     out_bits: Bytes8,
@@ -257,14 +257,12 @@ def resolve(
 ) -> tuple[np.int64, np.int64, np.int64]:
     """Turn detector masks into at most one detection a slot (double-click rule, DECISIONS 60).
 
-    One detector: its basis and bit. Both detectors of one basis: kept with a random bit. Detectors of both bases:
-    ``RULE_DISCARD`` drops the slot, ``RULE_RANDOM`` keeps it with a random basis and a random bit.
-
     Parameters
     ----------
     slots : *(n,) int64*; masks : *(n,) uint8*, from :func:`gate`.
     random_bits : *(>= 2 * entries with several detectors,) uint8*, fair and secret bits; used in order.
-    cross_rule : ``RULE_DISCARD`` or ``RULE_RANDOM``.
+    rule : *(16, 2) uint8*, basis and bit of each mask, see :mod:`common.kernels.click_rule`; masks of one detector
+        need no coin.
     out_slots : *(n,) int64* (may be ``slots`` itself); out_bases, out_bits : *(n,) uint8*.
     out_doubles, out_crossed : *(>= entries with several detectors,) int64*: the slots in which both detectors of one
         basis, and in which detectors of both bases, clicked; the latter whatever the rule.
@@ -280,23 +278,22 @@ def resolve(
     used = 0
     for i in range(slots.size):
         mask = masks[i]
-        basis = BASIS_OF_MASK[mask]
-        bit = BIT_OF_MASK[mask]
+        basis, bit = rule[mask, 0], rule[mask, 1]
         if MULTIPLE[mask]:
-            if mask == 3 or mask == 12:
-                basis = np.uint8(mask == 12)
-                bit = random_bits[used]
-                used += 1
+            if KINDS[mask] == DOUBLE:
                 out_doubles[doubles] = slots[i]
                 doubles += one
             else:
                 out_crossed[crossed] = slots[i]
                 crossed += one
-                if cross_rule == RULE_DISCARD:
-                    continue
+            if basis == DROPPED:
+                continue
+            if basis == COIN:
                 basis = random_bits[used]
-                bit = random_bits[used + 1]
-                used += 2
+                used += 1
+            if bit == COIN:
+                bit = random_bits[used]
+                used += 1
         out_slots[written] = slots[i]
         out_bases[written] = basis
         out_bits[written] = bit

@@ -15,6 +15,7 @@ from common.calibration_file import load_calibration
 from common.config import ProtocolName
 from common.errors import ConfigurationError
 from common.files import read_file
+from common.kernels.click_rule import CrossBasis
 from common.planning.link_model import EXPECTED_F_EC, ReceiverRules, check_link
 from common.planning.presets import PRESETS, LinkParameters
 from common.planning.rate import KEY_SLOTS_SHARE, Task
@@ -51,7 +52,7 @@ class LinkDescription(BaseModel):
     """Recovery of one detector."""
     receiver_dead_time_ps: int = Field(0, ge=0)
     """Bob's common dead time, `[receiver] dead_time_ps`."""
-    cross_basis: Literal["discard", "random"] = "discard"
+    cross_basis: CrossBasis = "discard"
 
     p_z_lower: float | None = Field(None, gt=0.0, lt=1.0)
     p_z_upper: float | None = Field(None, gt=0.0, lt=1.0)

@@ -8,13 +8,13 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass, replace
-from typing import Literal
 
 import numpy as np
 from numpy.typing import NDArray
 
 from common.config import check_gate
 from common.errors import InputError
+from common.kernels.click_rule import CROSS, DOUBLE, KINDS, CrossBasis, shares
 from common.planning.presets import LinkParameters
 from common.security.bounds import binary_entropy
 from common.security.decoy import PHASE_BITS
@@ -45,7 +45,7 @@ class ReceiverRules:
     """
 
     dead_time_ps: int = 0
-    cross_basis: Literal["discard", "random"] = "discard"
+    cross_basis: CrossBasis = "discard"
     passive: bool = True
 
 
@@ -92,7 +92,7 @@ def expected_block(
     rules = rules or ReceiverRules()
     p_sent = sent_probabilities(settings)
     patterns = click_patterns(link, settings, p_sent, rules)
-    outcomes = patterns @ _resolution(rules.cross_basis)
+    outcomes = patterns @ np.array(shares(rules.cross_basis))
     joint = p_sent[:, :, None] * outcomes
     per_slot = float(joint.sum())
     if per_slot <= 0.0:
@@ -104,7 +104,7 @@ def expected_block(
     wrong = float(z_counts[:, 0, 1].sum() + z_counts[:, 1, 0].sum())
     cells = tuple(tuple((int(pair[0]), int(pair[1])) for pair in level) for level in x_counts)
     mean = np.tensordot(p_sent, patterns, axes=2)
-    doubles, crossed = float(mean[3] + mean[12]), float(mean[_is_cross()].sum())
+    doubles, crossed = float(mean[KINDS == DOUBLE].sum()), float(mean[KINDS == CROSS].sum())
     n_x, n_z_seen = int(x_counts.sum()), round(float(counts[:, :, :2].sum()))
     tallies = Tallies(
         slots_sent=round(slots),
@@ -289,19 +289,3 @@ def _blind_slots(link: LinkParameters, dead_time_ps: float) -> Floats:
         raise InputError(f"a dead time of {dead_time_ps} ps is {count} slots", remedy="Give the dead time in ps.")
     gaps = (dead_time_ps - slot_ps * np.arange(1, count + 1)) / edge
     return np.array([0.5 * math.erfc(-gap) for gap in gaps if gap > -5.0])
-
-
-def _resolution(cross_basis: str) -> Floats:
-    """*(16, 4)* what a pattern counts as: H, V, R, L."""
-    rows = np.zeros((16, 4))
-    rows[[1, 2, 4, 8], range(4)] = 1.0
-    rows[3, :2] = rows[12, 2:] = 0.5
-    if cross_basis == "random":
-        rows[_is_cross()] = 0.25
-    return rows
-
-
-def _is_cross() -> NDArray[np.bool_]:
-    patterns = np.arange(16)
-    both: NDArray[np.bool_] = ((patterns & 3) != 0) & ((patterns & 12) != 0)
-    return both

@@ -29,6 +29,7 @@ from numpy.typing import NDArray
 from common.datatypes import Bytes8, Detections, Words
 from common.errors import LocalProtocolError, RemoteProtocolError
 from common.kernels import sift, varint
+from common.kernels.click_rule import CrossBasis, keeps_cross
 from common.keybits import KeyBits
 from common.preamble import EPOCH_SLOTS, PREAMBLE_SLOTS
 
@@ -112,14 +113,14 @@ def encode_announcement(detections: Detections) -> bytes:
 
 
 def decode_announcement(
-    raw: bytes | bytearray | memoryview, from_slot: int, to_slot: int, cross_basis: str
+    raw: bytes | bytearray | memoryview, from_slot: int, to_slot: int, cross_basis: CrossBasis
 ) -> Announcement:
     """Alice: read an announcement strictly.
 
     Parameters
     ----------
     from_slot, to_slot : the half-open range of slots of the chunk.
-    cross_basis : the receiver's policy, ``"discard"`` or ``"random"``.
+    cross_basis : the receiver's policy.
 
     Raises
     ------
@@ -141,7 +142,7 @@ def decode_announcement(
     cross_slots = reader.slots(n_crossed, from_slot, to_slot)
     reader.end()
     found = Detections(slots, bases, bases, from_slot, to_slot, cross_slots=cross_slots)
-    wanted = n_crossed if cross_basis == "discard" else 0
+    wanted = 0 if keeps_cross(cross_basis) else n_crossed
     if found.discarded_slots.size != wanted:
         raise RemoteProtocolError(f"announcement: cross-basis slots do not follow the policy {cross_basis!r}")
     return Announcement(slots, bases, x_bits, cross_slots, n_doubles)

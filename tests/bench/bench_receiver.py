@@ -15,6 +15,7 @@ from bob.gating import Gate, Gated
 from bob.receiver import Receiver
 from bob.synchronisation import ClockTracker, CombLine, find_comb
 from common.kernels import sift, tags
+from common.kernels.click_rule import RULES
 from common.postprocessing.sifting import alice_sift, bob_sift, decode_announcement, encode_announcement
 from tests.clicks import RATE_HZ, Link, batches, make
 
@@ -57,9 +58,14 @@ def main() -> None:
     reply, _ = alice_sift(bases, bits[bases == 1], symbols, symbols)
     random = np.zeros(1, np.uint8)
     scratch = gated.slots.copy(), *np.empty((2, n), np.uint8), *np.empty((2, n), np.int64)
+    rule = RULES["discard"]
+
+    def resolve() -> object:
+        return tags.resolve(gated.slots, gated.masks, random, rule, *scratch)
+
     stages: dict[str, tuple[float, int]] = {
         "gate (clock, gate, dead time)": (seconds(sort), n),
-        "double-click rule": (seconds(lambda: tags.resolve(gated.slots, gated.masks, random, 0, *scratch)), slots.size),
+        "double-click rule": (seconds(resolve), slots.size),
         "announcement, encode": (seconds(lambda: encode_announcement(detections)), slots.size),
         "sift, Bob": (seconds(lambda: sift.split_bob(bases, bits, out_mask, out_key, outcomes)), slots.size),
         "skew": (seconds(lambda: tags.correct_skew(times, channels, np.arange(4), times * 0, channels)), n),

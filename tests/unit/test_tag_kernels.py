@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
+from typing import get_args
+
 import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from common.config import Detectors
 from common.kernels import correlation, reference_tags, sift, tags, varint
+from common.kernels.click_rule import COIN, CROSS, DOUBLE, DROP, KINDS, RULES, CrossBasis, keeps_cross, shares
+from common.security.tallies import CROSS_BASIS
 
 SEEDS = st.integers(0, 2**32 - 1)
 
@@ -30,8 +35,8 @@ def run_gate(times: np.ndarray, channels: np.ndarray, model: tuple, cuts: int = 
     return np.concatenate(slots), np.concatenate(masks), multiple, state, moments, outside
 
 
-@given(SEEDS, st.integers(0, 200), st.sampled_from([0, 500, 20_000, 60_000]), st.booleans())
-def test_gate_and_rule_are_their_slow_twins(seed: int, n: int, dead_time_ps: int, keep_cross: bool) -> None:
+@given(SEEDS, st.integers(0, 200), st.sampled_from([0, 500, 20_000, 60_000]), st.sampled_from(list(RULES)))
+def test_gate_and_rule_are_their_slow_twins(seed: int, n: int, dead_time_ps: int, policy: CrossBasis) -> None:
     rng = np.random.default_rng(seed)
     times = np.sort(rng.integers(10**18, 10**18 + 13_000 * max(n // 2, 1), n))
     channels = rng.integers(0, 4, n, dtype=np.uint8)
@@ -51,10 +56,9 @@ def test_gate_and_rule_are_their_slow_twins(seed: int, n: int, dead_time_ps: int
         np.testing.assert_allclose(seen - before, expected_rows, atol=1e-9)
     coins = rng.integers(0, 2, 2 * multiple, dtype=np.uint8)
     bases, bits = np.empty(slots.size, np.uint8), np.empty(slots.size, np.uint8)
-    rule = tags.RULE_RANDOM if keep_cross else tags.RULE_DISCARD
     doubles, crossed = np.empty(multiple, np.int64), np.empty(multiple, np.int64)
-    kept, n_doubles, n_crossed = tags.resolve(slots, masks, coins, rule, slots, bases, bits, doubles, crossed)
-    expected = reference_tags.resolve(entries, coins.tolist(), keep_cross)
+    kept, n_doubles, n_crossed = tags.resolve(slots, masks, coins, RULES[policy], slots, bases, bits, doubles, crossed)
+    expected = reference_tags.resolve(entries, coins.tolist(), policy)
     assert list(zip(slots[:kept], bases[:kept], bits[:kept], strict=True)) == expected[0]
     assert doubles[:n_doubles].tolist() == expected[1]
     assert crossed[:n_crossed].tolist() == expected[2]
@@ -134,12 +138,37 @@ def test_slots_that_do_not_ascend_are_not_announced(slots: list[int]) -> None:
     assert varint.encode_deltas(np.array(slots), np.empty(9 * n, np.uint8)) == -1
 
 
+def test_the_rule_in_words() -> None:
+    """Said again without the table: one detector gives its basis and bit, both of one basis its basis and a coin; with
+    both bases the policy decides. A coin is asked for where several clicked and nowhere else."""
+    for policy, rule in RULES.items():
+        for pattern, (basis, bit) in enumerate(rule.tolist()):
+            clicked = {channel for channel in range(4) if pattern >> channel & 1}
+            bases = {channel // 2 for channel in clicked}
+            if len(clicked) == 1:
+                assert [(basis, bit)] == [(channel // 2, channel % 2) for channel in clicked]
+            elif len(bases) == 1:
+                assert (basis, bit, KINDS[pattern]) == (*bases, COIN, DOUBLE)
+            elif bases:
+                assert ((basis, bit) == DROP) == (policy == "discard")
+                assert keeps_cross(policy) is (policy == "random")
+                assert KINDS[pattern] == CROSS
+            else:
+                assert (basis, bit) == DROP
+            total = sum(shares(policy)[pattern])
+            assert total == (0.0 if (basis, bit) == DROP else 1.0)
+
+
+def test_every_rule_has_its_proof_and_its_choice() -> None:
+    assert set(RULES) == set(CROSS_BASIS) == set(get_args(Detectors.model_fields["cross_basis"].annotation))
+
+
 def test_masks_of_single_detectors_are_read_as_the_rule_reads_them() -> None:
     masks = np.array([1, 2, 4, 8, 8, 1], np.uint8)
     bases, bits = np.empty(6, np.uint8), np.empty(6, np.uint8)
     tags.read_masks(masks, bases, bits)
     detectors = [(i, {int(mask).bit_length() - 1}) for i, mask in enumerate(masks)]
-    assert list(zip(range(6), bases, bits, strict=True)) == reference_tags.resolve(detectors, [], False)[0]
+    assert list(zip(range(6), bases, bits, strict=True)) == reference_tags.resolve(detectors, [], "discard")[0]
 
 
 @given(SEEDS, st.integers(0, 200), st.integers(0, 30), st.integers(0, 30))
