@@ -27,6 +27,7 @@ IMPURE = {
     "common.cli": "the operator's tool",
     "common.config_file": "reads files",
     "common.files": "reads and writes files",
+    "common.installation": "asks what is installed",
     "common.node": "the shell of the daemons",
     "common.planning": "reads and writes the operator's files",
     "hardware.drivers": "devices",

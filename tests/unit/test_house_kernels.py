@@ -69,6 +69,8 @@ KERNELS = {
         f"common.kernels.sift.{name}": Siblings("compared with numpy by what both ends agree on", SIFT, BOB)
         for name in ("split_alice", "split_bob", "count_x")
     },
+    "common.kernels.bits.deposit_slowly": Siblings("it is the twin of `deposit`", SYMBOLS, SCARCE),
+    "common.kernels.symbols._less": Siblings("part of fill_symbols", SYMBOLS, PART),
     "common.kernels.symbols.compare_leading": Siblings(IN_TEST, SYMBOLS, LIGHT),
     "common.kernels.symbols.fill_symbols": Siblings(IN_TEST, SYMBOLS, LIGHT),
     "common.kernels.symbols.fill_symbols_scarce": Siblings("distribution and entropy are tested", SYMBOLS, SCARCE),
