@@ -17,6 +17,17 @@ def period_ps(rate_hz: float) -> float:
     return PS_PER_S / rate_hz
 
 
+def block_name(block_id: int) -> str:
+    """A block's number as people read it, session.block: the session in the upper 32 bits counts Bob's starts."""
+    return f"{block_id >> 32}.{block_id & 0xFFFF_FFFF}"
+
+
+def block_number(text: str) -> int:
+    """The number of a block from its name, or from the number itself. Raises ValueError."""
+    session, dot, block = text.partition(".")
+    return (int(session) << 32) + int(block) if dot else int(text)
+
+
 def seconds_from_ns(duration_ns: int) -> float:
     """Seconds of a duration in ns."""
     return duration_ns / NS_PER_S

@@ -19,8 +19,9 @@ from common.postprocessing.amplification import FAMILIES, Engine, seed_bits, uni
 
 
 @click.command("amplify")
-@click.option("--family", type=click.Choice(FAMILIES), required=True, help="Of the hash.")
-@click.option("--input", "input_path", type=click.Path(path_type=Path), required=True, help="Packed bits.")
+@click.option("--family", type=click.Choice(FAMILIES), required=True, help="Family of the universal hash.")
+@click.option("--input", "input_path", type=click.Path(path_type=Path), required=True,
+              help="File with the packed bits.")  # fmt: skip
 @click.option("--bits", type=click.IntRange(0), required=True, help="Bits of the input.")
 @click.option("--seed", "seed_path", type=click.Path(path_type=Path), required=True, help="Packed bits of the seed.")
 @click.option("--ell", type=click.IntRange(0), required=True, help="Bits of the output.")

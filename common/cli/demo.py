@@ -28,6 +28,7 @@ from common.cli.signals import STOP_SIGNALS
 from common.errors import PeerUnreachable
 from common.planning.optimise import recommended_settings
 from common.planning.presets import PRESETS
+from common.units import block_name
 
 TIMEOUT_S = 3600.0
 POLL_S = 0.2
@@ -250,14 +251,15 @@ def wait_for_blocks(alice: Daemon, bob: Daemon, blocks: int, console: Console, *
 
 
 def _now(status: dict[str, Any]) -> str:
-    return f"bob: {status.get('state', 'starting')}, real-time factor {status.get('real_time_factor', 0.0):.2f}"
+    factor = status.get("real_time_factor", 0.0)
+    return f"bob: {status.get('state', 'starting')}" + (f", real-time factor {factor:.2f}" if factor >= 0.01 else "")
 
 
 def _line(block: dict[str, Any]) -> str:
     if block["secret_bits"] == 0:
-        return f"block {block['block_id'] & 0xFFFFFFFF}: no key: {block['reason']}"
+        return f"block {block_name(block['block_id'])}: no key: {block['reason']}"
     return (
-        f"block {block['block_id'] & 0xFFFFFFFF}: QBER {100 * block['qber']:.2f} %, "
+        f"block {block_name(block['block_id'])}: QBER {100 * block['qber']:.2f} %, "
         f"{block['secret_bits']} secret bits, {block['bits_per_pulse']:.3e} bits per pulse"
     )
 
@@ -266,7 +268,7 @@ def report(document: dict[str, Any], console: Console) -> None:
     """The table for people."""
     rows = [
         (
-            block["block_id"] & 0xFFFFFFFF,
+            block_name(block["block_id"]),
             f"{block['n_z']}",
             f"{100 * block['qber']:.2f}%",
             f"{100 * block['phase_error_upper']:.2f}%",
@@ -277,10 +279,11 @@ def report(document: dict[str, Any], console: Console) -> None:
             f"{block['seconds']:.1f}",
             f"{block['slots'] / document['clock_rate_hz'] / max(block['seconds'], 1e-9):.2f}",
         )
-        for block in document["blocks"]
+        for block in sorted(document["blocks"], key=lambda block: int(block["block_id"]))
     ]
     columns = ("block", "n_z", "QBER", "phase <=", "f_EC", "leak", "secret", "bits/pulse", "s", "x real")
     console.print(table(f"{document['preset']}, {document['protocol']}, simulated light", columns, rows, padding=0))
+    console.print("phase <=: bound of the phase errors; s: seconds that it took; x real: of light in each")
     console.print(f"real-time factor {document['real_time_factor']:.2f} (link seconds per second of this machine)")
     if "light_used" in document:
         console.print(f"in blocks: {document['light_used']:.2f} (their link seconds per second of this machine)")

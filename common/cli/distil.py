@@ -37,12 +37,15 @@ FAMILIES = get_args(Amplification.model_fields["family"].annotation)
 @click.option("--phase-error", type=click.FloatRange(0, 0.5), help="Upper bound of the phase error rate; gives --ell.")
 @click.option("--eps", type=click.FloatRange(0, 1, min_open=True, max_open=True), default=1e-10, show_default=True,
               help="Failure probability of the amplification, with --phase-error.")  # fmt: skip
-@click.option("--family", type=click.Choice(FAMILIES), default="toeplitz", show_default=True, help="Of the hash.")
+@click.option("--family", type=click.Choice(FAMILIES), default="toeplitz", show_default=True,
+              help="Family of the universal hash.")  # fmt: skip
 @click.option("--out", type=click.Path(path_type=Path, file_okay=False), help="Folder for keys, seed and report.")
-@click.option("--frame-length", type=click.IntRange(1 << 12, LONGEST_FRAME_BITS), default=1 << 18, show_default=True)
+@click.option("--frame-length", type=click.IntRange(1 << 12, LONGEST_FRAME_BITS), default=1 << 18, show_default=True,
+              help="Bits of a codeword: longer disclose less.")  # fmt: skip
 @click.option("--efficiency", type=click.Choice(["efficient", "balanced", "fast"]), default="efficient",
               show_default=True, help="Fewest disclosed bits, a compromise, or least work.")  # fmt: skip
-@click.option("--decoder", type=click.Choice(["fast", "reference"]), default="fast", show_default=True)
+@click.option("--decoder", type=click.Choice(["fast", "reference"]), default="fast", show_default=True,
+              help="The node's decoder, or the slow one that it is compared with.")  # fmt: skip
 @click.option("--qber", type=click.FloatRange(0, HIGHEST_QBER),
               help="Expected error rate; saves the short first frame that finds it out.")  # fmt: skip
 @json_option

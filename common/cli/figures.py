@@ -19,7 +19,7 @@ RESULTS = "reproduce.json"
     type=click.Path(path_type=Path, file_okay=False),
     default=Path("figures"),
     show_default=True,
-    help="Folder.",
+    help="Folder for the figures.",
 )
 @click.option(
     "--results",

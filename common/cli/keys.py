@@ -18,6 +18,7 @@ from common.files import write_file
 from common.node.archive import Archive
 from common.node.keystore import open_store
 from common.node.storefile import ANEW
+from common.units import block_name, block_number
 
 NEWEST = 20
 CONFIG_HELP = "Configuration file (TOML) of the node."
@@ -49,13 +50,13 @@ def command(context: click.Context, config_path: Path | None, as_json: bool) -> 
         }
     damaged = [block["block_id"] for block in blocks if not block["readable"]]
     if damaged:
-        raise KeyStoreError(f"the record of block {damaged[0]} cannot be read", remedy=ANEW)
+        raise KeyStoreError(f"the record of block {block_name(int(str(damaged[0])))} cannot be read", remedy=ANEW)
     if as_json:
         _print(document, blocks)
         return 0
     rows = [
-        [block["block_id"], block["state"], 8 * int(str(block["n_bytes"])), 8 * int(str(block["free_bytes"])),
-         bool(block["simulated"])]
+        [block_name(int(str(block["block_id"]))), block["state"], 8 * int(str(block["n_bytes"])),
+         8 * int(str(block["free_bytes"])), bool(block["simulated"])]
         for block in blocks
     ]  # fmt: skip
     console = Console()
@@ -82,14 +83,21 @@ def _print(document: Mapping[str, object], blocks: list[dict[str, object]]) -> N
     click.echo("]}")
 
 
+def _number(ctx: click.Context, argument: click.Parameter, text: str) -> int:
+    try:
+        return block_number(text)
+    except ValueError:
+        raise click.BadParameter(f"{text!r} is no block: give session.block, as `qkd keys` lists them") from None
+
+
 @click.command("certificate")
-@click.argument("block", type=int)
+@click.argument("block", callback=_number)
 @click.option("--config", "config_path", type=click.Path(path_type=Path), required=True, help=CONFIG_HELP)
 @click.option("--out", type=click.Path(path_type=Path, dir_okay=False), help="Write to this file instead of stdout.")
 def certificate(block: int, config_path: Path, out: Path | None) -> int:
     """Export the signed certificate of BLOCK: the evidence for its key, without the key (JSON).
 
-    Example: qkd keys certificate 4294967297 --config link/alice.toml --out block.json
+    Example: qkd keys certificate 1.1 --config link/alice.toml --out block.json
     """
     config = load_config(config_path)
     with open_store(config, read_only=True) as store:
@@ -98,7 +106,8 @@ def certificate(block: int, config_path: Path, out: Path | None) -> int:
     if record is None:
         record = Archive(config.path(config.keys.database), config.keys.certificates_archived).find(block)
     if record is None:
-        raise InputError(f"the key store of {config.role} has no block {block}", remedy="List them with `qkd keys`.")
+        name = block_name(block)
+        raise InputError(f"the key store of {config.role} has no block {name}", remedy="List them with `qkd keys`.")
     if out is None:
         click.echo(record)
     else:

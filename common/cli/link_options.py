@@ -15,7 +15,8 @@ Function = TypeVar("Function", bound=Callable[..., Any])
 _PRESETS = click.Choice(sorted(PRESETS))
 _BLOCK_SIZE = click.IntRange(10_000, 100_000_000)
 
-preset_option = click.option("--preset", type=_PRESETS, default="field-14.6dB", show_default=True)
+preset_option = click.option("--preset", type=_PRESETS, default="field-14.6dB", show_default=True,
+                             help="Simulated link: loss, source, detectors.")  # fmt: skip
 
 presets_option = click.option("--preset", "presets", type=_PRESETS, multiple=True, help="Only this link (repeat).")
 
@@ -29,9 +30,10 @@ real_time_option = click.option(
 def protocol_option(*, weak_pulses: bool = True) -> Callable[[Function], Function]:
     """`--protocol`; without ``weak_pulses`` those for the paper's single-photon source alone."""
     names = [name for name in get_args(ProtocolName) if weak_pulses or name != "decoy-bb84"]
-    return click.option("--protocol", type=click.Choice(names), default="three-state", show_default=True)
+    return click.option("--protocol", type=click.Choice(names), default="three-state", show_default=True,
+                        help="States and proof of the link.")  # fmt: skip
 
 
-def block_size_option(default: int | None, text: str | None = None) -> Callable[[Function], Function]:
+def block_size_option(default: int | None, text: str = "Detections of a block.") -> Callable[[Function], Function]:
     """`--block-size` in detections; ``text`` explains a default of None."""
     return click.option("--block-size", type=_BLOCK_SIZE, default=default, show_default=default is not None, help=text)

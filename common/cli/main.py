@@ -33,6 +33,13 @@ GROUPS = {
 }
 
 
+ORDER = (
+    "demo", "doctor", "plan", "init", "run", "check", "status", "keys", "alarm", "verify-certificate", "record",
+    "replay", "convert", "distil", "amplify", "hil", "reproduce", "figures", "bench", "soak",
+)  # fmt: skip
+"""Of the list in the help: what is needed first stands first; others follow by their names."""
+
+
 class LazyGroup(click.Group):
     """A group whose commands are entry points `prefix.name`, imported only when called."""
 
@@ -46,7 +53,8 @@ class LazyGroup(click.Group):
 
     def list_commands(self, ctx: click.Context) -> list[str]:
         """Every command and nested group that is installed."""
-        return sorted({name.split(".")[0] for name in self._points()} | set(self.commands))
+        names = {name.split(".")[0] for name in self._points()} | set(self.commands)
+        return sorted(names, key=lambda name: (ORDER.index(name) if name in ORDER else len(ORDER), name))
 
     def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
         """Import one command; a group exists where some entry point starts with its name."""

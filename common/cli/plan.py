@@ -62,7 +62,8 @@ def _sweep_option(ctx: click.Context, option: click.Parameter, given: tuple[str,
 @click.command(DEFAULT)
 @click.argument("link", type=click.Path(path_type=Path), required=False)
 @click.option("--preset", type=click.Choice(sorted(PRESETS)), help="Start from this link [default: field-14.6dB].")
-@click.option("--protocol", type=click.Choice(PROTOCOL_NAMES), help="[default: three-state]")
+@click.option("--protocol", type=click.Choice(PROTOCOL_NAMES),
+              help="States and proof of the link [default: three-state].")  # fmt: skip
 @click.option("--block-size", type=click.IntRange(SMALLEST_BLOCK, LARGEST_BLOCK), help="Largest block in detections.")
 @click.option(
     "--what-if",

@@ -32,31 +32,38 @@ def _numbers(ctx: click.Context, option: click.Parameter, text: str | None) -> t
 
 
 @click.command("rate")
-@click.option("--protocol", type=click.Choice(PROTOCOL_NAMES), default="three-state", show_default=True)
-@click.option("--loss-db", type=float, default=FIELD.loss_db, show_default=True, help="Of the channel.")
+@click.option("--protocol", type=click.Choice(PROTOCOL_NAMES), default="three-state", show_default=True,
+              help="States and proof of the link.")  # fmt: skip
+@click.option("--loss-db", type=float, default=FIELD.loss_db, show_default=True, help="Loss of the channel in dB.")
 @click.option("--mean-photon-number", type=float, help="<n> at Alice's exit [default: 0.292]; decoy-bb84: signal.")
 @click.option("--g2", type=float, default=FIELD.g2, show_default=True, help="g2(0) of a single-photon source.")
-@click.option("--p-z-alice", type=float, help="[default: the best]")
-@click.option("--p-z-bob", type=float, default=FIELD.p_z_bob, show_default=True)
-@click.option("--block-size", type=int, default=100_000_000, show_default=True, help="Received detections.")
-@click.option("--f-ec", type=float, default=EXPECTED_F_EC, show_default=True)
-@click.option("--misalignment", type=float, default=FIELD.misalignment, show_default=True)
+@click.option("--p-z-alice", type=float, help="Probability that Alice prepares Z [default: the best].")
+@click.option("--p-z-bob", type=float, default=FIELD.p_z_bob, show_default=True,
+              help="Splitting ratio of Bob's receiver.")  # fmt: skip
+@click.option("--block-size", type=int, default=100_000_000, show_default=True, help="Received detections of a block.")
+@click.option("--f-ec", type=float, default=EXPECTED_F_EC, show_default=True,
+              help="Disclosed bits over the Shannon limit.")  # fmt: skip
+@click.option("--misalignment", type=float, default=FIELD.misalignment, show_default=True,
+              help="Error rate of light without background.")  # fmt: skip
 @click.option(
     "--dark-probability", type=float, default=1.47e-7, show_default=True, help="Per gate, all detectors together."
 )
-@click.option("--accounting", type=click.Choice(["composable", "paper"]), default="composable", show_default=True)
+@click.option("--accounting", type=click.Choice(["composable", "paper"]), default="composable", show_default=True,
+              help="Composable, or the paper's for comparison.")  # fmt: skip
 @click.option("--attenuation-db", type=float, default=0.0, show_default=True, help="Pre-attenuation at Alice's exit.")
 @click.option("--intensities", callback=_numbers, metavar="S,D,V", help="decoy-bb84 [default: the best]")
 @click.option("--p-intensities", callback=_numbers, metavar="S,D,V", help="Their probabilities [default: the best]")
-@click.option("--receiver-efficiency", type=float, default=FIELD.receiver_efficiency, show_default=True)
-@click.option("--detector-efficiency", type=float, default=FIELD.detector_efficiency, show_default=True)
+@click.option("--receiver-efficiency", type=float, default=FIELD.receiver_efficiency, show_default=True,
+              help="Transmittance of Bob's optics.")  # fmt: skip
+@click.option("--detector-efficiency", type=float, default=FIELD.detector_efficiency, show_default=True,
+              help="Efficiency of each detector.")  # fmt: skip
 @click.option("--dead-time-ps", type=int, default=0, show_default=True, help="Bob's common dead time.")
 @click.option("--mean-photon-number-upper", type=float, help="Bound for the proof [default: --mean-photon-number].")
 @click.option("--g2-upper", type=float, help="Bound for the proof [default: --g2].")
 @click.option("--mismatch", type=float, default=0.0, show_default=True, help="Of the four detectors' efficiencies.")
-@click.option("--eps-total", type=float, default=1e-14, show_default=True)
+@click.option("--eps-total", type=float, default=1e-14, show_default=True, help="Security parameter of one block.")
 @click.option(
-    "--tails", type=click.Choice(sorted(TAILS)), default="anytime", show_default=True, help="Form of bounds."
+    "--tails", type=click.Choice(sorted(TAILS)), default="anytime", show_default=True, help="Form of the tail bounds."
 )
 @json_option
 def command(

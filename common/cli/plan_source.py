@@ -44,7 +44,8 @@ out_option = click.option(
 
 @click.command("g2")
 @click.argument("file", type=click.Path(path_type=Path, dir_okay=False))
-@click.option("--clock-rate-hz", type=float, default=FIELD.clock_rate_hz, show_default=True, help="Pulses per second.")
+@click.option("--clock-rate-hz", type=float, default=FIELD.clock_rate_hz, show_default=True,
+              help="Pulses of the source per second.")  # fmt: skip
 @click.option("--gate-ps", type=float, default=FIELD.gate_ps, show_default=True, help="Full width around a pulse.")
 @click.option("--channels", "detectors", callback=_pair, metavar="A,B", help="The two detectors [default: all two].")
 @click.option("--delay-ps", type=int, default=0, show_default=True, help="How much later detector B reports.")
@@ -110,11 +111,12 @@ def g2_command(
 
 @click.command("source")
 @click.option("--clicks", type=int, required=True, help="Slots with a click of the calibrated detector.")
-@click.option("--slots", type=int, required=True, help="Of how many.")
+@click.option("--slots", type=int, required=True, help="Number of slots that were watched.")
 @click.option("--efficiency", nargs=2, type=float, required=True, metavar="LOW HIGH", help="Alice's exit to click.")
 @click.option("--g2-upper", type=float, help="Bound of g2(0) [default: from --out].")
 @click.option("--dark-clicks", type=int, default=0, show_default=True, help="The same with the light blocked.")
-@click.option("--dark-slots", type=int, default=0, show_default=True)
+@click.option("--dark-slots", type=int, default=0, show_default=True,
+              help="Number of slots that were watched in the dark.")  # fmt: skip
 @click.option("--eps", type=float, default=EPS, show_default=True, help="Probability that a bound is wrong.")
 @click.option("--eps-efficiency", type=float, default=0.0, show_default=True, help="... that the efficiency is.")
 @out_option

@@ -58,12 +58,14 @@ def row(document: dict[str, Any], seed: int | None) -> dict[str, Any]:
 
 def report(rows: list[dict[str, Any]], console: Console) -> None:
     """The table for people."""
+    size = rows[0]["block_size"]
+    comparable = size == BLOCK_SIZE
     lines = [
         (
             one["preset"],
             f"{one['bits_per_pulse']:.3e}",
             f"{one['paper_bits_per_pulse']:.3e}",
-            f"{one['bits_per_pulse'] / one['paper_bits_per_pulse']:.2f}",
+            f"{one['bits_per_pulse'] / one['paper_bits_per_pulse']:.2f}" if comparable else "-",
             f"{100 * one['qber']:.2f}%",
             f"{one['f_ec']:.3f}",
             f"{one['real_time_factor']:.2f}",
@@ -77,6 +79,9 @@ def report(rows: list[dict[str, Any]], console: Console) -> None:
     seed = "no seed" if rows[0]["seed"] is None else f"seed {rows[0]['seed']}"
     title = f"{rows[0]['protocol']}, blocks of {rows[0]['block_size']} detections, composable, simulated light, {seed}"
     console.print(table(title, columns, lines, padding=0))
+    console.print("x real: seconds of light in one of this machine; s after: last detection to key", highlight=False)
+    if not comparable:
+        console.print(f"not comparable with the paper: blocks of {size} detections, not {BLOCK_SIZE}", highlight=False)
 
 
 @click.command("reproduce")
@@ -86,7 +91,8 @@ def report(rows: list[dict[str, Any]], console: Console) -> None:
 @click.option("--blocks", type=click.IntRange(1), default=1, show_default=True, help="Blocks with key a link.")
 @presets_option
 @seed_option
-@click.option("--out", type=click.Path(path_type=Path, dir_okay=False), default=RESULTS, show_default=True)
+@click.option("--out", type=click.Path(path_type=Path, dir_okay=False), default=RESULTS, show_default=True,
+              help="File for the results, as JSON.")  # fmt: skip
 @json_option
 @quiet_option
 def command(
@@ -112,7 +118,7 @@ def command(
     rows: list[dict[str, Any]] = []
     document: dict[str, Any] = {"machine": machine(), "rows": rows}
     for preset in presets or tuple(PRESETS):
-        console.print(f"{preset}, {protocol}, {blocks} block(s) of {size} detections")
+        console.print(f"{preset}, {protocol}, blocks of {size} detections, {blocks} with key", highlight=False)
         begin = time.monotonic()
         done, _ = run_link(preset, protocol, size, blocks, seed, console, eps_total=PAPER_EPS_TOTAL)
         rows.append({**row(done, seed), "duration_s": round(time.monotonic() - begin, 1)})

@@ -230,7 +230,8 @@ def draw(figure: Any, document: dict[str, Any]) -> None:
 @preset_option
 @protocol_option()
 @block_size_option(1_000_000)
-@click.option("--interval", "interval_s", type=click.FloatRange(0.5), default=10.0, show_default=True, help="Seconds.")
+@click.option("--interval", "interval_s", type=click.FloatRange(0.5), default=10.0, show_default=True,
+              help="Seconds from one sample to the next.")  # fmt: skip
 @seed_option
 @real_time_option
 @click.option("--out", type=click.Path(path_type=Path, dir_okay=False), help="Write the JSON document here too.")

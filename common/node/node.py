@@ -37,7 +37,7 @@ from common.protocol.block import BITS_PER_BYTE, BlockFacts
 from common.protocol.session import Identity, LinkSession
 from common.protocol.transitions import Role
 from common.randomness import Uses
-from common.units import ns_from_seconds
+from common.units import block_name, ns_from_seconds
 
 log = logging.getLogger("qkd.node")
 STATUS_INTERVAL_S = 1.0
@@ -319,10 +319,11 @@ class Node:
 
     def _on_block(self, facts: BlockFacts) -> None:
         self.board.block(facts)
+        name = block_name(facts.block_id)
         if facts.state in ("committed", "decided"):
-            log.info("block %d: %d secret bits, QBER %.2f %%", facts.block_id, facts.secret_bits, 100 * facts.qber)
+            log.info("block %s: %d secret bits, QBER %.2f %%", name, facts.secret_bits, 100 * facts.qber)
         else:
-            log.warning("block %d gave no key: %s", facts.block_id, facts.reason)
+            log.warning("block %s gave no key: %s", name, facts.reason)
         if self.options.on_block is not None:
             self._raise_or_clear("output", self._tell(self.options.on_block, facts))
         if self.options.max_blocks and self.board.blocks_committed >= self.options.max_blocks:

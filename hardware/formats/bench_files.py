@@ -77,8 +77,9 @@ def measure(folder: Path, n_tags: int, runs: int, progress: Callable[[str], None
 
 
 @click.command("files")
-@click.option("--tags", "n_tags", type=click.IntRange(1000), default=20_000_000, show_default=True)
-@click.option("--runs", type=click.IntRange(1), default=5, show_default=True)
+@click.option("--tags", "n_tags", type=click.IntRange(1000), default=20_000_000, show_default=True,
+              help="Tags of the recording that is measured.")  # fmt: skip
+@click.option("--runs", type=click.IntRange(1), default=5, show_default=True, help="Repetitions of each measurement.")
 @plot_option
 @json_option
 @quiet_option

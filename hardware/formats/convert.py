@@ -24,7 +24,7 @@ _FORMAT = click.Choice(sorted(FORMATS))
 @click.option("--tick-ps", help="Of text from elsewhere: what its times count, as 81 or 1e3 or 10000/3 [default: 1].")
 @click.option("--skip-lines", type=click.IntRange(0), help="Of text from elsewhere: before the first tag.")
 @click.option("--void", is_flag=True, help="Go on after a fault and mark what it touches as lost.")
-@click.option("--force", is_flag=True, help="Overwrite the output.")
+@click.option("--force", is_flag=True, help="Overwrite an output that is there.")
 @json_option
 def command(
     source: Path,

@@ -7,8 +7,12 @@ import re
 from collections.abc import Iterator
 from pathlib import Path
 
+import tomlkit
+
 import common.cli.main
 from common import errors
+from common.cli.init import template
+from common.config_file import parse_config
 from common.errors import QkdError, exit_code
 from common.node import alarms
 
@@ -96,3 +100,30 @@ def test_every_exit_code_stands_where_the_contract_is_written() -> None:
 def test_the_auditors_codes_are_among_them() -> None:
     verdicts = RUNBOOK.split("| verdict | exit code | means |")[1].split("\n\n")[0]
     assert {int(code) for code in re.findall(r"\| (\d) \|", verdicts)} == {0, 1, 2, 5}
+
+
+# -- installation -----------------------------------------------------------------------------------------------------
+
+
+def test_the_steps_make_what_the_unit_uses() -> None:
+    """User, folders and the file that the unit documents itself by are made by a step."""
+    unit = (ROOT / "deploy" / "qkd@.service").read_text(encoding="utf-8")
+    steps = RUNBOOK.split("## Install")[1].split("## Two machines")[0]
+    settings = dict(re.findall(r"^(\w+)=(.*)$", unit, re.MULTILINE))
+    assert f"--shell /usr/sbin/nologin {settings['User']}" in steps
+    for path in settings["ReadWritePaths"].split():
+        assert path in steps.split("install -d")[1].split("\n")[0]
+    assert settings["Documentation"].removeprefix("file:") in steps
+    assert re.search(r"NUMBA_CACHE_DIR=(\S+)", settings["Environment"]).group() in steps  # type: ignore[union-attr]
+    assert "systemctl daemon-reload" in steps
+    assert 'database = "/var/lib/qkd/keys.sqlite"' in steps
+
+
+def test_the_places_that_the_runbook_names_are_valid(tmp_path: Path) -> None:
+    steps = RUNBOOK.split("## First key")[1].split("## Two machines")[0]
+    document = tomlkit.parse(template("alice"))
+    document["status_file"] = re.search(r'`status_file = "(.*?)"`', steps).group(1)  # type: ignore[union-attr]
+    for section, name in (("keys", "database"), ("record", "directory")):
+        value = re.search(rf'\[{section}\] {name} = "(.*?)"', steps).group(1)  # type: ignore[union-attr]
+        document[section][name] = value  # type: ignore[index]
+    assert parse_config(tomlkit.dumps(document), tmp_path).keys.database == Path("/var/lib/qkd/keys.sqlite")

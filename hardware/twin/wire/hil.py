@@ -168,10 +168,13 @@ def merge_devices(path: Path, role: str, devices: Mapping[str, Mapping[str, Any]
 @click.command("serve")
 @click.option("--host", default="127.0.0.1", show_default=True, help="Address to listen on.")
 @click.option("--light", default="", help="Address where light leaves: serves Alice's modulator too.")
-@click.option("--modulator", type=click.Choice(sorted(GENERATORS)), default="keysight-awg", show_default=True)
+@click.option("--modulator", type=click.Choice(sorted(GENERATORS)), default="keysight-awg", show_default=True,
+              help="Generator that serves Alice's modulator.")  # fmt: skip
 @click.option("--fibre", default="", help="Address where Alice's light leaves: serves Bob's time tagger too.")
-@click.option("--tagger", type=click.Choice(TAGGERS), default="tcp-tags", show_default=True)
-@click.option("--preset", type=click.Choice(sorted(PRESETS)), default="field-14.6dB", show_default=True)
+@click.option("--tagger", type=click.Choice(TAGGERS), default="tcp-tags", show_default=True,
+              help="Instrument that serves Bob's time tagger.")  # fmt: skip
+@click.option("--preset", type=click.Choice(sorted(PRESETS)), default="field-14.6dB", show_default=True,
+              help="Simulated link: loss, source, detectors.")  # fmt: skip
 @click.option("--into", type=click.Path(path_type=Path), help="Write the bench into this configuration instead of "
               "printing it: devices of the same roles are replaced, all else stays.")  # fmt: skip
 @fault_option

@@ -45,7 +45,7 @@ def test_the_largest_table_fits_80_columns() -> None:
     for column in ("block", "n_z", "QBER", "phase <=", "f_EC", "leak", "secret", "bits/pulse", "x real"):
         assert column in header
     assert values.split() == [
-        "12345", "71479166", "2.54%", "14.77%", "1.271", "15482256", "10759248", "4.63e-4", "1970.4", "1.00",
+        "1.12345", "71479166", "2.54%", "14.77%", "1.271", "15482256", "10759248", "4.63e-4", "1970.4", "1.00",
     ]  # fmt: skip
     assert "not kept up: blocks_shed 2, overflows 0" in text.getvalue()
 

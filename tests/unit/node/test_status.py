@@ -92,4 +92,4 @@ def test_a_damaged_record_is_told_in_words(tmp_path: Path) -> None:
     database.close()
     looked = CliRunner().invoke(keys, ["--config", str(tmp_path / "alice.toml")], standalone_mode=False)
     assert isinstance(looked.exception, KeyStoreError)
-    assert "record of block 7" in str(looked.exception)
+    assert "record of block 0.7" in str(looked.exception)
