@@ -34,8 +34,8 @@ GROUPS = {
 
 
 ORDER = (
-    "demo", "doctor", "plan", "init", "run", "check", "status", "keys", "alarm", "verify-certificate", "record",
-    "replay", "convert", "distil", "amplify", "hil", "reproduce", "figures", "bench", "soak",
+    "demo", "doctor", "plan", "length", "init", "run", "check", "status", "keys", "alarm", "verify-certificate",
+    "record", "replay", "convert", "distil", "amplify", "hil", "reproduce", "figures", "bench", "soak",
 )  # fmt: skip
 """Of the list in the help: what is needed first stands first; others follow by their names."""
 
