@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import threading
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -25,6 +26,7 @@ from tests.integration.nodes import (
     undelivered_bytes,
     wait_until,
 )
+from tests.integration.test_idle_link import Application
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(240)]
 
@@ -53,8 +55,14 @@ def test_a_full_disk_holds_the_link_until_there_is_room(tmp_path: Path, small_di
         fill(filler)
         wait_until(lambda: "full" in alarm_of(full, "disk"), alice, bob)
         assert "no block gives key" in alarm_of(full, "disk")
+        application = Application(bob if full is alice else alice)
+        asking = threading.Thread(target=application.ask, args=(3,))
+        asking.start()
+        wait_until(lambda: application.answers[503] > 0, alice, bob)
         filler.unlink()
         wait_until(lambda: alarm_of(full, "disk") == "", alice, bob)
+        asking.join()
+        assert application.answers.keys() == {200, 503}
         made = len(alice.good), len(bob.good)
         wait_until(lambda: len(alice.good) >= made[0] + 2 and len(bob.good) >= made[1] + 2, alice, bob)
         for daemon in (bob, alice):
