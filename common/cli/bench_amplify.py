@@ -188,7 +188,7 @@ def _draw(figure: Any, rows: list[Row]) -> None:
     axes = figure.subplots()
     speeds = [row for row in rows if row.unit == UNIT]
     keys = dict.fromkeys((r.parameters["family"], r.parameters["path"], r.parameters["threads"]) for r in speeds)
-    for family, path, threads in keys:
+    for number, (family, path, threads) in enumerate(keys):
         of = [
             r
             for r in speeds
@@ -197,7 +197,9 @@ def _draw(figure: Any, rows: list[Row]) -> None:
         axes.loglog(
             [r.parameters["n"] for r in of],
             [r.median for r in of],
-            "o-",
+            marker="o",
+            color=f"C{number % 10}",
+            linestyle="-" if number < 10 else "--",
             label=f"{family}, {path}, {threads} thread(s)",
         )
     axes.set(xlabel="input bits", ylabel="Mbit/s of input")

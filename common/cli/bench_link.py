@@ -260,8 +260,9 @@ def report(rows: list[Row], console: Console) -> None:
 
 
 def draw(figure: Any, rows: list[Row]) -> None:
-    """Core share of every stage over the detection rate, with the end-to-end real-time factor beside it."""
-    left, right = figure.subplots(1, 2)
+    """Core share of every stage over the detection rate; beside it the end-to-end real-time factor, where measured."""
+    links = sorted((row.parameters["detections_per_s"], row.median) for row in rows if row.parameters["kind"] == "link")
+    left, *more = figure.subplots(1, 2 if links else 1, squeeze=False).flat
     stages = [row for row in rows if row.parameters["kind"] == "stage"]
     for i, name in enumerate(dict.fromkeys(row.name for row in stages)):
         ours = sorted(
@@ -271,12 +272,11 @@ def draw(figure: Any, rows: list[Row]) -> None:
             *zip(*ours, strict=True), marker="o", color=f"C{i % 10}", linestyle="-" if i < 10 else "--", label=name
         )
     left.set(xlabel="detections / s", ylabel="share of one core in real time")
-    left.legend(fontsize="x-small")
-    links = sorted((row.parameters["detections_per_s"], row.median) for row in rows if row.parameters["kind"] == "link")
-    if links:
+    left.legend(fontsize="x-small", loc="lower center", bbox_to_anchor=(0.5, 1.0), ncols=3)  # above, not over the data
+    for right in more:
         right.loglog(*zip(*links, strict=True), marker="o")
-    right.axhline(1.0, color="grey", linewidth=0.8)
-    right.set(xlabel="detections / s", ylabel="real-time factor, end to end")
+        right.axhline(1.0, color="grey", linewidth=0.8)
+        right.set(xlabel="detections / s", ylabel="real-time factor, end to end")
 
 
 @click.command("link")

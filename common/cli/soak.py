@@ -215,9 +215,9 @@ def draw(figure: Any, document: dict[str, Any]) -> None:
         ("jobs_waiting", 1.0, "jobs waiting"),
     ]
     for axes, (name, unit, label) in zip(figure.subplots(2, 2, sharex=True).flat, panels, strict=True):
-        for role in ROLES:
+        for role, line in zip(ROLES, ("-", "--"), strict=True):  # where both say the same, both are seen
             ours = [one for one in document["samples"] if one["role"] == role]
-            axes.plot([one["hours"] for one in ours], [one[name] / unit for one in ours], label=role)
+            axes.plot([one["hours"] for one in ours], [one[name] / unit for one in ours], line, label=role)
         axes.set_ylabel(label)
         axes.set_ylim(bottom=0.0)
         axes.legend()

@@ -9,9 +9,11 @@ from typing import Any
 import click
 import pytest
 from click.testing import CliRunner
+from matplotlib.figure import Figure
 from rich.console import Console
 
-from common.cli import reproduce
+from common.cli import bench_amplify, bench_link, reproduce, soak
+from common.cli.benchmark import Row
 from common.cli.keys import certificate
 from common.cli.main import ORDER, cli
 from common.units import block_name, block_number
@@ -64,3 +66,37 @@ def test_small_blocks_are_not_compared_with_the_paper(comparable: bool) -> None:
     reproduce.report([row], Console(file=text, width=100))
     assert ("0.55" in text.getvalue()) is comparable
     assert ("not comparable" in text.getvalue()) is not comparable
+
+
+# -- plots ------------------------------------------------------------------------------------------------------------
+
+
+def test_no_panel_is_empty_and_no_legend_lies_over_the_data() -> None:
+    at = {"preset": "x", "detections_per_s": 1e6}
+    stage = Row("sift", {"kind": "stage", **at}, [1.0], "Mbit/s", extra={"core_share": 0.1})
+    link = Row("link", {"kind": "link", **at}, [1.0], "x")
+    for rows, panels in (([stage], 1), ([stage, link], 2)):
+        figure = Figure()
+        bench_link.draw(figure, rows)
+        assert len(figure.axes) == panels
+        assert all(axes.lines for axes in figure.axes)
+        legend = figure.axes[0].get_legend()
+        assert legend is not None
+        assert legend.get_bbox_to_anchor().y0 >= figure.axes[0].bbox.y1 - 1e-6
+
+
+def test_curves_of_a_plot_look_different() -> None:
+    def looks(figure: Figure) -> list[tuple[Any, ...]]:
+        return [(line.get_color(), line.get_linestyle()) for line in figure.axes[0].lines]
+
+    figure = Figure()
+    rows = [
+        Row("amplify", {"family": f"f{i}", "path": "p", "threads": 1, "n": 10}, [1.0], bench_amplify.UNIT)
+        for i in range(15)
+    ]
+    bench_amplify._draw(figure, rows)
+    assert len(set(looks(figure))) == 15
+    sample = {"hours": 1.0, "memory_bytes": 1, "loop_lag_ms": 1, "secret_key_rate_bps": 1, "jobs_waiting": 1}
+    figure = Figure()
+    soak.draw(figure, {"samples": [sample | {"role": role} for role in ("alice", "bob")]})
+    assert len({style for _, style in looks(figure)}) == 2
