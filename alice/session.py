@@ -6,12 +6,13 @@ sift -> reconcile -> verify -> estimate -> fix -> amplify -> prepare -> commit; 
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any, Protocol
+from typing import Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 
 from common.config import Config
+from common.datatypes import Bytes8
 from common.errors import RemoteProtocolError
 from common.postprocessing.amplification import draw_seed
 from common.postprocessing.estimation import recent_blocks
@@ -37,7 +38,7 @@ from common.protocol.messages import (
     Verify,
     Withdraw,
 )
-from common.protocol.session import Identity, LinkSession, Store
+from common.protocol.session import Greeting, Identity, LinkSession, Store
 from common.protocol.story import Await, Begin, Do, Refused, Tale, Together, Until
 from common.protocol.transitions import Role, State
 
@@ -47,7 +48,7 @@ SEED_PART_BYTES = 1 << 18
 class Symbols(Protocol):
     """Alice's memory of what she sent."""
 
-    def lookup(self, slots: NDArray[np.int64]) -> tuple[Any, Any, Any]:
+    def lookup(self, slots: NDArray[np.int64]) -> tuple[Bytes8, Bytes8, Bytes8]:
         """(bases, bits, intensities), each *(n,) uint8*; raises where a slot is no longer or not yet there."""
         ...
 
@@ -93,7 +94,7 @@ class AliceSession(LinkSession):
         """Also those that gave no key."""
         return max(stored, self._last_block)
 
-    def resolve(self, ours: list[tuple[int, str]], peer: dict[str, Any]) -> list[Effect]:
+    def resolve(self, ours: list[tuple[int, str]], peer: Greeting) -> list[Effect]:
         """What I had decided I repeat; what I had only prepared is void."""
         effects: list[Effect] = []
         for block_id, state in ours:

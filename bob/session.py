@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -38,7 +37,7 @@ from common.protocol.messages import (
     Verify,
     Withdraw,
 )
-from common.protocol.session import Identity, LinkSession, Store
+from common.protocol.session import Greeting, Identity, LinkSession, Store
 from common.protocol.story import Await, Do, Refused, Story, Tale, Together, Until
 from common.protocol.transitions import Role, State, may_refuse
 
@@ -111,13 +110,13 @@ class BobSession(LinkSession):
             self._waiting.clear()
         super().forget(block_id)
 
-    def resolve(self, ours: list[tuple[int, str]], peer: dict[str, Any]) -> list[Effect]:
+    def resolve(self, ours: list[tuple[int, str]], peer: Greeting) -> list[Effect]:
         """What Alice has not decided she never will; what she has decided she repeats.
 
         Numbers go on above hers: a store that was set back counts starts again, and would give two blocks one number.
         """
-        self._next_block = max(self._next_block, int(peer["newest_block"]) + 1)
-        void = [block_id for block_id, state in ours if state == "pending" and block_id not in peer["decided"]]
+        self._next_block = max(self._next_block, peer.newest_block + 1)
+        void = [block_id for block_id, state in ours if state == "pending" and block_id not in peer.decided]
         return [effect for block_id in void for effect in self.in_store(self.destroy, block_id)]
 
     def handle_block(self, message: BlockMessage) -> list[Effect]:

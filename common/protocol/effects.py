@@ -4,9 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 from common.protocol.messages import Message
+
+if TYPE_CHECKING:
+    from common.protocol.block import BlockFacts
 
 Lane = Literal["sift", "frames", "block", "store"]
 """`sift`, `block` and `store` run one job at a time in order; `frames` runs jobs side by side."""
@@ -71,7 +74,7 @@ class Run:
 class BlockDone:
     """A block ended: its facts for operators (never secret), see :class:`common.protocol.block.BlockFacts`."""
 
-    facts: Any
+    facts: BlockFacts
 
 
 @dataclass(frozen=True, slots=True)

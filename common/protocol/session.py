@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import json
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
@@ -112,12 +112,22 @@ class Identity:
 
     role: Role
     software: str
-    agreed: Mapping[str, Any]
+    agreed: Mapping[str, object]
     simulated: bool
     signer: Ed25519PrivateKey | None = field(default=None, repr=False)
     """Signs this end's key certificates; no part of the handshake."""
     randomness: Mapping[str, Randomness] = field(default_factory=dict)
     """Use -> source of this end's random numbers: the uses of its role, all of them."""
+
+
+@dataclass(frozen=True, slots=True)
+class Greeting:
+    """What the peer's HELLO says beyond what must be equal, once it has been checked."""
+
+    simulated: bool
+    randomness: Uses
+    decided: Sequence[int]
+    newest_block: int
 
 
 def pads_name(block_id: int) -> str:
@@ -153,7 +163,7 @@ class LinkSession(ABC):
         self._lasting = Story()
         """Of what the store holds: told to its end whatever becomes of the session."""
         self._hello_sent = False
-        self._peer_hello: dict[str, Any] | None = None
+        self._peer_hello: Greeting | None = None
         self._next_request = 1
         self._requests: dict[int, Callable[[bytes | None], list[Effect]]] = {}
 
@@ -164,7 +174,7 @@ class LinkSession(ABC):
         """One message of a block."""
 
     @abstractmethod
-    def resolve(self, ours: list[tuple[int, str]], peer: dict[str, Any]) -> list[Effect]:
+    def resolve(self, ours: list[tuple[int, str]], peer: Greeting) -> list[Effect]:
         """Settle the blocks that the last session left open."""
 
     # -- events -------------------------------------------------------------------------------------------------------
@@ -249,7 +259,7 @@ class LinkSession(ABC):
         """The largest block number that this end has seen."""
         return stored
 
-    def _hello(self, unresolved: list[tuple[int, str]], stored: int) -> dict[str, Any]:
+    def _hello(self, unresolved: list[tuple[int, str]], stored: int) -> dict[str, object]:
         return {
             "protocol_version": PROTOCOL_VERSION,
             "role": self.role.value,
@@ -272,11 +282,10 @@ class LinkSession(ABC):
         if self._peer_hello is None or not self._hello_sent:
             return []
         self.ready = True
-        self.simulated = self.identity.simulated or bool(self._peer_hello["simulated"])
-        peer = self.role.peer.value
+        self.simulated = self.identity.simulated or self._peer_hello.simulated
         self.randomness = {
             self.role.value: self.identity.randomness,
-            peer: read_uses(self._peer_hello["randomness"], peer),
+            self.role.peer.value: self._peer_hello.randomness,
         }
         return [Ready(), *self.resolve(self._unresolved, self._peer_hello)]
 
@@ -287,7 +296,7 @@ class LinkSession(ABC):
 
     # -- blocks -------------------------------------------------------------------------------------------------------
 
-    def open_blocks(self) -> list[Any]:
+    def open_blocks(self) -> list[Block]:
         """Every block that has not ended."""
         return list(self._blocks.values())
 
@@ -382,7 +391,7 @@ class LinkSession(ABC):
 
     # -- the store ----------------------------------------------------------------------------------------------------
 
-    def in_store(self, function: Callable[..., Any], *arguments: Any) -> list[Effect]:
+    def in_store(self, function: Callable[..., object], *arguments: object) -> list[Effect]:
         """Have something done to the store; nothing follows from it."""
         return self._lasting.begin(_done(Do("store", Errand(function, arguments))))
 
@@ -433,7 +442,7 @@ def _done(wish: Do) -> Tale:
     yield wish
 
 
-def check_hello(payload: bytes, identity: Identity) -> dict[str, Any]:
+def check_hello(payload: bytes, identity: Identity) -> Greeting:
     """Parse the peer's HELLO and compare every field that must be equal.
 
     Raises
@@ -464,8 +473,8 @@ def check_hello(payload: bytes, identity: Identity) -> dict[str, Any]:
         uses = read_uses(said, role)
     except ValueError as error:
         raise RemoteProtocolError(f"HELLO: {error}") from None
-    least = identity.agreed.get("security.randomness", "computational")
+    least = str(identity.agreed.get("security.randomness", "computational"))
     weak = None if simulated or identity.simulated else shortfall(uses, least)
     if weak is not None:
         raise HandshakeMismatch("security.randomness", least, weak)
-    return dict(hello)
+    return Greeting(simulated, uses, hello["decided"], newest)

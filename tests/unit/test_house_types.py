@@ -14,13 +14,31 @@ from hardware.registry import open_device
 from hardware.slow_control import ROLES
 
 ROOT = Path(__file__).parents[2]
-TYPED = ("common/node/runtime.py", "hardware/registry.py", "hardware/interfaces.py")
+JOBS = "what a job takes and returns is known to the story that asks for it"
+ALLOWED = {
+    "common/protocol/effects.py": JOBS,
+    "common/protocol/story.py": JOBS,
+    "common/protocol/frames.py": JOBS,
+    "common/protocol/block.py": "a story says and refuses for the block of its own role",
+    "common/protocol/session.py": "each role keeps blocks of its own kind",
+    "common/protocol/messages.py": "the values of a message, whose types its layout says",
+}
+"""File with an `Any` -> why."""
+TYPED = sorted(
+    str(path.relative_to(ROOT))
+    for path in (
+        *ROOT.glob("common/protocol/*.py"),
+        *(ROOT / "alice/session.py", ROOT / "bob/session.py", ROOT / "common/node/runtime.py"),
+        *(ROOT / "hardware/registry.py", ROOT / "hardware/interfaces.py"),
+    )
+)
 
 
 @pytest.mark.parametrize("path", TYPED)
-def test_no_any(path: str) -> None:
+def test_any_has_a_reason(path: str) -> None:
     tree = ast.parse((ROOT / path).read_text(encoding="utf-8"))
-    assert [node.lineno for node in ast.walk(tree) if isinstance(node, ast.Name) and node.id == "Any"] == []
+    lines = [node.lineno for node in ast.walk(tree) if isinstance(node, ast.Name) and node.id == "Any"]
+    assert bool(lines) == (path in ALLOWED), f"lines {lines}"
 
 
 def test_every_role_of_a_device_has_its_protocol() -> None:
