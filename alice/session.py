@@ -6,13 +6,11 @@ sift -> reconcile -> verify -> estimate -> fix -> amplify -> prepare -> commit; 
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 
 from common.config import Config
-from common.datatypes import Bytes8
 from common.errors import RemoteProtocolError
 from common.postprocessing.amplification import draw_seed
 from common.postprocessing.estimation import recent_blocks
@@ -38,23 +36,11 @@ from common.protocol.messages import (
     Verify,
     Withdraw,
 )
-from common.protocol.session import Greeting, Identity, LinkSession, Store
+from common.protocol.session import Greeting, Identity, LinkSession, Store, SymbolMemory
 from common.protocol.story import Await, Begin, Do, Refused, Tale, Together, Until
 from common.protocol.transitions import Role, State
 
 SEED_PART_BYTES = 1 << 18
-
-
-class Symbols(Protocol):
-    """Alice's memory of what she sent."""
-
-    def lookup(self, slots: NDArray[np.int64]) -> tuple[Bytes8, Bytes8, Bytes8]:
-        """(bases, bits, intensities), each *(n,) uint8*; raises where a slot is no longer or not yet there."""
-        ...
-
-    def release_before(self, slot: int) -> None:
-        """Wipe everything before ``slot``."""
-        ...
 
 
 class AliceSession(LinkSession):
@@ -74,7 +60,7 @@ class AliceSession(LinkSession):
         config: Config,
         identity: Identity,
         store: Store,
-        symbols: Symbols,
+        symbols: SymbolMemory,
         random_bytes: Callable[[int], NDArray[np.uint8]],
         refill_bytes: Callable[[], int],
         accept_request: Callable[[bytes], bytes],

@@ -23,39 +23,26 @@ from functools import partial
 from importlib.metadata import version
 from inspect import signature
 from pathlib import Path
-from typing import Any, Protocol, TypeVar
+from typing import Any, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
 
 from common.config import Config
-from common.datatypes import Detections, Symbols, TimeTags
+from common.datatypes import Bytes8, Detections, Symbols, TimeTags
 from common.errors import RemoteProtocolError
 from common.keybits import KeyBits
 from common.node.events import EVENTS, JOB, record_of
 from common.node.flight import SUFFIX, FlightWriter, Record, read_key_file
 from common.protocol.effects import Effect, Run, Send
-from common.protocol.session import Identity, Store
+from common.protocol.session import Identity, Store, SymbolMemory
 from common.randomness import documents
 
 log = logging.getLogger("qkd.node")
 Part = TypeVar("Part")
 Call = Callable[..., Any]
-Planes = tuple[NDArray[np.uint8], NDArray[np.uint8], NDArray[np.uint8]]
 ReadBytes = Callable[[int], NDArray[np.uint8]]
 PACKAGES = ("numpy", "numba", "scipy", "cryptography")
-
-
-class SymbolMemory(Protocol):
-    """What Alice's session asks her memory of symbols."""
-
-    def lookup(self, slots: NDArray[np.int64]) -> Planes:
-        """(bases, bits, intensities), each *(n,) uint8*."""
-        ...
-
-    def release_before(self, slot: int) -> None:
-        """Wipe everything before ``slot``."""
-        ...
 
 
 class Recorder:
@@ -443,7 +430,7 @@ class RecordedSymbols:
     def __init__(self, symbols: SymbolMemory, recorder: FlightRecorder) -> None:
         self._symbols, self._recorder = symbols, recorder
 
-    def lookup(self, slots: NDArray[np.int64]) -> Planes:
+    def lookup(self, slots: NDArray[np.int64]) -> tuple[Bytes8, Bytes8, Bytes8]:
         """See :class:`SymbolMemory`."""
         try:
             found = self._symbols.lookup(slots)

@@ -29,7 +29,7 @@ from common.units import transmittance_from_db
 LEAK_VERIFY_BITS = 128
 KEY_SLOTS_SHARE = 1.0 - PREAMBLE_SLOTS / EPOCH_SLOTS
 #: Of a block that no proof can use: below every merit that a block can have.
-HOPELESS = -1e3
+WORST_MERIT = -1e3
 
 
 @dataclass(frozen=True, slots=True)
@@ -99,7 +99,7 @@ class Rate:
         """Bits per pulse before rounding; without a key, bits missing per bit of Z: the way from nothing to a key."""
         ledger = self.ledger
         if ledger.terms == () or not math.isfinite(ledger.n_u_lower):
-            return HOPELESS
+            return WORST_MERIT
         spent = ledger.leak_ec_bits + ledger.leak_verify_bits + ledger.pa_cost_bits
         secret = max(ledger.n_u_lower, 0.0) * (1.0 - binary_entropy(min(ledger.phi_upper, 0.5)))
         if ledger.phi_upper >= 0.5 or ledger.n_u_lower <= 0.0:

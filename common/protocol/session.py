@@ -16,6 +16,7 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from numpy.typing import NDArray
 
 from common.config import Reconciliation
+from common.datatypes import Bytes8
 from common.errors import AuthenticationError, HandshakeMismatch, LocalProtocolError, RemoteProtocolError
 from common.keybits import KeyBits
 from common.keys.life import life_with
@@ -103,6 +104,18 @@ class Store(Protocol):
 
     def delete_setting(self, name: str) -> None:
         """Forget it."""
+        ...
+
+
+class SymbolMemory(Protocol):
+    """Alice's memory of what she sent, as her session uses it."""
+
+    def lookup(self, slots: NDArray[np.int64]) -> tuple[Bytes8, Bytes8, Bytes8]:
+        """(bases, bits, intensities), each *(n,) uint8*; raises where a slot is no longer or not yet there."""
+        ...
+
+    def release_before(self, slot: int) -> None:
+        """Wipe everything before ``slot``."""
         ...
 
 

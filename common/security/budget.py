@@ -16,7 +16,7 @@ AMPLIFICATION_SHARE = 0.25
 HASH_BYTES = 16
 LARGEST_TRANSCRIPT_BYTES = 2**36
 """More than both ends say about any block (about 1e9 bytes for 1e8 detections), whatever else they say meanwhile."""
-TAGS_PER_BLOCK = 8
+MOST_TAGS_PER_BLOCK = 8
 """More than the sealed messages of a block and of the handshake before it."""
 PAPER_EPS_TERM = 1e-10 / 12.0
 PAPER_EPS_PA = 1e-10 / 24.0
@@ -32,7 +32,7 @@ def eps_verify(n_bits: int) -> float:
     return eps_hash(8 + (n_bits + 7) // 8)
 
 
-EPS_AUTH_LEAST = TAGS_PER_BLOCK * eps_hash(LARGEST_TRANSCRIPT_BYTES)
+EPS_AUTH_LEAST = MOST_TAGS_PER_BLOCK * eps_hash(LARGEST_TRANSCRIPT_BYTES)
 """What authentication of a block surely reaches: no smaller eps_auth is accepted."""
 
 

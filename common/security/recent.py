@@ -17,7 +17,7 @@ from common.security.tallies import ONES_STEPS, ProtocolSettings, ReceiverBounds
 
 WINDOW_DETECTIONS = 10**8
 """More would find what the mismatch can be measured to no better, and would keep the past for hours on a field link."""
-MOST_BLOCKS = 1024
+BLOCKS_KEPT = 1024
 PROOF_OF_REPAIR = 4
 """Times the detections that accused: a fault that lasts would be at twice as many deviations in them."""
 
@@ -33,7 +33,7 @@ class RecentBlocks:
 
     def __init__(self, settings: ProtocolSettings, receiver: ReceiverBounds) -> None:
         self._settings, self._receiver = settings, receiver
-        self._rows: deque[Row] = deque(maxlen=MOST_BLOCKS)
+        self._rows: deque[Row] = deque(maxlen=BLOCKS_KEPT)
         self._fault: str | None = None
         self._to_prove = 0
 

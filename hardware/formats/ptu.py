@@ -15,11 +15,11 @@ import numpy as np
 
 from common.datatypes import TimeTags
 from common.errors import InputError
+from common.units import PS_PER_S
 from hardware.formats import decoders
 from hardware.formats.format import Chunk, FileInfo, Format, Int64s, PlainWriter
 
 MAGIC = b"PQTTTR\0\0"
-PS_PER_S = 1e12
 RECORD_BYTES = 4
 HYDRAHARP_V2_T2 = 0x01010204
 #: Record type -> (name, units of one overflow, whether an overflow record carries a count).

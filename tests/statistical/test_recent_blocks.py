@@ -12,7 +12,7 @@ import pytest
 from bob.session import share_steps
 from common.security.finite_key import EpsilonBudget, key_length
 from common.security.monitors import monitors
-from common.security.recent import MOST_BLOCKS, PROOF_OF_REPAIR, WINDOW_DETECTIONS, RecentBlocks
+from common.security.recent import BLOCKS_KEPT, PROOF_OF_REPAIR, WINDOW_DETECTIONS, RecentBlocks
 from common.security.tallies import H, ProtocolSettings, R, ReceiverBounds, SourceBounds, Tallies, V
 
 SETTINGS = ProtocolSettings("three-state", 0.9, 0.9)
@@ -125,7 +125,7 @@ def test_a_small_weakness_that_was_mended_is_forgotten_within_the_window(seed: i
 
 def test_the_window_forgets_what_is_older() -> None:
     recent = RecentBlocks(SETTINGS, RECEIVER)
-    for size, kept in ((10**7, 10), (10**5, 1000), (10**4, MOST_BLOCKS)):
+    for size, kept in ((10**7, 10), (10**5, 1000), (10**4, BLOCKS_KEPT)):
         some = blocks(np.random.default_rng(4), size)
         verdicts(recent, some, 1100)
         assert len(recent._rows) == kept

@@ -25,7 +25,7 @@ from common.node.status import StatusBoard
 from common.node.telemetry import Reporter
 from common.planning.link_model import ReceiverRules, expected_block
 from common.planning.presets import PRESETS
-from common.security.budget import EPS_AUTH_LEAST, TAGS_PER_BLOCK, EpsilonBudget
+from common.security.budget import EPS_AUTH_LEAST, MOST_TAGS_PER_BLOCK, EpsilonBudget
 from common.security.tallies import ProtocolSettings
 from tests.pair import LINK_SECRET, DictStore
 from tests.stores import open_store
@@ -128,7 +128,7 @@ def test_the_alarm_is_up_while_more_is_spent_than_was_agreed(tmp_path: Path) -> 
 
 def test_what_a_start_counts_is_more_than_a_process_can_lose() -> None:
     """Between two writes at most two reservations of each direction, of any length; below what one block may spend."""
-    unit = EPS_AUTH_LEAST / TAGS_PER_BLOCK
+    unit = EPS_AUTH_LEAST / MOST_TAGS_PER_BLOCK
     assert 4 * RESERVE_BYTES // 16 * unit < life.RESTART_EPS < EpsilonBudget().eps_auth
 
 
@@ -146,7 +146,7 @@ def test_a_year_of_the_field_link_stays_below_the_default_limit() -> None:
     settings = ProtocolSettings("three-state", 0.86, field.p_z_bob)
     slots = expected_block(field, settings, 1e6, ReceiverRules(field.dead_time_ps)).tallies.slots_sent
     blocks = YEAR_S * field.clock_rate_hz / slots
-    tags = TAGS_PER_BLOCK * blocks + 200 * YEAR_S  # and a hundred requests a second, two tags each
+    tags = MOST_TAGS_PER_BLOCK * blocks + 200 * YEAR_S  # and a hundred requests a second, two tags each
     spent = blocks * 1e-14 + tags * eps_tag(10**9) + 365 * life.RESTART_EPS
     assert f"{spent:.2e}" == "1.04e-07"
     assert spent < parse_config('role = "alice"', Path()).security.eps_life_max
