@@ -35,7 +35,7 @@ def main(only: tuple[str, ...], quick: bool, out: Path | None, keep: Path | None
             folder.mkdir(parents=True)
             for verdict in _verdicts(name, folder, quick):
                 bad += not verdict.good
-                line = row(name, verdict)
+                line = row(name, verdict).replace(f"{folder}/", "")
                 print(line, flush=True)
                 if out is not None:
                     with out.open("a") as file:

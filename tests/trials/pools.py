@@ -7,23 +7,22 @@ from pathlib import Path
 from typing import Any
 
 from common.node.credentials import link_secret
+from tests.trials.consumers import Consumers
 from tests.trials.links import Link
 from tests.trials.registry import Verdict, trial
 
-SMALL_SECRET = 12_288
+SMALL_SECRET = 8_192
 RESTARTS = 12
 
 
 @trial("pools")
 def pools(folder: Path, quick: bool) -> Iterator[Verdict]:
-    """Light that gives no key, applications that ask, restarts: the link lives, and a new secret begins a new pool."""
+    """Light that gives no key from the first start, applications that ask, restarts; then light, and a new secret."""
     link = Link(folder)
     _new_secret(link, SMALL_SECRET)
-    with link.running(consumers=True):
-        for daemon in (link.bob, link.alice):
-            daemon.stop()
-        link.edit(link.bob, lambda document: _misaligned(document, 0.3))
-        link.restart(link.alice, link.bob)
+    link.edit(link.bob, lambda document: _misaligned(document, 0.3))
+    with link.running():
+        link.consumers = Consumers(folder)
         refused = 20 if quick else 100
         bad = link.until(lambda: len(link.bob.blocks) - len(link.bob.good) >= refused)
         pool = [one.status().get("auth_pool_bits", 0) for one in link.both]
@@ -41,7 +40,12 @@ def pools(folder: Path, quick: bool) -> Iterator[Verdict]:
             link.restart(daemon)
             link.until(lambda: all(one.status().get("peer") == "up" for one in link.both), 60.0)
         alive = all(link.ended(one) is None for one in link.both)
-        yield Verdict("restarts while the light gives no key", "both ends live", link.alarms() or "no alarm", alive)
+        low = quick or link.until(lambda: bool(link.alarm(link.alice, "authentication pool")), 60.0)
+        what, wanted = (
+            "restarts while the light gives no key",
+            "both ends live, alarm `authentication pool` once half is gone",
+        )
+        yield Verdict(what, wanted, link.alarms() or "no alarm", alive and low)
         for daemon in (link.bob, link.alice):
             daemon.stop()
         link.edit(link.bob, lambda document: _misaligned(document, None))
