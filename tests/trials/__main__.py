@@ -12,7 +12,7 @@ from pathlib import Path
 
 import click
 
-from tests.trials import devices, disks, kills, networks, pools, ports, stores  # noqa: F401
+from tests.trials import day_of_light, devices, disks, kills, networks, pools, ports, stores  # noqa: F401
 from tests.trials.registry import TRIALS, Verdict
 
 FILES = 8192

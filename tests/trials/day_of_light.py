@@ -9,11 +9,14 @@ from __future__ import annotations
 import argparse
 import sys
 import tempfile
+from collections.abc import Iterator
 from pathlib import Path
 
 from tests.day import Day, day
+from tests.trials.registry import Verdict, trial
 
 HOUR_S = 3600
+HOURS, QUICK_HOURS = 24.0, 4.0
 CHECKS = ("every byte is delivered, stored or authenticates", "both ends get keys", "the link lives", "tags are left")
 
 
@@ -29,10 +32,21 @@ def verdicts(made: Day, account: dict[str, int]) -> dict[str, bool]:
     return dict(zip(CHECKS, good, strict=True))
 
 
+@trial("day")
+def day_of_light(folder: Path, quick: bool) -> Iterator[Verdict]:
+    """As one of the trials; see :func:`main`."""
+    hours = QUICK_HOURS if quick else HOURS
+    with day(folder, HOUR_S) as made:
+        made.run(hours, lambda text: None)
+        account = made.account()
+    for check, good in verdicts(made, account).items():
+        yield Verdict(f"{hours:.0f} h of light, each second hour without key", check, f"bytes: {account}", good)
+
+
 def main() -> int:
     """Run it and say what came of it."""
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--hours", type=float, default=24.0)
+    parser.add_argument("--hours", type=float, default=HOURS)
     hours = parser.parse_args().hours
     with tempfile.TemporaryDirectory() as directory, day(Path(directory), HOUR_S) as made:
         made.run(hours, lambda text: print(text, flush=True))
