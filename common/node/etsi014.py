@@ -14,7 +14,9 @@ import logging
 import math
 import ssl
 from collections.abc import AsyncIterator, Awaitable, Callable
-from typing import Any
+from concurrent.futures import ThreadPoolExecutor
+from functools import partial
+from typing import Any, ParamSpec, TypeVar
 
 from aiohttp import web
 
@@ -36,10 +38,13 @@ PATIENCE_S, ANSWER_S = 1.0, 5.0
 """No key is cut while a question to the peer has waited longer than the first; an application waits for the second."""
 GIVE_WAY_S = 10.0
 """Where both ends ask for the last bytes of a block and neither gets them, Bob leaves it to Alice for so long."""
+STORE_THREADS = 4
 _AWAY = "the other end of the link does not answer now"
 _FILES_REMEDY = "Give the node's certificate, its key and the CA of the applications (`qkd init` makes all)."
 _QUERY_NUMBERS = ("number", "size")
 
+P = ParamSpec("P")
+Result = TypeVar("Result")
 Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
 
 
@@ -76,6 +81,7 @@ class KeyDelivery:
         self._config, self._settings = config, config.etsi014
         self._inventory, self._ask_peer, self._peer_is_up = inventory, ask_peer, peer_is_up
         self._pool_is_spent, self._peer_was_met, self._store_fault = pool_is_spent, peer_was_met, store_fault
+        self._threads = ThreadPoolExecutor(STORE_THREADS, "applications")
         self._admission: Admission | None = None
         self.revocation = revocation(config)
         self.cutting = asyncio.Lock()
@@ -120,6 +126,7 @@ class KeyDelivery:
             for task in (*self._asked_s, self._tidying):
                 if task is not None:
                     task.cancel()
+            self._threads.shutdown(wait=False)
 
     @property
     def connections(self) -> dict[str, int]:
@@ -149,6 +156,11 @@ class KeyDelivery:
         caller, other = _caller(request), request.match_info["sae"]
         self._inventory.check_owners(Owners(caller, other))
         settings = self._settings
+        try:
+            async with asyncio.timeout(ANSWER_S):
+                count = await self._in_thread(self._inventory.count, settings.key_size_bits // 8)
+        except TimeoutError:
+            raise KeysRefused("the key store does not answer now", later=True) from None
         most = self._config.keys.max_stored_bits // settings.key_size_bits
         return web.json_response(
             {
@@ -157,7 +169,7 @@ class KeyDelivery:
                 "master_SAE_ID": caller,
                 "slave_SAE_ID": other,
                 "key_size": settings.key_size_bits,
-                "stored_key_count": min(self._inventory.count(settings.key_size_bits // 8), most),
+                "stored_key_count": min(count, most),
                 "max_key_count": most,
                 "max_key_per_request": settings.max_key_per_request,
                 "max_key_size": settings.max_key_size_bits,
@@ -169,6 +181,7 @@ class KeyDelivery:
     async def _enc_keys(self, request: web.Request) -> web.Response:
         owners = Owners(_caller(request), request.match_info["sae"])
         self._inventory.check_owners(owners)
+        self._require_store()
         number, size_bits = self._what(await _arguments(request))
         keys = await self._agree(owners, number, size_bits // 8)
         log.info("%d keys of %d bits to %s, for %s", number, size_bits, owners.master, owners.slave)
@@ -200,7 +213,7 @@ class KeyDelivery:
 
     async def _hand_out(self, settled: list[str], key_ids: list[str]) -> list[tuple[str, str]]:
         try:
-            return await asyncio.to_thread(self._inventory.hand_out, key_ids)
+            return await self._in_thread(self._inventory.hand_out, key_ids)
         except StoreUnavailable:  # all or none: they are there when the disk takes it
             settled += key_ids
             raise
@@ -211,7 +224,7 @@ class KeyDelivery:
             return None, []
         self._require_link()
         await self.make_whole()
-        told, slices = await asyncio.to_thread(self._inventory.reserve, owners, number, n_bytes)
+        told, slices = await self._in_thread(self._inventory.reserve, owners, number, n_bytes)
         asked = asyncio.ensure_future(self._settle(told, slices))
         self._asked_s[asked] = asyncio.get_running_loop().time()
         asked.add_done_callback(self._asked_s.pop)
@@ -248,7 +261,7 @@ class KeyDelivery:
             await asyncio.wait(list(self._asked_s), timeout=PATIENCE_S)
         if self._asked_s:
             raise KeysRefused(_AWAY, later=True)
-        await asyncio.to_thread(self._inventory.put_back, self._refused)
+        await self._in_thread(self._inventory.put_back, self._refused)
         self._refused = []
 
     async def _answered(self, asked: asyncio.Future[None]) -> None:
@@ -260,14 +273,22 @@ class KeyDelivery:
 
     def _require_link(self) -> None:
         """Nothing is cut that could not be settled with the peer, or whose settling would take the last tags."""
-        if self._store_fault() is not None:
-            raise KeysRefused("the key store takes nothing now", later=True)
+        self._require_store()
         if self._pool_is_spent():
             raise KeysRefused("the authentication pool is low", later=True)
         oldest_s = min(self._asked_s.values(), default=math.inf)
         silent = asyncio.get_running_loop().time() - oldest_s > PATIENCE_S
         if silent or not self._peer_is_up():
             raise KeysRefused(_AWAY, later=True)
+
+    def _require_store(self) -> None:
+        """Who asks while the disk is full or hangs is told at once, and waits for nobody who hangs already."""
+        if self._store_fault() is not None:
+            raise KeysRefused("the key store takes nothing now", later=True)
+
+    async def _in_thread(self, call: Callable[P, Result], *arguments: P.args, **named: P.kwargs) -> Result:
+        """A call of the key store, in threads that only applications need: they may hang with the disk."""
+        return await asyncio.get_running_loop().run_in_executor(self._threads, partial(call, *arguments, **named))
 
     async def _dec_keys(self, request: web.Request) -> web.Response:
         caller, master = _caller(request), request.match_info["sae"]
@@ -276,7 +297,8 @@ class KeyDelivery:
             raise BadRequest(f"at most {self._settings.max_key_per_request} keys per request")
         if not self._peer_was_met():
             raise KeysRefused("this node has not met the other end of the link since it started", later=True)
-        keys = await asyncio.to_thread(self._inventory.fetch, caller, master, key_ids)
+        self._require_store()
+        keys = await self._in_thread(self._inventory.fetch, caller, master, key_ids)
         log.info("%d keys to %s, made for %s", len(keys), caller, master)
         return _container(keys)
 

@@ -6,6 +6,7 @@ import asyncio
 import hashlib
 import json
 import ssl
+import threading
 import urllib.error
 import urllib.request
 import uuid
@@ -243,6 +244,33 @@ async def test_a_store_that_takes_nothing_cuts_nothing(kmes: Kmes) -> None:
     code, answer = await ask(kmes, "alice", "sae-bob/enc_keys?number=100")
     assert (code, answer) == (503, {"message": "the key store takes nothing now"})
     assert kmes.alice.store.available_bits() == 8 * 4096
+
+
+async def test_a_disk_that_hangs_keeps_nobody_waiting(kmes: Kmes, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A call of the store does not come back; the node itself goes on, and who asks is told."""
+    held, gate = threading.Event(), threading.Event()
+
+    def hang() -> None:
+        with kmes.alice.store._lock:
+            held.set()
+            gate.wait()
+
+    hanging = threading.Thread(target=hang)
+    hanging.start()
+    held.wait()
+    try:
+        with monkeypatch.context() as quick:
+            quick.setattr("common.node.etsi014.ANSWER_S", 0.05)
+            code, answer = await ask(kmes, "alice", "sae-bob/status")
+        assert (code, answer) == (503, {"message": "the key store does not answer now"})
+        async with kmes.deliveries[0].cutting:  # held by a request that came before the hanging was noticed
+            kmes.store_fault = "the disk has not answered for 3 s"
+            code, answer = await ask(kmes, "alice", "sae-bob/enc_keys")
+        assert (code, answer) == (503, {"message": "the key store takes nothing now"})
+    finally:
+        gate.set()
+        hanging.join()
+    assert (await ask(kmes, "alice", "sae-bob/status"))[0] == 200
 
 
 async def test_a_disk_that_fills_up_before_the_answer_leaves_costs_nothing(
