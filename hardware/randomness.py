@@ -30,7 +30,8 @@ log = logging.getLogger("qkd.hardware")
 ROLE: Final = "random_source"
 START_UP_BYTES = 4096
 """Tested before the first byte is used (SP 800-90B, 4.3: at least 1024 samples); they may be used afterwards."""
-TIMEOUT_S = 10.0
+TIMEOUT_S = 30.0
+"""Long for a device, and short for a thread of a machine that compiles in all others."""
 CLOSE_S = 1.0
 """A read that is under way may take so long before the device is closed under it."""
 SLOWEST = 0.01
