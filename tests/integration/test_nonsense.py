@@ -77,10 +77,7 @@ def codes(config: Path) -> dict[str, int]:
     """What every command that takes a configuration makes of it (the daemon itself apart: `check` speaks for it)."""
     bob = COMMANDS["bob"]
     named = {verb: code_of(bob, verb, "--config", str(config), "--json") for verb in ("check", "status")}
-    return named | {
-        "keys": code_of(keys, "--config", str(config), "--json"),
-        "doctor": code_of(doctor, "--config", str(config), "--json"),
-    }
+    return named | {"keys": code_of(keys, "--config", str(config), "--json")}
 
 
 @pytest.mark.parametrize("name", STATUS_FILES)
@@ -104,6 +101,16 @@ def test_settings_that_no_machine_can_follow(folder: Path, field: str, value: An
     found = codes(path)
     assert found["check"] in (2, 3), found
     assert set(found.values()) <= {0, 1, 2, 3}
+
+
+def test_doctor_tells_what_check_tells_and_ends_with_1(folder: Path) -> None:
+    """It asks the daemon's own command; a file that is no configuration is refused by both."""
+    path = folder / "bob.toml"
+    path.write_text(path.read_text().replace('role = "bob"', 'role = "bob"\nqkd = 1', 1))
+    assert code_of(doctor, "--config", str(path), "--json") == 2
+    path.write_text(path.read_text().replace("\nqkd = 1", "", 1))
+    (folder / "bob" / "secrets" / "link.key").unlink()
+    assert code_of(doctor, "--config", str(path), "--json") == 1
 
 
 @pytest.mark.parametrize("path", ["/proc", "/dev/null", "/proc/self/mem", "x" * 300, "x/" * 3000, "/dev/null/x"])
