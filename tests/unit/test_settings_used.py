@@ -50,12 +50,15 @@ class Reads(ast.NodeVisitor):
     """The (section, attribute) pairs that one module reads.
 
     A section is known by its name (`config.link`), by a variable or attribute that was assigned from one, and by a
-    parameter that is annotated with its model.
+    parameter that is annotated with its model, under whatever name the model was imported.
     """
 
     def __init__(self, tree: ast.AST, models: dict[str, type[BaseModel]]) -> None:
         self.found: Fields = set()
         self._names = {model.__name__: section for section, model in models.items()}
+        for node in ast.walk(tree):
+            if isinstance(node, ast.ImportFrom) and node.module == common.config.__name__:
+                self._names |= {n.asname: self._names[n.name] for n in node.names if n.asname and n.name in self._names}
         self._models = models
         self._aliases: dict[str, set[str]] = {}
         for node in ast.walk(tree):
