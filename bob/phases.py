@@ -13,7 +13,7 @@ Source: ours, DECISIONS 63 (frequency and clock) and 64 (slots).
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
-from typing import Literal, Protocol
+from typing import Literal, NamedTuple, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -119,8 +119,7 @@ class Phase(Protocol):
         ...
 
 
-@dataclass(frozen=True, slots=True)
-class Step:
+class Step(NamedTuple):
     """What came of some tags.
 
     Parameters
@@ -282,9 +281,10 @@ class Locked:
 
     def step(self, waiting: WaitingTags) -> Step | None:
         """One stretch of a preamble or of payload."""
-        in_epoch = self.next_slot & (EPOCH_SLOTS - 1)
+        next_slot = self._gate.next_slot
+        in_epoch = next_slot & (EPOCH_SLOTS - 1)
         in_preamble = in_epoch < PREAMBLE_SLOTS
-        region_end = self.next_slot - in_epoch + (PREAMBLE_SLOTS if in_preamble else EPOCH_SLOTS)
+        region_end = next_slot - in_epoch + (PREAMBLE_SLOTS if in_preamble else EPOCH_SLOTS)
         stretch = self._gate.stretch(waiting, region_end)
         if stretch is None:
             return None

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Literal
+from typing import Literal, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -99,8 +99,7 @@ class WaitingTags:
         return taken
 
 
-@dataclass(frozen=True, slots=True)
-class Stretch:
+class Stretch(NamedTuple):
     """What the gate makes of the slots ``from_slot .. to_slot``, which end at ``end_ps``.
 
     ``far`` are the clicks far from the gate, where somebody selects.

@@ -249,8 +249,11 @@ _PHASORS = np.exp(2j * np.pi * ((np.arange(tags.OUTSIDE_BINS) + 0.5) / tags.OUTS
 
 def light_power(moments: NDArray[np.float64], outside: NDArray[np.int64]) -> float:
     """How far the comb stands out: |sum of exp(2 pi i d)|^2 / n; noise alone has mean 1."""
-    clicks = moments[tags.IN_GATE] + outside.sum()
-    return float(abs(_resultant(moments, outside)) ** 2 / clicks) if clicks else 0.0
+    return _power(_resultant(moments, outside), moments[tags.IN_GATE] + outside.sum())
+
+
+def _power(resultant: complex, clicks: float) -> float:
+    return float(abs(resultant) ** 2 / clicks) if clicks else 0.0
 
 
 def _resultant(moments: NDArray[np.float64], outside: NDArray[np.int64]) -> complex:
@@ -263,12 +266,13 @@ def _offset(
     moments: NDArray[np.float64], outside: NDArray[np.int64], half_gate: float
 ) -> tuple[float, float, float] | None:
     """Offset of the light from the gate's centre (slots), its variance, and the mean position it belongs to."""
-    power = light_power(moments, outside)
+    n, n_outside = float(moments[tags.IN_GATE]), float(outside.sum())
+    resultant = _resultant(moments, outside)
+    power = _power(resultant, n + n_outside)
     if power < SIGNIFICANT_POWER:
         return None
-    n = float(moments[tags.IN_GATE])
-    angle = float(np.angle(_resultant(moments, outside)) / (2.0 * np.pi))
-    background = float(outside.sum()) * 2.0 * half_gate / (1.0 - 2.0 * half_gate)
+    angle = float(np.angle(resultant) / (2.0 * np.pi))
+    background = n_outside * 2.0 * half_gate / (1.0 - 2.0 * half_gate)
     if n == 0 or abs(angle) > 0.6 * half_gate or background > 0.8 * n:
         position = moments[tags.SUM_POSITION] / n if n else 0.0
         return angle, 1.0 / (8.0 * math.pi**2 * power) + PHASE_FLOOR_SLOTS**2, position
