@@ -32,7 +32,10 @@ READ_TIMEOUT_S = 0.2
 MAX_BACKLOG_BLOCKS = 3
 MAX_BACKLOG_CHUNKS = 24
 LEAD, MOST_WAITING_BITS = 0.2, 1 << 21
-"""How far a block may be filled by a tagger that can wait while so many bits of those before have no result."""
+"""How far a block may be filled by a tagger that can wait while so many bits of those before have no result,"""
+LEAST_LEAD_DETECTIONS = 5_000_000
+"""and by how many detections in any case: a small block that stands still for every other leaves cores idle, and where
+other programs keep them busy, only the decoder, which gives way to all, goes on."""
 MOST_LATE_BITS = 1 << 22
 """Of blocks that should have been corrected while the last one filled: beyond, a real tagger begins no other."""
 MOST_BATCHES, LOOP_POLL_S = 64, 0.01
@@ -80,7 +83,7 @@ class Clicks(threading.Thread):
         self.lookout = Lookout(can_wait=self._can_wait, now_ns=now_ns())
         self._max_backlog = MAX_BACKLOG_CHUNKS * config.blocks.chunk_detections
         self._clock_rate_hz = config.link.clock_rate_hz
-        self._lead = LEAD * config.blocks.block_size_detections
+        self._lead = max(LEAD * config.blocks.block_size_detections, LEAST_LEAD_DETECTIONS)
         self._last_slot = 0
         self._shedding = False
         self.blocks_shed = 0

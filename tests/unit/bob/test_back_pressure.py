@@ -11,7 +11,14 @@ from typing import Any
 import numpy as np
 import pytest
 
-from bob.daemon import MOST_BATCHES, MOST_DETECTIONS, MOST_LATE_BITS, MOST_WAITING_BITS, Clicks
+from bob.daemon import (
+    LEAST_LEAD_DETECTIONS,
+    MOST_BATCHES,
+    MOST_DETECTIONS,
+    MOST_LATE_BITS,
+    MOST_WAITING_BITS,
+    Clicks,
+)
 from bob.phases import ReceiverEvent
 from bob.receiver import Receiver
 from bob.session import MAX_PIECE
@@ -55,11 +62,11 @@ def detections(slots: list[int], to_slot: int) -> Detections:
     return Detections(found, (found % 3 == 0).astype(np.uint8), (found % 2).astype(np.uint8), 0, to_slot)
 
 
-def clicks(session: Session, *, can_wait: bool, tmp_path: Any) -> Clicks:
+def clicks(session: Session, *, can_wait: bool, tmp_path: Any, text: str = "") -> Clicks:
     board = SimpleNamespace(state="", slots=lambda n: None, start_counting=lambda: None)
     node = SimpleNamespace(board=board, shell=SimpleNamespace(act=lambda call: call()))
     tagger = SimpleNamespace(can_wait=can_wait, info=SimpleNamespace(simulated=can_wait))
-    config = parse_config("role = 'bob'", tmp_path)
+    config = parse_config("role = 'bob'\n" + text, tmp_path)
     return Clicks(tagger, SimpleNamespace(state="locked"), node, session, config)  # type: ignore[arg-type]
 
 
@@ -122,6 +129,21 @@ async def test_a_real_tagger_fills_a_block_while_the_one_before_is_corrected(tmp
     assert (session.taken, thread.blocks_shed) == ([batch], 0)
 
 
+@pytest.mark.parametrize(("block_size", "lead"), [(100_000_000, 20_000_000), (10_000_000, LEAST_LEAD_DETECTIONS)])
+async def test_a_tagger_that_can_wait_does_so_some_way_into_the_next_block(
+    block_size: int, lead: int, tmp_path: Any
+) -> None:
+    session = Session()
+    text = f"[blocks]\nblock_size_detections = {block_size}\n"
+    thread = clicks(session, can_wait=True, tmp_path=tmp_path, text=text)
+    session.backlog_bits, session.filling_detections = MOST_WAITING_BITS + 1, lead
+    assert not thread._behind()
+    session.filling_detections = lead + 1
+    assert thread._behind()
+    session.backlog_bits = MOST_WAITING_BITS
+    assert not thread._behind()
+
+
 async def test_tags_that_the_tagger_lost_are_counted_also_without_a_lock(tmp_path: Any) -> None:
     thread = clicks(Session(), can_wait=False, tmp_path=tmp_path)
     nothing = np.zeros(0, np.int64), np.zeros(0, np.uint8)
@@ -163,8 +185,8 @@ async def test_a_tagger_that_can_wait_loses_nothing_and_is_kept_waiting(
 ) -> None:
     """Some way into a block for the one that closed last, at once for any before it."""
     session = Session()
-    thread = clicks(session, can_wait=True, tmp_path=tmp_path)
-    session.filling_detections = round(filled * Blocks().block_size_detections)
+    thread = clicks(session, can_wait=True, tmp_path=tmp_path, text="[blocks]\nblock_size_detections = 100_000_000\n")
+    session.filling_detections = round(filled * 100_000_000)
     setattr(session, backlog, MOST_WAITING_BITS)
     thread._arrived([detections([PREAMBLE_SLOTS + 1], PREAMBLE_SLOTS + 9)], [])
     assert thread._room.is_set()
