@@ -1,7 +1,8 @@
-"""The key store's disk: full, read-only, shrinking."""
+"""The key store's disk: full, shrinking, read-only."""
 
 from __future__ import annotations
 
+import shutil
 import subprocess
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -26,17 +27,17 @@ def _empty(place: Path) -> None:
     (place / "filler").unlink()
 
 
-def _remount(options: str) -> Act:
-    def act(place: Path) -> None:
-        subprocess.run(["mount", "-o", f"remount,{options}", place], check=True)
+def _remount(place: Path, options: str) -> None:
+    subprocess.run(["mount", "-o", f"remount,{options}", place], check=True)
 
-    return act
+
+def _shrink(place: Path) -> None:
+    _remount(place, f"size={shutil.disk_usage(place).used}")
 
 
 FAULTS: dict[str, tuple[Act, Act, str]] = {
     "full": (_fill, _empty, "full"),
-    "read-only": (_remount("ro"), _remount("rw"), "readonly"),
-    "shrunk to what it holds": (_remount("size=1m"), _remount(f"size={SIZE}"), "full"),
+    "shrunk to what it holds": (_shrink, lambda place: _remount(place, f"size={SIZE}"), "full"),
 }
 """What is done, what undoes it, a word of the alarm."""
 
@@ -69,4 +70,15 @@ def _of_one_end(folder: Path, place: Path, role: str) -> Iterator[Verdict]:
             yield Verdict(what, "alarm `disk` with cause and remedy", seen[:160] or "no alarm", word in seen)
             mend(place)
             yield link.goes_on(f"{what}, mended")
+        link.end(daemon)
+        _remount(place, "ro")  # the system does not let it while a file is open for writing
+        link.restart(daemon)
+        code = link.await_end(daemon, 60.0)
+        seen = link.read_log(daemon)[-200:]
+        yield Verdict(
+            f"{role}'s disk read-only at the start", "exit code 3, the disk is named", f"{code}: {seen}", code == 3
+        )
+        _remount(place, "rw")
+        link.restart(daemon)
+        yield link.goes_on(f"{role}'s disk can be written again")
         yield link.account(f"all keys after the faults of {role}'s disk", lost_at_most=16)
