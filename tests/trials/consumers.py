@@ -128,12 +128,12 @@ class Consumers:
         """Keys that both ends were given."""
         return sum(len(one.fetched) for one in self.both)
 
-    def end(self) -> None:
+    def end(self, patience_s: float = LAST_S) -> None:
         """Ask for no more, and fetch what waits while both ends run."""
         for one in self.both:
             one.ending.set()
             one.join()
-            end = time.monotonic() + LAST_S
+            end = time.monotonic() + patience_s
             while one.fetch() and time.monotonic() < end:
                 time.sleep(PAUSE_S)
 

@@ -74,7 +74,7 @@ def _harmed(folder: Path, role: str, name: str, harm: Act, word: str) -> Iterato
             code == 3 and word in seen,
         )
         assert link.consumers is not None
-        link.consumers.end()
+        link.consumers.end(0.0)
         faults = [*link.consumers.faults(), *link.tracebacks]
         yield Verdict(f"{what}: keys", "none twice, none different", "; ".join(faults) or "none", not faults)
 
@@ -101,7 +101,7 @@ def _set_back(folder: Path, roles: tuple[str, ...]) -> Iterator[Verdict]:
         good = (codes == [3] * len(roles) and "earlier" in said) or "set back" in said
         what = f"key store of {both} restored from a copy"
         yield Verdict(what, "does not start, exit code 3, says why", f"{codes}: {said[:200]}", good)
-        link.consumers.end()
+        link.consumers.end(0.0)
         faults = [*link.consumers.faults(), *link.tracebacks]
         yield Verdict(f"{what}: keys", "none twice, none different", "; ".join(faults) or "none", not faults)
         for daemon in (link.bob, link.alice):
