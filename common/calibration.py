@@ -9,6 +9,12 @@ from typing import Any
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
+BOUNDS = {
+    "source": ("mean_photon_number_upper", "eps_mean_photon_number", "g2_upper", "eps_g2"),
+    "detectors": ("p_z_lower", "p_z_upper", "mismatch", "eps_detectors"),
+}
+"""Section of the configuration -> what a file that it names must hold: a default would be another device's."""
+
 
 class Calibration(BaseModel):
     """Bounds of <n> at Alice's exit, of g2(0) and of Bob's detectors; what is missing was not measured."""
@@ -42,6 +48,10 @@ class Calibration(BaseModel):
         if self.p_z_lower is not None and self.p_z_upper is not None and self.p_z_lower > self.p_z_upper:
             raise ValueError("p_z_lower is above p_z_upper")
         return self
+
+    def missing(self, section: str) -> list[str]:
+        """What the file does not give of the bounds of a section."""
+        return [name for name in BOUNDS[section] if name not in self.model_fields_set]
 
     def fields_of(self, section: str) -> dict[str, float]:
         """The fields of `[source]` or `[detectors]` that this file gives."""

@@ -14,6 +14,11 @@ from common.calibration import Calibration
 from common.errors import ConfigurationError
 from common.files import read_file, write_file
 
+MEASURE = {
+    "source": "Measure both with `qkd plan g2` and `qkd plan source`, into the same file.",
+    "detectors": "Write all of them, as measured; 0 for a probability of being wrong says that they are certain.",
+}
+
 
 def load_calibration(path: Path) -> Calibration:
     """Read a calibration file.
@@ -34,10 +39,21 @@ def load_calibration(path: Path) -> Calibration:
 
 
 def with_calibration(table: Any, base_dir: Path, section: str) -> Any:
-    """A configuration's table completed from the file that it names; a value given twice is refused."""
+    """A configuration's table completed from the file that it names.
+
+    Raises
+    ------
+    ConfigurationError
+        A bound is not in the file, or is given twice.
+    """
     if not isinstance(table, dict) or not isinstance(table.get("calibration"), str):
         return table
-    fields = load_calibration(base_dir / table["calibration"]).fields_of(section)
+    known = load_calibration(base_dir / table["calibration"])
+    if missing := known.missing(section):
+        raise ConfigurationError(
+            f"{section}.calibration {table['calibration']} does not give {', '.join(missing)}", remedy=MEASURE[section]
+        )
+    fields = known.fields_of(section)
     twice = sorted(set(fields) & set(table))
     if twice:
         raise ConfigurationError(

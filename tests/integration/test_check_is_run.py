@@ -198,6 +198,7 @@ ONES: dict[str, tuple[str, int, Any]] = {
     "database: /dev/null": ("bob", 2, setting("keys.database", "/dev/null")),
     "database: NUL": ("alice", 2, setting("keys.database", "\0")),
     "database: long path": ("bob", 2, setting("keys.database", "/tmp/" + "d/" * 5000)),
+    "calibration: an empty file": ("alice", 2, setting("source.calibration", "/dev/null")),
     "calibration: NUL": ("alice", 2, setting("source.calibration", "\0")),
     "calibration: a folder": ("bob", 2, setting("detectors.calibration", "/proc")),
     "calibration: long name": ("bob", 2, setting("detectors.calibration", "c" * 5000)),

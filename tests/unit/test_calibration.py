@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 
+from common.calibration import BOUNDS
 from common.calibration_file import load_calibration, update_calibration
 from common.config_file import load_config
 from common.errors import ConfigurationError
@@ -95,4 +96,21 @@ def test_bad_calibrations_are_refused_by_name(text: str, fault: str, tmp_path: P
 def test_a_missing_calibration_is_refused(tmp_path: Path) -> None:
     (tmp_path / "alice.toml").write_text(CONFIG)
     with pytest.raises(ConfigurationError, match="cannot be read"):
+        load_config(tmp_path / "alice.toml")
+
+
+@pytest.mark.parametrize("section", BOUNDS)
+def test_a_file_without_all_bounds_of_its_section_is_refused_whatever_the_devices(section: str, tmp_path: Path) -> None:
+    (tmp_path / "alice.toml").write_text(f'role = "alice"\n[{section}]\ncalibration = "c.toml"\n')
+    values = dict.fromkeys(BOUNDS[section], 0.2) | {"p_z_upper": 0.99}
+    for left_out in (*BOUNDS[section], None):
+        given = {name: values[name] for name in BOUNDS[section] if name != left_out}
+        (tmp_path / "c.toml").write_text("".join(f"{name} = {value}\n" for name, value in given.items()))
+        if left_out is None:
+            assert load_config(tmp_path / "alice.toml", "alice").role == "alice"
+            continue
+        with pytest.raises(ConfigurationError, match=f"does not give {left_out}$"):
+            load_config(tmp_path / "alice.toml")
+    (tmp_path / "c.toml").write_text("")
+    with pytest.raises(ConfigurationError, match=f"does not give {', '.join(BOUNDS[section])}"):
         load_config(tmp_path / "alice.toml")

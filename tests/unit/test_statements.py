@@ -119,7 +119,8 @@ def test_with_everything_stated_check_is_content(role: str) -> None:
 
 
 def test_what_a_calibration_file_gives_is_stated(tmp_path: Path) -> None:
-    (tmp_path / "source.toml").write_text("mean_photon_number_upper = 0.3\ng2_upper = 0.01\neps_g2 = 1e-12\n")
+    bounds = "mean_photon_number_upper = 0.3\neps_mean_photon_number = 0.0\ng2_upper = 0.01\neps_g2 = 1e-12\n"
+    (tmp_path / "source.toml").write_text(bounds)
     text = '[source]\ncalibration = "source.toml"\nphase_bits = 4\n'
     statements.require(config("alice", text, tmp_path), simulated=False)
 
