@@ -7,6 +7,7 @@ import logging
 import os
 from collections import deque
 from dataclasses import asdict
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +21,8 @@ from common.units import seconds_from_ns
 
 log = logging.getLogger("qkd.node")
 RATE_BLOCKS = 20
+BARREN_BLOCKS = 5
+"""Blocks without key, one after the other, that an operator is told of whatever the reason is."""
 DEVICE_REMEDY = "look at bias, temperature, fibre and cable (`qkd doctor --hardware`); else somebody tampers with it"
 
 
@@ -40,6 +43,7 @@ class StatusBoard:
         self.blocks: deque[BlockFacts] = deque(maxlen=1000)
         self.blocks_committed = 0
         self.blocks_refused = 0
+        self._barren, self._barren_since = 0, ""
         self.secret_bits = 0
         self.auth_pool_bits = 0
         self.auth_bits_spent = 0
@@ -72,11 +76,26 @@ class StatusBoard:
             self.blocks_committed += 1
             self.secret_bits += facts.secret_bits
             self._recent.append((now_ns(), facts.secret_bits))
+            self._barren = 0
             self.alarm("detectors", None)
+            self.alarm("no key", None)
         else:
             self.blocks_refused += 1
+            self._gave_none(facts.reason)
         if facts.device_fault:
             self.alarm("detectors", f"{facts.device_fault}; {DEVICE_REMEDY}")
+
+    def _gave_none(self, reason: str) -> None:
+        """One more block without key; what no other alarm names is told here, the peer's reason included."""
+        self._barren += 1
+        if self._barren == 1:
+            self._barren_since = f"{datetime.now(UTC):%Y-%m-%dT%H:%M:%SZ}"
+        if self._barren < BARREN_BLOCKS:
+            return
+        text = f"the last {self._barren} blocks gave none since {self._barren_since}: {reason}"
+        if self._barren == BARREN_BLOCKS:
+            log.error("no key: %s", text)
+        self.alarm("no key", text)
 
     def alarm(self, name: str, text: str | None) -> None:
         """Raise (text) or clear (None) an alarm."""
@@ -115,7 +134,7 @@ class StatusBoard:
         """The status as the command line prints it."""
         rate = self._rate_bps()
         qber = next((facts.qber for facts in reversed(self.blocks) if facts.qber), 0.0)
-        sifted = next((facts for facts in reversed(self.blocks) if facts.x_share), None)
+        sifted = next((facts for facts in reversed(self.blocks) if facts.x_share or facts.z_sent_share), None)
         elapsed_s = max(seconds_from_ns(now_ns() - self._started_ns), 1e-3)
         return {
             "role": self._role,

@@ -33,7 +33,7 @@ def estimate(config: Config, tallies: Tallies, leak_ec_bits: int, assumes: tuple
 
 def device_fault(config: Config, tallies: Tallies) -> str | None:
     """Which device is out of tolerance by these counts, as :func:`estimate` judges it; counts of a part will do."""
-    if tallies.fault() is not None:
+    if tallies.impossible() is not None:
         return None
     return monitors(tallies, protocol_settings(config), receiver_bounds(config))[1]
 

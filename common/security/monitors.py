@@ -94,6 +94,8 @@ def _share_of_x(tallies: Tallies, receiver: ReceiverBounds) -> list[Watch]:
 def _basis_of_alice(tallies: Tallies, settings: ProtocolSettings, receiver: ReceiverBounds) -> list[Watch]:
     """What Alice really sent, among the detections in X, all of whose symbols are public."""
     n, p = tallies.x_detections, settings.p_z_alice
+    if not n:
+        return []
     share = sum(sum(level[H]) + sum(level[V]) for level in tallies.x_counts) / n
     unequal = max(p - weakened(p, receiver.mismatch), 1.0 - p - weakened(1.0 - p, receiver.mismatch))
     row = Monitor("share of Z pulses in X detections", share, p, unequal + sigmas(p, n))

@@ -40,9 +40,9 @@ class RecentBlocks:
     def enter(self, tallies: Tallies) -> str | None:
         """One more block has all its counts, whatever becomes of it: why no key may be made of it, or None.
 
-        Counts that cannot be (`Tallies.fault`) say nothing of the devices.
+        Counts that cannot be (`Tallies.impossible`) say nothing of the devices; no detection in X says much.
         """
-        if tallies.fault() is not None:
+        if tallies.impossible() is not None:
             return None
         self._rows.append(_row(tallies))
         self._forget()

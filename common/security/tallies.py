@@ -43,6 +43,10 @@ class Tallies:
     z_ones_steps: int
 
     def fault(self) -> str | None:
+        """Why no key can be made of these counts, whatever the bounds are, or None."""
+        return self.impossible() or (None if self.x_detections else "nothing was detected in the check basis")
+
+    def impossible(self) -> str | None:
         """Why these counts cannot be, or None."""
         if not self.n_z or len(self.n_z) != len(self.x_counts) or any(len(level) != SYMBOLS for level in self.x_counts):
             return "the tallies have not the shape of intensities, four symbols and two outcomes"
@@ -55,8 +59,6 @@ class Tallies:
             return "a tally is negative"
         if self.slots_sent == 0 or sum(self.n_z) == 0:
             return "the tallies are empty"
-        if sum(cells) == 0:
-            return "nothing was detected in the check basis"
         if self.n_z_kept > sum(self.n_z):
             return "more bits are kept than were sifted"
         if sum(self.n_z) > self.z_detections or sum(cells) != self.x_detections:

@@ -148,5 +148,17 @@ def test_the_share_of_v_is_weighed_by_the_bits_and_off_by_one_step_at_most() -> 
 def test_counts_that_cannot_be_do_not_enter() -> None:
     recent = RecentBlocks(SETTINGS, RECEIVER)
     one = next(blocks(np.random.default_rng(6), 10**6))
-    assert recent.enter(replace(one, x_counts=(((0, 0),) * 4,), x_detections=0)) is None
+    assert recent.enter(replace(one, x_counts=(((0, 0),) * 4,))) is None
     assert not recent._rows
+
+
+def test_a_receiver_without_any_x_accuses_the_x_detectors() -> None:
+    """No key comes of such counts for another reason; the operator is to be told of the devices."""
+    rng = np.random.default_rng(7)
+    recent, blind = RecentBlocks(SETTINGS, RECEIVER), blocks(rng, 300_000, (1.0, 1.0, 0.0, 0.0))
+    one = next(blind)
+    assert one.fault() == "nothing was detected in the check basis"
+    assert one.x_detections == 0
+    assert str(recent.enter(one)).startswith("the X detectors are too weak: ")
+    few = next(blocks(rng, 100, (1.0, 1.0, 0.0, 0.0)))
+    assert RecentBlocks(SETTINGS, RECEIVER).enter(few) is None, "a hundred detections may be without X by chance"

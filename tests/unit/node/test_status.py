@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import sqlite3
 from dataclasses import fields, replace
 from pathlib import Path
@@ -16,7 +17,7 @@ from common.config_file import parse_config
 from common.errors import AuthenticationError, ConfigurationError, KeyStoreError
 from common.node.keystore import KeyStore
 from common.node.node import Node, Options
-from common.node.status import StatusBoard
+from common.node.status import BARREN_BLOCKS, StatusBoard
 from common.protocol.block import WATCHED, BlockFacts
 from tests.stores import add_block
 
@@ -34,6 +35,28 @@ def test_a_block_that_a_detector_spoiled_raises_an_alarm_until_one_gives_key() -
     assert alarm.startswith("detectors: detector L is too weak: 1 %; look at bias")
     board.block(replace(NOTHING, state="committed", x_share=0.1))
     assert board.document()["alarms"] == []
+
+
+def test_blocks_without_key_are_an_alarm_whatever_the_reason_until_one_gives_key() -> None:
+    board = StatusBoard("bob", "link", 1e6)
+    given, refused = replace(NOTHING, state="committed"), replace(NOTHING, state="refused")
+    for block in [refused] * (BARREN_BLOCKS - 1) + [given] + [refused] * (BARREN_BLOCKS - 1):
+        board.block(block)
+        assert board.alarms == {}
+    board.block(replace(refused, reason="refused by the peer: the disk does not take it"))
+    (alarm,) = board.document()["alarms"]
+    assert re.fullmatch(r"no key: the last 5 blocks gave none since \S+Z: refused by the peer: the disk .*", alarm)
+    board.block(replace(refused, reason="the QBER of 20 % is above"))
+    assert "the last 6 blocks gave none" in board.alarms["no key"]
+    assert "QBER" in board.alarms["no key"]
+    board.block(given)
+    assert board.alarms == {}
+
+
+def test_a_receiver_without_x_is_shown() -> None:
+    board = StatusBoard("bob", "link", 1e6)
+    board.block(replace(NOTHING, state="refused", z_sent_share=0.9))
+    assert board.document()["watched"]["x_share"] == 0
 
 
 def test_before_the_handshake_nobody_knows_whether_keys_are_simulated() -> None:
