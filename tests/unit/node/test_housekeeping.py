@@ -228,7 +228,7 @@ def test_qkd_keys_shows_the_newest_and_tells_all_to_programs(config: Config, sto
     arguments = ["--config", str(config.base_dir / "alice.toml")]
     shown = CliRunner().invoke(keys, arguments, standalone_mode=False).output
     assert "newest 20 of 30 blocks" in shown
-    assert [line.split()[0] for line in shown.splitlines() if "committed" in line] == [str(n) for n in range(11, 31)]
+    assert [line.split()[0] for line in shown.splitlines() if "committed" in line] == [f"0.{n}" for n in range(11, 31)]
     told = json.loads(CliRunner().invoke(keys, [*arguments, "--json"], standalone_mode=False).stdout)
     assert [block["certificate"] for block in told["blocks"]] == [json.loads(record(n)) for n in range(1, 31)]
     assert told["available_bits"] == 30 * 8 * 40
