@@ -21,11 +21,10 @@ from common.config import Config, DeviceSection
 from common.errors import ConfigurationError, EnvironmentFault, KeyStoreError, QkdError
 from common.node import alarms, credentials
 from common.node.etsi014 import revocation, tls_context
-from common.node.keystore import open_store
+from common.node.keystore import examine_store, open_store
 from common.node.listening import require_free
 from common.node.mqtt import proofs
 from common.node.recorder import recorded_bytes
-from common.node.sealing import read_key_file
 from common.node.statusfile import running
 from common.randomness import OPERATING_SYSTEM
 
@@ -129,13 +128,8 @@ def writable(field: str, file: Path, *, made: bool) -> Path:
 
 
 def _key_store(config: Config) -> str:
-    """Does the key file open the store?"""
-    database, key_file = config.path(config.keys.database), config.path(config.keys.key_file)
-    if not database.exists():
-        read_key_file(key_file)
-        return "not made yet"
-    with open_store(config, read_only=True) as store:
-        return f"{store.available_bits()} bits for applications"
+    """Does the key file open the store, and is all of it as it was left?"""
+    return examine_store(config)
 
 
 def _alarm(config: Config) -> str | None:

@@ -8,6 +8,7 @@ against that stands the peer's claim (`classical_channel/PROTOCOL.md`, section 2
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 
 from common.errors import InputError, KeyStoreError, StoreUnavailable
@@ -25,8 +26,12 @@ class Counter:
     def __init__(self, database: Path) -> None:
         self.path = database.with_name(database.name + ".counter")
 
-    def check(self, stored: int) -> None:
+    def check(self, count: Callable[[], int]) -> None:
         """Refuse a store whose own count is behind the file's.
+
+        Parameters
+        ----------
+        count : the store's own, read after the file's: a node that counts on meanwhile is no fault.
 
         Raises
         ------
@@ -39,7 +44,7 @@ class Counter:
             return
         except (OSError, ValueError) as error:
             raise KeyStoreError(f"{self.path} cannot be read: {error}", remedy=_REMEDY) from None
-        if counted > stored:
+        if counted > (stored := count()):
             raise KeyStoreError(
                 f"the key store was set back: it counts {stored}, {self.path} counts {counted}", remedy=_REMEDY
             )

@@ -37,6 +37,7 @@ class Housekeeping:
         """Once a second, in any thread: alarm -> its text, None where all is well."""
         self._store.look()
         try:
+            self._store.scrub()
             self._drop_unfetched()
             if self._looks % EVERY == 0:
                 self._move_spent()

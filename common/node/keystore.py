@@ -24,7 +24,7 @@ from common.keys.inventory import Owners, Slice
 from common.keys.life import Life, Share
 from common.node.counter import Counter
 from common.node.database import SealedDatabase
-from common.node.pages import Pages
+from common.node.pages import BEFORE_ALL, Pages
 from common.node.rows import Rows
 from common.node.schema import SCHEMA, UPGRADES
 from common.node.sealing import SEAL_BYTES, Sealing, read_key_file
@@ -32,6 +32,8 @@ from common.node.storefile import ANOTHER, StoreFiles, fault_of
 
 VERSION = 3
 _ROOM_ROWS = 256
+_PAGES_AT_ONCE = 16
+"""256 kB of key: 1 ms of a processor."""
 _PROBE = "probe"
 _ORPHANS = "DELETE FROM settings WHERE name GLOB 'pads/*' AND name NOT IN (SELECT 'pads/' || block_id FROM blocks)"
 
@@ -41,12 +43,23 @@ def new_key_id() -> str:
     return str(uuid.uuid4())
 
 
-def open_store(config: Config, *, read_only: bool = False) -> KeyStore:
+def open_store(config: Config, *, read_only: bool = False, examined: bool = False) -> KeyStore:
     """The store that a configuration names; see :meth:`KeyStore.open`."""
     keys, least_bytes = config.keys, config.etsi014.min_key_size_bits // 8
-    return KeyStore.open(
-        config.path(keys.database), config.path(keys.key_file), read_only=read_only, least_bytes=least_bytes
-    )
+    database, key_file = config.path(keys.database), config.path(keys.key_file)
+    return KeyStore.open(database, key_file, read_only=read_only, examined=examined, least_bytes=least_bytes)
+
+
+def examine_store(config: Config) -> str:
+    """What there is; raises what opening it for writing would, beside a running daemon or without one, as it is."""
+    database = config.path(config.keys.database)
+    if database.exists() and database.stat().st_size:
+        with open_store(config, read_only=True, examined=True) as store:
+            return f"{store.available_bits()} bits for applications"
+    read_key_file(config.path(config.keys.key_file))
+    StoreFiles(database).examine()
+    Counter(database).check(lambda: 0)
+    return "not made yet"
 
 
 class KeyStore(SealedDatabase):
@@ -68,10 +81,17 @@ class KeyStore(SealedDatabase):
         self.least_bytes = 1
         self.waiting_bytes = self._change = 0
         self.blocks_spent = Share()
+        self._scrubbed = BEFORE_ALL
 
     @classmethod
     def open(
-        cls, database: Path, key_file: Path, *, read_only: bool = False, least_bytes: int = 1
+        cls,
+        database: Path,
+        key_file: Path,
+        *,
+        read_only: bool = False,
+        examined: bool = False,
+        least_bytes: int = 1,
     ) -> KeyStore:
         """Open or make the store.
 
@@ -80,6 +100,7 @@ class KeyStore(SealedDatabase):
         database : SQLite file, made with mode 0600 if it is not there.
         key_file : 32 secret bytes.
         read_only : look beside a running daemon; otherwise this process is the only one.
+        examined : with ``read_only``, refuse all that is refused otherwise too.
         least_bytes : the smallest key.
 
         Raises
@@ -96,12 +117,14 @@ class KeyStore(SealedDatabase):
                 database.parent.mkdir(parents=True, exist_ok=True)
                 files.take()
                 os.close(os.open(database, os.O_CREAT | os.O_RDWR | os.O_CLOEXEC, 0o600))
+            elif examined:
+                files.examine()
             uri = f"file:{database.absolute()}?mode={'ro' if read_only else 'rw'}"
             connection = sqlite3.connect(uri, uri=True, isolation_level=None, check_same_thread=False, timeout=10)
             store = cls(connection, sealing, files, Counter(database))
             store.least_bytes = least_bytes
             with store._reading():
-                store._prepare(read_only)
+                store._prepare(read_only, examined or not read_only)
         except BaseException as error:
             if connection is not None:
                 connection.close()
@@ -116,26 +139,27 @@ class KeyStore(SealedDatabase):
             raise
         return store
 
-    def _prepare(self, read_only: bool) -> None:
+    def _prepare(self, read_only: bool, examined: bool) -> None:
         self._db.execute("PRAGMA foreign_keys = ON")
+        version = self._db.execute("PRAGMA user_version").fetchone()[0]
+        if examined and version not in (0, VERSION, *UPGRADES):
+            what = f"the key store has version {version}, this software knows {VERSION}"
+            raise KeyStoreError(what, remedy=ANOTHER)
         if not read_only:
             self._db.execute("PRAGMA journal_mode = WAL")
             self._db.execute("PRAGMA synchronous = FULL")
             self._db.execute("PRAGMA secure_delete = ON")
-            version = self._db.execute("PRAGMA user_version").fetchone()[0]
             if version in UPGRADES:
                 self._db.execute(UPGRADES[version])
-            elif version not in (0, VERSION):
-                what = f"the key store has version {version}, this software knows {VERSION}"
-                raise KeyStoreError(what, remedy=ANOTHER)
             self._db.executescript(SCHEMA)
             self._db.execute(f"PRAGMA user_version = {VERSION}")
         probe = self.get_setting(_PROBE)
-        if not read_only:
-            if probe is None:
-                self.put_setting(_PROBE, b"")
+        if probe is None and not read_only:
+            self.put_setting(_PROBE, b"")
+        if examined:
             self._examine()
-            self._counter.check(self._count())
+            self._counter.check(self._count)
+        if not read_only:
             with self._transaction():
                 # Our own requests whose answer was lost with the last process: nobody's keys.
                 self._db.execute("DELETE FROM keys WHERE ours")
@@ -252,6 +276,21 @@ class KeyStore(SealedDatabase):
         """Forget committed blocks, with what is left of them."""
         with self._transaction(recount=True):
             self._rows.drop(block_ids)
+
+    def scrub(self) -> None:
+        """Read the next few pages of keys again, round and round.
+
+        Raises
+        ------
+        KeyStoreError
+            One is not what was written: the medium has changed under a node that runs.
+        """
+        try:
+            with self._reading():
+                self._scrubbed = self._pages.reread(self._scrubbed, _PAGES_AT_ONCE)
+        except StoreUnavailable as error:
+            self.unavailable = str(error)
+            raise
 
     # -- authentication key -------------------------------------------------------------------------------------------
 

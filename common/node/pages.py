@@ -11,10 +11,12 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
+from common.errors import KeyStoreError
 from common.node.sealing import Sealing
 from common.node.storefile import damaged
 
 PAGE_BYTES = 1 << 14
+BEFORE_ALL = (-1, -1)
 
 
 class Pages:
@@ -60,6 +62,26 @@ class Pages:
             first, last = max(offset - at, 0), min(offset + len(secret) - at, len(page))
             page[first:last] = secret[at + first - offset : at + last - offset]
             self._write(block_id, number, bytes(page))
+
+    def reread(self, after: tuple[int, int], most: int) -> tuple[int, int]:
+        """Open up to so many pages behind (block, number) ``after``; the last of them, or ``BEFORE_ALL`` at the end.
+
+        Raises
+        ------
+        KeyStoreError
+            A page does not open.
+        """
+        rows = self._db.execute(
+            "SELECT block_id, number, sealed FROM pages WHERE (block_id, number) > (?, ?)"
+            " ORDER BY block_id, number LIMIT ?",
+            (*after, most),
+        ).fetchall()
+        for block_id, number, sealed in rows:
+            try:
+                self._sealing.unseal(f"block/{block_id}/{number}", sealed)
+            except KeyStoreError:
+                raise damaged(self._database, f"page {number} of block {block_id} is not what was written") from None
+        return (rows[-1][0], rows[-1][1]) if len(rows) == most else BEFORE_ALL
 
     def _read(self, block_id: int, number: int) -> bytearray | None:
         row = self._db.execute(

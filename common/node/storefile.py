@@ -95,8 +95,25 @@ class StoreFiles:
             raise KeyStoreInUse(
                 f"key store {self.database} is in use by another process", remedy="Stop the other daemon."
             ) from None
+        self._refuse_lost_log(self._lock)
+
+    def examine(self) -> None:
+        """Raise what :meth:`take` would, without keeping anybody from writing; a process that does is no fault."""
+        try:
+            lock = os.open(self._lock_path, os.O_RDONLY | os.O_CLOEXEC)
+        except FileNotFoundError:
+            return
+        try:
+            fcntl.flock(lock, fcntl.LOCK_SH | fcntl.LOCK_NB)  # for so long as it takes to look at two files
+            self._refuse_lost_log(lock)
+        except BlockingIOError:
+            return
+        finally:
+            os.close(lock)
+
+    def _refuse_lost_log(self, lock: int) -> None:
         log = _seen(self.log)
-        if os.pread(self._lock, len(_RUNNING), 0) == _RUNNING and (log is None or log[2] == 0):
+        if os.pread(lock, len(_RUNNING), 0) == _RUNNING and (log is None or log[2] == 0):
             raise KeyStoreError(
                 f"the write-ahead log {self.log} was deleted: the last process did not end in good order, and what it "
                 "stored last stands there and nowhere else",

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import sqlite3
 import uuid
 from collections.abc import Iterator
 from pathlib import Path
@@ -15,7 +16,7 @@ from common.cli.keys import certificate
 from common.cli.keys import command as keys
 from common.config import Config
 from common.config_file import parse_config
-from common.errors import InputError
+from common.errors import InputError, KeyStoreError, StoreUnavailable
 from common.keybits import KeyBits
 from common.keys.inventory import Owners, Slice
 from common.node.archive import Archive
@@ -232,3 +233,32 @@ def test_qkd_keys_shows_the_newest_and_tells_all_to_programs(config: Config, sto
     told = json.loads(CliRunner().invoke(keys, [*arguments, "--json"], standalone_mode=False).stdout)
     assert [block["certificate"] for block in told["blocks"]] == [json.loads(record(n)) for n in range(1, 31)]
     assert told["available_bits"] == 30 * 8 * 40
+
+
+def test_a_page_that_rots_under_a_running_node_is_found_and_told(config: Config, store: KeyStore) -> None:
+    for block_id in range(1, 9):
+        add(store, block_id, 100_000)
+    keeper = Housekeeping(config, store)
+    look_round(keeper)
+    store._db.execute("UPDATE pages SET sealed = zeroblob(length(sealed)) WHERE block_id = 7 AND number = 2")
+    store._files.leave()  # as a medium does it: without a trace in the file's times
+    with pytest.raises(KeyStoreError, match="damaged: page 2 of block 7 is not what was written"):
+        look_round(keeper)
+
+
+def look_round(keeper: Housekeeping) -> None:
+    """At every page of eight blocks of seven."""
+    for _ in range(8 * 7):
+        keeper.look()
+
+
+def test_a_page_that_cannot_be_read_is_a_matter_of_the_disk(store: KeyStore, monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(*_: object) -> None:
+        error = sqlite3.OperationalError("disk I/O error")
+        error.sqlite_errorcode = sqlite3.SQLITE_IOERR
+        raise error
+
+    monkeypatch.setattr(store._pages, "reread", refuse)
+    with pytest.raises(StoreUnavailable):
+        store.scrub()
+    assert "disk I/O error" in str(store.unavailable)
