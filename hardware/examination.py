@@ -151,6 +151,7 @@ def _random(found: Examination, role: str, source: RandomSource) -> None:
     """Class, rate, and that the bits are alive; the few bytes drawn for it are thrown away."""
     needed_bps = 8.0 * drawn_bytes_per_s(found.config)
     source, grade = TestedRandom(source, needed_bps / 8.0), source.info.as_randomness().grade
+    source.read(RANDOM_STEP_BYTES)  # the first bytes may wait for more than the device
     size, taken_s = RANDOM_STEP_BYTES, 0.0
     while True:
         start_s = time.perf_counter()
