@@ -171,6 +171,10 @@ class Inventory:
         self._shelf.discard([one.key_id for one in gone])
         self._shelf.put_back([one for one in slices if one not in gone], from_front=self._alice)
 
+    def times_refused(self, slices: Sequence[Slice]) -> int:
+        """How often running the peer has refused what begins where these do."""
+        return self._refusals[_place(slices[0])]
+
     def leave_to_peer(self, slices: Sequence[Slice]) -> None:
         """Both ends want the last bytes of these blocks: nothing more is cut from them before :meth:`take_again`."""
         self._left_to_peer.update({one.block_id for one in slices})

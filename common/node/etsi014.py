@@ -36,8 +36,9 @@ BODY_S = 10.0
 """A body that has not come by then does not come."""
 PATIENCE_S, ANSWER_S = 1.0, 5.0
 """No key is cut while a question to the peer has waited longer than the first; an application waits for the second."""
-GIVE_WAY_S = 10.0
-"""Where both ends ask for the last bytes of a block and neither gets them, Bob leaves it to Alice for so long."""
+GIVE_WAY_S = 20.0
+"""Where both ends ask for the last bytes of a block and neither gets them, Bob leaves it to Alice for so long, and
+each time running twice as long: applications that ask in step would meet there for ever."""
 STORE_THREADS = 4
 _AWAY = "the other end of the link does not answer now"
 _FILES_REMEDY = "Give the node's certificate, its key and the CA of the applications (`qkd init` makes all)."
@@ -238,7 +239,8 @@ class KeyDelivery:
         self._refused += slices
         if self._config.role == "bob":
             self._inventory.leave_to_peer(slices)
-            asyncio.get_running_loop().call_later(GIVE_WAY_S, self._inventory.take_again, slices)
+            wait_s = GIVE_WAY_S * 2 ** (self._inventory.times_refused(slices) - 1)
+            asyncio.get_running_loop().call_later(wait_s, self._inventory.take_again, slices)
         self._tidying = asyncio.ensure_future(self._tidy())
         raise KeysRefused(f"the other end refused: {reason}", later=True)
 
