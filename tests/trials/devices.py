@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from common.cli.demo import free_ports
+from common.cli.demo import Daemon, free_ports
 from common.config_file import load_config
 from hardware.twin.wire.server import WireServer
 from tests.trials.benches import LASER_W, Bench, H, Harm, L, R, V
@@ -101,10 +101,7 @@ def devices(folder: Path, quick: bool) -> Iterator[Verdict]:
                 yield from _one(link, bench, fault)
             yield from _broker_gone(link, broker)
             for fault in RANDOM[: 1 if quick else None]:
-                yield from _one(link, bench, fault)
-                link.end(link.alice)
-                link.restart(link.alice)
-                link.await_blocks()
+                yield from _one(link, bench, fault, restart=link.alice)
             bench.fountain.mode = "gone"
             code = link.await_end(link.alice, SOON_S)
             said = link.reason(link.alice) if code is not None else link.alarm(link.alice, "random source")
@@ -131,8 +128,8 @@ def _on_bench(document: Any, manifest: dict[str, Any], port: int) -> None:
     document["mqtt"] = {"enabled": True, "port": port, "commands": True}
 
 
-def _one(link: Link, bench: Bench, fault: Fault) -> Iterator[Verdict]:
-    """Harm, look for the alarm, heal."""
+def _one(link: Link, bench: Bench, fault: Fault, restart: Daemon | None = None) -> Iterator[Verdict]:
+    """Harm, look for the alarm, heal; ``restart`` : an end whose alarm stays for an hour, by intent."""
     daemon = {"alice": link.alice, "bob": link.bob}[fault.role]
     fault.harm(bench)
 
@@ -152,6 +149,8 @@ def _one(link: Link, bench: Bench, fault: Fault) -> Iterator[Verdict]:
         made = link.await_blocks(1, 5.0)
         yield Verdict(f"{fault.what}: keys meanwhile", "none", "keys" if made else "none", not made)
     bench.heal()
+    if restart is not None and link.ended(restart) is None:
+        link.end(restart)
     ended = [one for one in link.both if link.ended(one) is not None]
     if ended:
         link.restart(*ended)
