@@ -8,11 +8,12 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass, replace
+from typing import get_args
 
 import numpy as np
 from numpy.typing import NDArray
 
-from common.config import check_gate
+from common.config import ProtocolName, check_gate
 from common.errors import InputError
 from common.kernels.click_rule import CROSS, DOUBLE, KINDS, CrossBasis, shares
 from common.planning.presets import LinkParameters
@@ -25,7 +26,7 @@ EXPECTED_F_EC = 1.16
 FWHM_PER_SIGMA = 2.0 * math.sqrt(2.0 * math.log(2.0))
 SYMBOLS = 4
 DECOY = "decoy-bb84"
-PROTOCOL_NAMES = ("three-state", "bb84", DECOY)
+PROTOCOL_NAMES = get_args(ProtocolName)
 
 Floats = NDArray[np.float64]
 
