@@ -22,7 +22,7 @@ class KeyBits:
     Security
     --------
     ``repr`` shows only the length; pickling and copying are refused; :meth:`wipe` overwrites the memory (Python and
-    the operating system may still hold copies: see the README's limits).
+    the operating system may still hold copies: see docs/limits.md).
     """
 
     __slots__ = ("_packed", "n_bits")
