@@ -26,11 +26,15 @@ from common.node.telemetry import Command, Commands, Publication, Readings, Repo
 from common.units import NS_PER_S
 
 log = logging.getLogger("qkd.mqtt")
+_LIBRARY = logging.getLogger("qkd.mqtt.library")
+_LIBRARY.setLevel(logging.CRITICAL)  # it has a line for every message of a flood; faults are raised, and told here
 FIRST_PATIENCE_S = 1.0
 MOST_PATIENCE_S = 30.0
 TIMEOUT_S = 5.0
 GOODBYE_S = 1.0
 MAX_QUEUED = 256
+MAX_PACKET_BYTES = 1 << 16
+"""What a broker may send at once (MQTT 5 tells it so): commands are of 4 kB at most."""
 REFUSAL_NS = 30 * NS_PER_S
 """A refusal is an alarm for so long: what is retained is published again within ten seconds."""
 SUBSCRIPTION_FAILED = 0x80
@@ -42,6 +46,15 @@ class Client(aiomqtt.Client):
     """Also remembers what the broker has acknowledged and refused (MQTT 5, reason code of PUBACK)."""
 
     refused: str | None = None
+
+    @property
+    def lost(self) -> bool:
+        """The connection broke, or what came over it cannot be read."""
+        return self._disconnected.done()
+
+    def drop(self) -> None:
+        """Close the socket at once: the library would try again and again to read what it cannot."""
+        self._client._sock_close()
 
     def _on_publish(self, client: Any, userdata: Any, mid: int, reason_code: Any, properties: Any) -> None:
         self.refused = str(reason_code) if reason_code.is_failure else self.refused
@@ -147,25 +160,33 @@ class Broker:
             timeout=TIMEOUT_S,
             max_queued_incoming_messages=MAX_QUEUED,
             max_queued_outgoing_messages=MAX_QUEUED,
+            logger=_LIBRARY,
+            properties=_limits() if mqtt.version == "5" else None,
         ) as client:
             self._patience_s, self._told = FIRST_PATIENCE_S, ""
             log.info("broker %s:%d: connected", mqtt.host, mqtt.port)
-            reporter.restart()
-            await self._subscribe(client, "alarm/+")
-            if mqtt.commands:
-                await self._subscribe(client, "cmd/#")
-            await self._publish(client, reporter.birth(self._birth))
-            await self._publish(client, reporter.availability(True))
-            await self._report(client)
             try:
-                async with asyncio.TaskGroup() as tasks:
-                    tasks.create_task(self._report_on_time(client))
-                    tasks.create_task(self._listen(client))
+                await self._converse(client)
             finally:
-                # A loss of the connection makes this fail at once; the will speaks then.
-                with contextlib.suppress(aiomqtt.MqttError, TimeoutError):
-                    async with asyncio.timeout(GOODBYE_S):
-                        await self._publish(client, offline)
+                if client.lost:
+                    client.drop()  # without a goodbye: the will speaks
+                else:
+                    with contextlib.suppress(aiomqtt.MqttError, TimeoutError):
+                        async with asyncio.timeout(GOODBYE_S):
+                            await self._publish(client, offline)
+
+    async def _converse(self, client: Client) -> None:
+        reporter = self._reporter
+        reporter.restart()
+        await self._subscribe(client, "alarm/+")
+        if self._config.commands:
+            await self._subscribe(client, "cmd/#")
+        await self._publish(client, reporter.birth(self._birth))
+        await self._publish(client, reporter.availability(True))
+        await self._report(client)
+        async with asyncio.TaskGroup() as tasks:
+            tasks.create_task(self._report_on_time(client))
+            tasks.create_task(self._listen(client))
 
     async def _subscribe(self, client: Client, below: str) -> None:
         for code in await client.subscribe(f"{self._reporter.prefix}/{below}", qos=1):
@@ -202,6 +223,13 @@ class Broker:
         await client.publish(what.topic, what.payload, qos=what.qos, retain=what.retain, properties=properties)
         if (reason := client.take_refusal()) is not None:
             self._refuse("what this node publishes below", reason)
+
+
+def _limits() -> Properties:
+    """What the broker is told at the connection."""
+    properties = Properties(PacketTypes.CONNECT)  # type: ignore[no-untyped-call]
+    properties.MaximumPacketSize = MAX_PACKET_BYTES
+    return properties
 
 
 def _correlation(message: aiomqtt.Message) -> Properties | None:

@@ -373,3 +373,80 @@ def test_files_that_cannot_be_read_are_named() -> None:
     for extra in ('password_file = "no"\n', 'ca_certificate = "no"\n'):
         with pytest.raises(ConfigurationError, match="mqtt"):
             Broker(config(1883, "5", extra), 1, {}, dict, dict, {})
+
+
+# -- brokers that lie ------------------------------------------------------------------------------------------------
+
+
+class Liar:
+    """A broker that takes a connection and every publication, and sends what it likes."""
+
+    def __init__(self, sent: bytes) -> None:
+        self.sent, self.connections, self.connects = sent, 0, b""
+        self.closed, self.later = asyncio.Event(), asyncio.Event()
+
+    async def serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        self.connections += 1
+        sent = False
+        with contextlib.suppress(OSError, asyncio.IncompleteReadError):
+            while True:
+                kind, body = await packet(reader)
+                if sent and kind >> 4 == 3:
+                    self.later.set()
+                match kind >> 4:
+                    case 1:
+                        self.connects = body
+                        writer.write(b"\x20\x03\0\0\0")
+                    case 8:
+                        writer.write(b"\x90\x04" + body[:2] + b"\0\x01")
+                    case 3 if kind & 6:
+                        at = 2 + int.from_bytes(body[:2], "big")
+                        writer.write(b"\x40\x02" + body[at : at + 2])
+                        if body[2:at].endswith(b"/state"):
+                            writer.write(self.sent)
+                            sent = True
+        writer.close()
+        self.closed.set()
+
+
+async def packet(reader: asyncio.StreamReader) -> tuple[int, bytes]:
+    kind, length, shift, byte = (await reader.readexactly(1))[0], 0, 0, 0x80
+    while byte & 0x80:
+        byte = (await reader.readexactly(1))[0]
+        length |= (byte & 0x7F) << shift
+        shift += 7
+    return kind, await reader.readexactly(length)
+
+
+def publication(topic: bytes, payload: bytes = b"x") -> bytes:
+    body = len(topic).to_bytes(2, "big") + topic + b"\0" + payload
+    return bytes([0x30, len(body)]) + body
+
+
+@pytest.mark.parametrize("topic", [b"\xff\xfe", b"qkd/+/#", b""], ids=["no text", "a wildcard", "nothing"])
+async def test_a_broker_that_sends_what_is_no_message_is_left_at_once(
+    topic: bytes, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The library would hand the same packet in again and again, with a line in the log each time."""
+    monkeypatch.setattr(mqtt, "FIRST_PATIENCE_S", 0.01)
+    monkeypatch.setattr(mqtt, "GOODBYE_S", 1000.0)
+    liar = Liar(publication(topic) * 3)
+    server = await asyncio.start_server(liar.serve, "127.0.0.1", 0)
+    port = server.sockets[0].getsockname()[1]
+    async with server, Node().at(config(port)) as broker, asyncio.timeout(PATIENCE_S):
+        while liar.connections < 3:
+            await liar.closed.wait()
+            liar.closed.clear()
+        assert broker.fault is None or "cannot be reached" in broker.fault
+    assert len(caplog.records) < 5 * liar.connections, [record.getMessage() for record in caplog.records[:20]]
+
+
+async def test_a_flood_is_not_repeated_in_the_log(caplog: pytest.LogCaptureFixture) -> None:
+    liar = Liar(publication(f"{PREFIX}/alarm/x".encode()) * 5000)
+    server = await asyncio.start_server(liar.serve, "127.0.0.1", 0)
+    async with server, Node().at(config(server.sockets[0].getsockname()[1])), asyncio.timeout(PATIENCE_S):
+        for _ in range(3):
+            await liar.later.wait()
+            liar.later.clear()
+    assert len(caplog.records) < 20
+    assert b"\x27" + mqtt.MAX_PACKET_BYTES.to_bytes(4, "big") in liar.connects
