@@ -74,8 +74,8 @@ def require(steps: Iterable[Step], config: Config) -> None:
 
 
 def _secrets(config: Config) -> str:
-    credentials.refuse_readable(config)
-    return "no secret can be read by others"
+    credentials.require_private(config)
+    return "no secret can be read or replaced by others"
 
 
 def _certificate_key(config: Config) -> str:

@@ -8,6 +8,7 @@ import os
 import secrets
 from dataclasses import dataclass
 from pathlib import Path
+from stat import S_ISVTX
 
 from cryptography import x509
 from cryptography.hazmat.primitives import hashes, serialization
@@ -21,6 +22,9 @@ from common.files import read_file
 #: 64 kB: about 2000 tags in each direction before the first produced key must refill the pool.
 LINK_SECRET_BYTES = 1 << 16
 STORE_KEY_BYTES = 32
+FEWEST_VALUES = 17
+"""Different bytes of a store key, too short to be judged by a compressor: 32 random ones have 16 values or fewer with a
+probability below C(256, 16) (16 / 256)^32 < 1e-13. All of them are printable with one of (95 / 256)^32 < 1e-13."""
 VALID_DAYS = 825
 _Z85 = b"0123456789abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ.-:+=^!/*?&<>()[]{}@%$#"
 
@@ -78,6 +82,47 @@ def refuse_readable(config: Config) -> None:
             f"others can read {', '.join(open_ones)}",
             remedy="Run `chmod 600` on each; if others may have read it, make new secrets with `qkd init`.",
         )
+
+
+def refuse_replaceable(config: Config) -> None:
+    """Refuse secrets in a folder in which others can put another file in their place.
+
+    Raises
+    ------
+    ConfigurationError
+        Names every such folder.
+    """
+    folders = {path.parent for path in private_files(config).values() if path.exists()}
+    open_ones = [str(one) for one in sorted(folders) if (mode := one.stat().st_mode) & 0o022 and not mode & S_ISVTX]
+    if open_ones:
+        raise ConfigurationError(
+            f"others can replace the secrets in {', '.join(open_ones)}",
+            remedy="Run `chmod 700` on each; if others may have written there, make new secrets with `qkd init`.",
+        )
+
+
+def refuse_guessable(config: Config) -> None:
+    """Refuse a store key that is plainly not random; one that is missing or too short is told where it is needed.
+
+    Raises
+    ------
+    ConfigurationError
+        It is zeros of a failed copy, or text.
+    """
+    path = config.path(config.keys.key_file)
+    key = read_file(path) if path.is_file() else b""
+    if len(key) == STORE_KEY_BYTES and (len(set(key)) < FEWEST_VALUES or all(32 <= byte < 127 for byte in key)):
+        raise ConfigurationError(
+            f"keys.key_file {path} does not hold random bytes",
+            remedy="Make the link's files with `qkd init`; of a store that exists, put its own key file back.",
+        )
+
+
+def require_private(config: Config) -> None:
+    """All that is asked of the secrets' files before anything is opened."""
+    refuse_readable(config)
+    refuse_replaceable(config)
+    refuse_guessable(config)
 
 
 def link_secret() -> bytes:

@@ -121,7 +121,7 @@ class Node:
     @contextlib.asynccontextmanager
     async def open(cls, config: Config, options: Options) -> AsyncIterator[Node]:
         """Open the key store; close everything in reverse order whatever happens."""
-        credentials.refuse_readable(config)
+        credentials.require_private(config)
         store = None
         try:
             store = await asyncio.to_thread(open_store, config)

@@ -117,6 +117,10 @@ def readable(folder: Path, role: str) -> None:
     path_of(folder, role, "channel.link_secret_file").chmod(0o644)
 
 
+def open_folder(folder: Path, role: str) -> None:
+    path_of(folder, role, "keys.key_file").parent.chmod(0o777)
+
+
 def damaged_store(folder: Path, role: str) -> None:
     database = path_of(folder, role, "keys.database")
     with KeyStore.open(database, path_of(folder, role, "keys.key_file")):
@@ -195,6 +199,8 @@ ONES: dict[str, tuple[str, int, Any]] = {
     "corrupt certificate.key": ("bob", 2, write("keys.certificate_key_file", b"\xff" * 100)),
     "no store.key": ("alice", 3, write("keys.key_file", None)),
     "empty store.key": ("bob", 3, write("keys.key_file", b"")),
+    "zeros for a store.key": ("alice", 2, write("keys.key_file", bytes(32))),
+    "a secrets folder of everybody": ("bob", 2, open_folder),
     "damaged store": ("bob", 3, damaged_store),
     "store: a rotten page": ("alice", 3, rotten_page),
     "store: a rotten record": ("bob", 3, rotten_record),

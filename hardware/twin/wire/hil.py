@@ -11,6 +11,7 @@ from typing import Any
 import click
 import tomlkit
 
+from common.addresses import read_endpoint
 from common.cli.demo import free_ports
 from common.config import Config, DeviceSection
 from common.config_file import load_config, parse_config
@@ -165,12 +166,25 @@ def merge_devices(path: Path, role: str, devices: Mapping[str, Mapping[str, Any]
     write_file(path, text)
 
 
+def _leaves_at(context: click.Context, parameter: click.Parameter, value: str) -> str:
+    """An address of light, if one is given, as the devices will read it."""
+    if value:
+        try:
+            if read_endpoint(value) is None:
+                raise ValueError("tcp://host:port is needed")
+        except ValueError as error:
+            raise click.BadParameter(str(error), context, parameter) from None
+    return value
+
+
 @click.command("serve")
 @click.option("--host", default="127.0.0.1", show_default=True, help="Address to listen on.")
-@click.option("--light", default="", help="Address where light leaves: serves Alice's modulator too.")
+@click.option("--light", default="", callback=_leaves_at,
+              help="Address where light leaves: serves Alice's modulator too.")  # fmt: skip
 @click.option("--modulator", type=click.Choice(sorted(GENERATORS)), default="keysight-awg", show_default=True,
               help="Generator that serves Alice's modulator.")  # fmt: skip
-@click.option("--fibre", default="", help="Address where Alice's light leaves: serves Bob's time tagger too.")
+@click.option("--fibre", default="", callback=_leaves_at,
+              help="Address where Alice's light leaves: serves Bob's time tagger too.")  # fmt: skip
 @click.option("--tagger", type=click.Choice(TAGGERS), default="tcp-tags", show_default=True,
               help="Instrument that serves Bob's time tagger.")  # fmt: skip
 @click.option("--preset", type=click.Choice(sorted(PRESETS)), default="field-14.6dB", show_default=True,

@@ -5,11 +5,12 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
+from click.testing import CliRunner
 
 from common.cli.init import initialise
 from common.config_file import load_config
 from common.errors import ConfigurationError
-from hardware.twin.wire.hil import merge_devices
+from hardware.twin.wire.hil import command, merge_devices
 
 BENCH = {
     "time_tagger": {"driver": "tcp-tags", "host": "127.0.0.1", "port": 5001, "simulated": True},
@@ -45,3 +46,11 @@ def test_the_other_end_s_configuration_is_refused(tmp_path: Path) -> None:
     with pytest.raises(ConfigurationError, match="'alice'"):
         merge_devices(tmp_path / "alice.toml", "bob", BENCH)
     assert (tmp_path / "alice.toml").read_text() == before
+
+
+@pytest.mark.parametrize("option", ["--light", "--fibre"])
+@pytest.mark.parametrize("address", ["tcp://127.0.0.1:0", "127.0.0.1:47500", "ipc:///tmp/light", "tcp://:1"])
+def test_an_address_of_light_that_is_none_is_a_usage_error(option: str, address: str) -> None:
+    result = CliRunner().invoke(command, [option, address])
+    assert result.exit_code == 2
+    assert f"Invalid value for '{option}'" in result.output

@@ -15,7 +15,13 @@ from common.config import Config
 from common.config_file import load_config
 from common.errors import ConfigurationError
 from common.node.check import judged
-from common.node.credentials import private_files, refuse_readable
+from common.node.credentials import (
+    private_files,
+    refuse_guessable,
+    refuse_readable,
+    refuse_replaceable,
+    require_private,
+)
 
 
 @pytest.fixture
@@ -25,7 +31,7 @@ def config(tmp_path: Path) -> Config:
 
 
 def test_a_fresh_link_is_accepted(config: Config) -> None:
-    refuse_readable(config)
+    require_private(config)
     assert len(set(read_link_secret(config))) == 256
 
 
@@ -67,3 +73,36 @@ def test_a_link_secret_that_is_not_random(config: Config, content: bytes) -> Non
     with pytest.raises(ConfigurationError, match="does not hold random bytes"):
         read_link_secret(config)
     assert not next(row.good for row in judged(CHANNEL, config) if row.name == "link secret")
+
+
+@pytest.mark.parametrize("mode", [0o777, 0o770, 0o720, 0o702])
+def test_a_folder_in_which_others_can_replace_secrets(config: Config, mode: int) -> None:
+    folder = config.path(config.keys.key_file).parent
+    folder.chmod(mode)
+    with pytest.raises(ConfigurationError, match=f"others can replace the secrets in .*{folder.name}") as caught:
+        refuse_replaceable(config)
+    assert "chmod 700" in caught.value.remedy
+    for good in (0o700, 0o755, 0o1777):  # in a sticky folder nobody replaces what is not theirs
+        folder.chmod(good)
+        refuse_replaceable(config)
+
+
+KEYS = {
+    "zeros": bytes(32),
+    "hexadecimal": b"00112233445566778899aabbccddeeff",
+    "a sentence": b"the quick brown fox jumps over 1",
+    "twice the same": RANDOM[:16] * 2,
+}
+
+
+@pytest.mark.parametrize("content", KEYS.values(), ids=KEYS)
+def test_a_store_key_that_is_not_random(config: Config, content: bytes) -> None:
+    config.path(config.keys.key_file).write_bytes(content)
+    with pytest.raises(ConfigurationError, match=r"keys\.key_file .* does not hold random bytes"):
+        refuse_guessable(config)
+
+
+def test_random_store_keys_are_accepted(config: Config) -> None:
+    for seed in range(2000):
+        config.path(config.keys.key_file).write_bytes(random.Random(seed).randbytes(32))
+        refuse_guessable(config)
