@@ -26,6 +26,7 @@ from common.errors import ConfigurationError, QkdError, StoreUnavailable
 from common.files import read_file
 from common.keys.inventory import Inventory, KeysRefused, Owners, Slice
 from common.node.admission import Admission
+from common.node.conversation import NO_LOG, Conversation
 from common.node.listening import refuse
 from common.node.revocation import Revocation
 
@@ -110,11 +111,14 @@ class KeyDelivery:
         for path, handler in (("enc_keys", self._enc_keys), ("dec_keys", self._dec_keys)):
             app.router.add_get(f"{root}/{path}", handler, allow_head=False)  # a HEAD would take keys and lose them
             app.router.add_post(f"{root}/{path}", handler)
-        runner = web.AppRunner(app, access_log=None, auto_decompress=False)
+        runner = web.AppRunner(app)
         await runner.setup()
         try:
             assert runner.server is not None
-            self._admission = Admission(runner.server, context)
+            loop, server = asyncio.get_running_loop(), runner.server
+            self._admission = Admission(
+                lambda: Conversation(server, loop=loop, access_log=NO_LOG, auto_decompress=False), context
+            )
             async with contextlib.AsyncExitStack() as stack:
                 try:
                     listening = self._admission.listen(address.host.strip("*") or None, address.port)
@@ -393,6 +397,9 @@ async def _arguments(request: web.Request) -> dict[str, Any]:
         json.dumps(body, ensure_ascii=False).encode()  # half a surrogate pair is text for nobody
     except TimeoutError:
         raise web.HTTPRequestTimeout from None
+    except (ConnectionError, web.RequestPayloadError):
+        log.info("key delivery: a client went away before its request was whole")
+        raise web.HTTPBadRequest from None
     except (ValueError, LookupError, RecursionError):
         raise BadRequest("the body is not JSON") from None
     if not isinstance(body, dict):

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import hashlib
 import json
+import logging
 import ssl
 import threading
 import urllib.error
@@ -30,6 +31,7 @@ from common.node import etsi014
 from common.node.etsi014 import KeyDelivery
 from common.node.keystore import KeyStore, new_key_id
 from common.node.revocation import Revocation
+from tests.integration.nodes import wait_until
 from tests.stores import add_block
 
 
@@ -442,6 +444,60 @@ async def test_a_body_that_is_too_long_or_does_not_come(kmes: Kmes, monkeypatch:
     writer.write(b"POST /api/v1/keys/sae-bob/enc_keys HTTP/1.1\r\nHost: x\r\nContent-Length: 20\r\n\r\n{")
     assert b" 408 " in await reader.readline()
     writer.transport.abort()
+
+
+async def speak(kmes: Kmes, *said: bytes) -> bytes:
+    """What an application with a certificate is answered to these bytes; without an answer wanted, it vanishes."""
+    secrets = kmes.secrets("alice")
+    context = ssl.create_default_context(cafile=str(secrets / "ca.crt"))
+    context.load_cert_chain(secrets / "sae-alice.crt", secrets / "sae-alice.key")
+    host, port = kmes.alice.config.etsi014.listen.split(":")
+    reader, writer = await asyncio.open_connection(host, int(port), ssl=context)
+    for part in said:
+        writer.write(part)
+        await writer.drain()
+    answer = await asyncio.wait_for(reader.read(), 10)
+    writer.transport.abort()
+    return answer
+
+
+@pytest.mark.parametrize(
+    "said",
+    [
+        b"GET /api/v1/keys/sae-bob/status HTTP/1.1\r\nHost: x\r\nbad header\r\n\r\n",
+        b"GET /api/v1/keys/sae-bob/status HTTP/1.1\r\nHost: x\r\nA: " + b"x" * 20_000 + b"\r\n\r\n",
+        b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n",
+        b"\x16\x03\x01\r\n\r\n",
+        b"GET / HTTP/9\r\n\r\n",
+    ],
+)
+async def test_what_is_no_request_is_one_line_and_json(
+    kmes: Kmes, said: bytes, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level("INFO")
+    head, _, body = (await speak(kmes, said)).partition(b"\r\n\r\n")
+    assert b" 400 " in head.splitlines()[0]
+    assert json.loads(body) == {"message": "this is no HTTP request"}
+    (record,) = [one for one in caplog.records if one.levelno >= logging.INFO]
+    assert (record.levelname, record.exc_info) == ("INFO", None)
+    assert "no HTTP request" in record.getMessage()
+
+
+async def test_a_client_that_vanishes_is_no_defect(kmes: Kmes, caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level("INFO")
+    secrets = kmes.secrets("alice")
+    context = ssl.create_default_context(cafile=str(secrets / "ca.crt"))
+    context.load_cert_chain(secrets / "sae-alice.crt", secrets / "sae-alice.key")
+    host, port = kmes.alice.config.etsi014.listen.split(":")
+    _, writer = await asyncio.open_connection(host, int(port), ssl=context)
+    writer.write(b"POST /api/v1/keys/sae-bob/enc_keys HTTP/1.1\r\nHost: x\r\nContent-Length: 20\r\n\r\n{")
+    await writer.drain()
+    await asyncio.sleep(0.1)
+    writer.transport.abort()
+    await asyncio.to_thread(wait_until, lambda: any("went away" in one.getMessage() for one in caplog.records))
+    assert (await ask(kmes, "alice", "sae-bob/status"))[0] == 200
+    assert not [record for record in caplog.records if record.levelno > logging.INFO]
+    assert kmes.alice.store.available_bits() == 8 * 4096
 
 
 async def test_an_address_in_use_is_the_environments_fault(kmes: Kmes) -> None:
