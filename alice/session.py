@@ -77,7 +77,7 @@ class AliceSession(LinkSession):
     # -- shared session -----------------------------------------------------------------------------------------------
 
     def newest_block(self, stored: int) -> int:
-        """Also those that gave no key."""
+        """Also those that produced no key."""
         return max(stored, self._last_block)
 
     def resolve(self, ours: list[tuple[int, str]], peer: Greeting) -> list[Effect]:

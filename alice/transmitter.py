@@ -122,7 +122,7 @@ class Transmitter:
             self.random_bits_used += 16 * used
 
     def _refill(self, n_words: int, read: RandomReader) -> None:
-        """So many fresh random words behind the numbers of 16 bits that are left."""
+        """This many fresh random words behind the numbers of 16 bits that are left."""
         fresh = _read_words(read, min(n_words, _WORDS_AT_ONCE)).view(np.uint16)
         self._chunks, self._chunk_at = np.concatenate([self._chunks[self._chunk_at :], fresh]), 0
 

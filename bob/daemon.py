@@ -32,7 +32,7 @@ READ_TIMEOUT_S = 0.2
 MAX_BACKLOG_BLOCKS = 3
 MAX_BACKLOG_CHUNKS = 24
 LEAD, MOST_WAITING_BITS = 0.2, 1 << 21
-"""How far a block may be filled by a tagger that can wait while so many bits of those before have no result,"""
+"""How far a block may be filled by a tagger that can wait while this many bits of those before have no result,"""
 LEAST_LEAD_DETECTIONS = 5_000_000
 """and by how many detections in any case: a small block that stands still for every other leaves cores idle, and where
 other programs keep them busy, only the decoder, which gives way to all, goes on."""
@@ -46,7 +46,7 @@ REMEMBERED = {
 }
 """What the slots alone would tell of the bits, by the receiver's event."""
 MOST_DETECTIONS = 1 << 24
-"""Announced detections without an answer, 10 bytes each: above, the open block of a real tagger is shed."""
+"""Announced detections without an answer, 10 bytes each: above, the open block of a real tagger is dropped."""
 
 
 NONCES_AHEAD_BYTES = 1 << 13
@@ -58,7 +58,7 @@ class Clicks(threading.Thread):
 
     A block is corrected while the next one fills. A tagger that can wait (a twin, a recording) is kept waiting once it
     is some way into that next block: then every core corrects. A real one is read on: the block that fills is finished
-    in any case, but no other begins before the one before it is corrected, so whole blocks are shed, at their edges.
+    in any case, but no other begins before the one before it is corrected, so whole blocks are dropped, at their edges.
     Only where the announcements themselves pile up is a block given up in the middle.
     """
 
@@ -142,7 +142,7 @@ class Clicks(threading.Thread):
         if shedding:
             self.batches_dropped += 1
             self.blocks_shed += not self._shedding
-            self._node.shell.act(lambda: self._session.void_filling("shed: post-processing is behind", now_ns()))
+            self._node.shell.act(lambda: self._session.void_filling("dropped: post-processing is behind", now_ns()))
         else:
             for batch in batches:
                 self._take(batch)

@@ -26,7 +26,7 @@ SIGMAS = 8.0
 FEWEST = 25.0
 """Variance from which on a count may be taken for normal."""
 CROWDED_ENTRIES, SAMPLED_ENTRIES = 1 << 14, 1 << 10
-"""Of a stretch with more entries than this, so many are looked at: the last, which the processor still has at hand."""
+"""Of a stretch with more entries the last ones are looked at, this many: the processor still has them at hand."""
 WINDOW_SLOTS = 1 << 30
 """Counts begin anew after so much light (14 s at 76 MHz); what is found voids as much that follows."""
 

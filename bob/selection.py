@@ -1,4 +1,4 @@
-"""Which stretches of light are worth announcing: those that the background has not drowned. Pure.
+"""Which stretches of light are worth announcing: those in which light outweighs the background. Pure.
 
 Light is cut into segments of a fixed number of slots. A segment that could not give any key by itself, judged by how
 many of its slots would be announced (detections, and cross-basis slots: whether a pulse clicked in one basis or in both
@@ -26,7 +26,7 @@ from common.preamble import key_slots
 from common.security.bounds import binary_entropy
 
 SIGMAS = 2.0
-"""Every count enters by so many standard deviations on the side of keeping: chance drops nothing from steady light."""
+"""Every count enters by this many standard deviations on the side of keeping: chance drops no steady light."""
 WINDOW_S = 1.0
 """The background is counted over so much light before the segment."""
 
@@ -45,7 +45,7 @@ class SelectionCounts:
 
 
 def gives_key(detections: float, background: tuple[float, float], p_z: float, light_qber: float) -> bool:
-    """Whether detections could give key by themselves, with perfect codes and without multi-photon pulses.
+    """Whether detections could produce key by themselves, with perfect codes and without multi-photon pulses.
 
     Parameters
     ----------
@@ -67,7 +67,7 @@ def gives_key(detections: float, background: tuple[float, float], p_z: float, li
 
 
 class Selection:
-    """Drops the detections of segments that give no key; what is left accounts for every slot as before.
+    """Drops the detections of segments that produce no key; what is left accounts for every slot as before.
 
     Parameters
     ----------
@@ -122,7 +122,7 @@ class Selection:
         return done
 
     def _select(self, batch: Detections, far: FarClicks, edges: Sequence[int]) -> Detections:
-        """The batch from the first to the last edge without what clicked in segments that give no key."""
+        """The batch from the first to the last edge without what clicked in segments that produce no key."""
         n = np.diff(np.searchsorted(batch.slots, edges))
         clicked = n + np.diff(np.searchsorted(batch.discarded_slots, edges))
         far_n = [np.diff(np.searchsorted(far[0][far[1] == basis], edges)) for basis in (Basis.Z, Basis.X)]

@@ -156,7 +156,7 @@ class BobSession(LinkSession):
 
     @property
     def filling_detections(self) -> int:
-        """Detections of the open block that have been announced: what shedding it would throw away."""
+        """Detections of the open block that have been announced: what dropping it would throw away."""
         return 0 if self._filling is None else self._filling.detections
 
     @property

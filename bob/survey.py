@@ -110,7 +110,7 @@ class Memory:
 class Agreement:
     """How a detector's clicks go with the preamble: +1 it is H, -1 it is V, 0 it is of the other basis.
 
-    ``lag``: its clicks are late by so many whole slots.
+    ``lag``: its clicks are late by this many whole slots.
     """
 
     contrast: float

@@ -33,7 +33,7 @@ SEAL_BYTES = LARGEST_TRANSCRIPT_BYTES // 16
 HOLD_NS, HOLD_MOST_NS = 20 * NS_PER_MS, 300 * NS_PER_MS
 """A held message is sealed at once if the last seal was so long ago; with less key left it waits longer."""
 HOLD_BYTES, MOST_HELD_BYTES = 1 << 20, 1 << 24
-"""So many are sealed at once; a peer that sends more without a seal is none."""
+"""This many are sealed at once; a peer that sends more without a seal is none."""
 _NOTICE_NS = 10 * NS_PER_S
 _HELD = (
     "the peer has seen authentication key that this end has no record of using: its key store was set back, or "

@@ -71,7 +71,7 @@ class RoundTrip:
         self._doublings = 0
 
     def timeout_ns(self, n_bytes: int) -> int:
-        """From sending a packet of so many bytes, or from the last good news, to its repetition."""
+        """From sending a packet of this many bytes, or from the last good news, to its repetition."""
         rto_ns = FIRST_RTO_NS
         if self.smoothed_ns is not None:
             rto_ns = self.smoothed_ns + max(4 * self._variation_ns, BUSY_NS)
@@ -79,7 +79,7 @@ class RoundTrip:
 
 
 class CongestionWindow:
-    """So many bytes may be under way.
+    """This many bytes may be under way.
 
     Parameters
     ----------
@@ -92,7 +92,7 @@ class CongestionWindow:
         self.n_bytes = FIRST_BYTES
 
     def acknowledged(self, n_bytes: int, under_way_bytes: int) -> None:
-        """So many of the bytes under way have arrived: double per round trip up to the threshold, then add."""
+        """This many of the bytes under way have arrived: double per round trip up to the threshold, then add."""
         if 2 * under_way_bytes < self.n_bytes:
             return  # it was not the window that held the sender back: nothing is known of a larger one
         grown = n_bytes if self.n_bytes < self._threshold_bytes else max(LEAST_BYTES * n_bytes // self.n_bytes, 1)

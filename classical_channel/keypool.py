@@ -94,7 +94,7 @@ class KeyPool:
     link_secret : the pre-shared secret: the first segment.
     alice : True at Alice (she sends in the first direction).
     pointers : what was last made durable.
-    target_bits : each direction is to have so many; equal at both ends.
+    target_bits : each direction is to have this many; equal at both ends.
 
     Raises
     ------

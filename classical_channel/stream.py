@@ -85,7 +85,7 @@ class ReliableStream:
 
     @property
     def window_bytes(self) -> int:
-        """So many bytes may be under way now, and the packet with which they become more."""
+        """This many bytes may be under way now, and the packet with which they become more."""
         return self._window.n_bytes
 
     def _bytes_up_to(self, sequence: int) -> int:

@@ -46,7 +46,7 @@ _REMEDY = (
     "the CURVE keys do not fit: compare peer_curve_public_file with the other end's curve key (`qkd init` makes both)"
 )
 OFTEN, OFTEN_S = 3, 60.0
-"""So many deaths within so many seconds are worth an alarm even while a process lives."""
+"""This many deaths within this many seconds are worth an alarm even while a process lives."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -18,7 +18,7 @@ ProtocolName = Literal["three-state", "bb84", "decoy-bb84"]
 SelectionRule = Literal["off", "transmittance"]
 PZ_DENOMINATOR = 1 << 16
 LEAST_DECOY_PHASES = 16
-"""With decoy states: the phase is one of so many at least; what that leaves is said in the ledger
+"""With decoy states: the phase is one of this many at least; what that leaves is said in the ledger
 (`common.statements.phase_distance`)."""
 
 
@@ -103,7 +103,7 @@ class Source(Section):
     laser, an emitter without coherence to its pump)."""
     power_lower_w: float | None = Field(None, ge=0.0)
     power_upper_w: float | None = Field(None, gt=0.0)
-    """Window of the average power at Alice's monitor (`devices.power_meter`): outside it no block gives key. Without
+    """Window of the average power at Alice's monitor (`devices.power_meter`): outside it no block produces key. Without
     it nobody watches the power, and no ledger says so."""
 
 
@@ -197,13 +197,13 @@ class Keys(Section):
     certificate_key_file: Path = Path("secrets/certificate.key")
     """Private key (Ed25519, PEM) that signs a certificate for every key; its public half lies beside it as `.pub`."""
     max_stored_bits: int = Field(1 << 33, gt=0)
-    """While so much waits for applications, no block gives key; what a second makes may come on top. Keys that the
+    """While so much waits for applications, no block produces key; what a second makes may come on top. Keys that the
     peer's application has made and ours does not fetch take at most half: of more, the oldest are destroyed."""
     blocks_kept: int = Field(1000, ge=64)
     """The newest blocks stay in the store in any case; an older one leaves it once too little for a key is left of it.
     The peer may ask again about a few of the newest."""
     certificates_archived: int = Field(100_000, ge=0)
-    """So many certificates of blocks that have left the store are kept, compressed, in `<database>.certificates/`."""
+    """This many certificates of blocks that have left the store are kept, compressed, in `<database>.certificates/`."""
     deliver_simulated: bool = False
     """Hand out keys that were made with simulated devices. Both ends must say so."""
     auth_pool_target_bits: int = Field(1 << 16, ge=1 << 13)
@@ -305,7 +305,7 @@ class Receiver(Section):
     channel_skew_ps: tuple[int, int, int, int] = (0, 0, 0, 0)
     """How much later than the others each logical channel reports (H, V, R, L)."""
     selection: SelectionRule = "off"
-    """`transmittance` drops segments of light that the background has drowned (single photons only; assumption A5)."""
+    """`transmittance` drops segments of light in which background dominates (single photons only; assumption A5)."""
     segment_s: float = Field(0.01, ge=0.001, le=1.0)
     """Length of a segment: shorter than the fading."""
     light_qber: float = Field(0.0, ge=0.0, le=0.1)

@@ -27,7 +27,7 @@ READ_TIMEOUT_S = 0.2
 STANDSTILL_S = 5.0
 """A tagger whose time does not move for so long is given up,"""
 SLOWEST = 5.0
-"""and one that takes so many times the wanted time (a twin waits for its light)."""
+"""and one that takes this many times the wanted time (a twin waits for its light)."""
 BUFFERED_S = 0.5
 """Tags that were on their way when the shutter closed."""
 MAX_CLICKS = 1 << 23
@@ -236,7 +236,7 @@ def _darken(found: Examination, tagger: TimeTagger, opened: dict[str, Any]) -> N
 
 
 def record(tagger: TimeTagger, seconds: float) -> TimeTags:
-    """About so many seconds of the tagger's own time as one batch; less where it stands still or ends."""
+    """About this many seconds of the tagger's own time as one batch; less where it stands still or ends."""
     parts: list[TimeTags] = []
     begin_s = moved_s = time.monotonic()
     start_ps: int | None = None

@@ -1,7 +1,7 @@
 """Alice's optical power, read all the time and compared with the window for which the source was calibrated.
 
 The bounds of the source hold at the power at which they were measured (assumption A1): outside the window no block
-gives key. A meter that fails, hangs or is missing counts as outside: what the ledger says was watched, was.
+produces key. A meter that fails, hangs or is missing counts as outside: what the ledger says was watched, was.
 """
 
 from __future__ import annotations
@@ -59,7 +59,7 @@ class PowerWatch(threading.Thread):
             self._fault = f"the power is {power_w:.4g} W, not {self._lower_w:.4g} .. {self._upper_w:.4g} W"
 
     def judge(self) -> str | None:
-        """Why no block may give key now: a reading outside since the last call, or none of late."""
+        """Why no block may produce key now: a reading outside since the last call, or none of late."""
         fault, self._fault = self._fault, None
         if fault is not None:
             return fault

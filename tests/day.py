@@ -207,7 +207,7 @@ class Day:
 
     @property
     def dark(self) -> bool:
-        """No block gives key now."""
+        """No block produces key now."""
         return bool(self.pair.now_ns // self.period_ns % 2)
 
     def step(self, now_ns: int) -> None:
@@ -277,7 +277,7 @@ class Day:
 
 @contextmanager
 def day(directory: Path, period_s: float) -> Iterator[Day]:
-    """A day whose blocks give key while it is light, and whose threads are none."""
+    """A day whose blocks produce key while it is light, and whose threads are none."""
     made = Day(directory, period_s)
 
     def key(tallies: Tallies, *args: Any, **kwargs: Any) -> Any:

@@ -675,7 +675,7 @@ def ledger_faults(ledger: Body) -> Iterator[str]:
     if ours.eps_spent.high > Decimal(budget["eps_total"]):
         yield f"the epsilon budget is overspent: {float(ours.eps_spent.high):.3g} of {budget['eps_total']:.3g}"
     if ours.bits == 0:
-        yield "these tallies give no key"
+        yield "these tallies produce no key"
     elif ledger["ell_bits"] > ours.bits:
         yield f"the length {ledger['ell_bits']} is above what the tallies allow, {ours.bits}"
     for name, own in (
@@ -697,7 +697,7 @@ def ledger_faults(ledger: Body) -> Iterator[str]:
 
 TAG_BITS = 128
 TAGS_PER_BLOCK = 4
-"""FIXED, PREPARED, COMMIT and COMMITTED: the sealed messages of a block that gives key."""
+"""FIXED, PREPARED, COMMIT and COMMITTED: the sealed messages of a block that produces key."""
 SMALLEST_EPS_AUTH = Decimal(2) ** -68
 """Of 8 tags over at most 2^36 bytes each: more than a block has, and more than it can say."""
 LEAST_EPS_SPENT = Decimal("1.9") * SMALLEST_EPS_AUTH
@@ -705,7 +705,7 @@ LEAST_EPS_SPENT = Decimal("1.9") * SMALLEST_EPS_AUTH
 
 
 def eps_hash(length: int) -> Decimal:
-    """Return how often Poly1305 confuses messages of so many bytes: 8 ceil(L / 16) / 2^106 (Bernstein 2005)."""
+    """Return how often Poly1305 confuses messages of this many bytes: 8 ceil(L / 16) / 2^106 (Bernstein 2005)."""
     return 8 * Decimal(-(-length // 16)) / Decimal(2) ** 106
 
 
@@ -742,7 +742,7 @@ def failed_bits(body: Body) -> int:
 
 
 def least_leak(body: Body) -> int:
-    """Return what the protocol discloses at least of so many frames and bits, whatever their errors."""
+    """Return what the protocol discloses at least of this many frames and bits, whatever their errors."""
     kept, reconciled = body["ledger"]["tallies"]["n_z_kept"], body["reconciliation"]
     decoded = reconciled["frames"] - reconciled["frames_failed"]
     syndromes = max(kept, SMALLEST_CODE * decoded) * LEAST_RATE[0] // LEAST_RATE[1]

@@ -33,7 +33,7 @@ from common.units import block_name
 TIMEOUT_S = 3600.0
 POLL_S = 0.2
 REFUSED_IN_WEATHER = 500
-"""So many blocks may give no key while Bob turns the light towards his detectors."""
+"""This many blocks may produce no key while Bob turns the light towards his detectors."""
 LOSSES = ("blocks_shed", "overflows", "tags_lost", "light_slowed_s")
 """Counters in Bob's status of what did not keep up with light in real time."""
 BLOCK_FIELDS = (
@@ -111,7 +111,7 @@ class Daemon:
 
     @property
     def good(self) -> list[dict[str, Any]]:
-        """Blocks that gave key."""
+        """Blocks that produced key."""
         return [block for block in self.blocks if block["secret_bits"] > 0]
 
     def status(self) -> dict[str, Any]:
@@ -170,7 +170,7 @@ def prepare(
 ) -> tuple[Daemon, Daemon]:
     """Write both configurations and their secrets.
 
-    ``weather`` makes the link changeable and lets Bob follow it; with ``real_time`` the light waits for nobody;
+    ``weather`` makes the link changeable and lets Bob follow it; with ``real_time`` the light keeps to the clock;
     ``eps_total`` : of a block, None for the configuration's default.
     """
     link = PRESETS[preset]
@@ -243,7 +243,7 @@ def wait_for_blocks(alice: Daemon, bob: Daemon, blocks: int, console: Console, *
             progress.update(task, completed=min(len(alice.good), len(bob.good)), description=_now(bob.status()))
             if told >= blocks + refused:
                 raise PeerUnreachable(
-                    "most blocks give no key", remedy=f"Read {bob.log}; choose a larger --block-size."
+                    "most blocks produce no key", remedy=f"Read {bob.log}; choose a larger --block-size."
                 )
             if time.monotonic() > end:
                 raise PeerUnreachable("no key within an hour", remedy=f"Read {alice.log} and {bob.log}.")

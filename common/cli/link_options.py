@@ -23,7 +23,7 @@ presets_option = click.option("--preset", "presets", type=_PRESETS, multiple=Tru
 seed_option = click.option("--seed", type=int, help="Make light and symbols reproducible (never for real keys).")
 
 real_time_option = click.option(
-    "--real-time", is_flag=True, help="The light keeps to the clock and waits for nobody [default: as fast as it can]."
+    "--real-time", is_flag=True, help="Real time: the light keeps to the clock [default: as fast as it can]."
 )
 
 

@@ -25,7 +25,7 @@ FLAT_SHARE = 0.05
 WARM_UP_BLOCKS = 10
 SHORTEST_HOURS = 0.08
 """Between the two thirds that are compared (a run of ten minutes): in less, a growth that matters is not seen."""
-"""Until so many blocks have ended, buffers and memory pools still grow to the size of their work."""
+"""Until this many blocks have ended, buffers and memory pools still grow to the size of their work."""
 FETCH_EVERY = 10
 """Keys are fetched and compared at both ends at every tenth sample."""
 MOST_SAMPLES = 4000

@@ -21,7 +21,7 @@ FORMAT = "qkd-node key certificate"
 VERSION = 2
 TAG_BITS = 128
 TAGS_PER_BLOCK = 4
-"""FIXED, PREPARED, COMMIT and COMMITTED: the sealed messages of a block that gives key."""
+"""FIXED, PREPARED, COMMIT and COMMITTED: the sealed messages of a block that produces key."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -18,7 +18,7 @@ from typing import Any, Protocol
 
 from common.errors import QkdError
 
-#: One message between the key managers names at most so many keys.
+#: One message between the key managers names at most this many keys.
 MAX_SLICES = 1 << 12
 REFUSALS = 4
 """So often the peer refuses the same bytes before they are destroyed: it has not got them (any more)."""

@@ -22,7 +22,7 @@ UNKNOWN_EPS = 1.0
 
 @dataclass(frozen=True, slots=True)
 class Share:
-    """So many blocks, or tags, and what they have spent together."""
+    """This many blocks, or tags, and what they have spent together."""
 
     count: int = 0
     eps: float = 0.0

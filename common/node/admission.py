@@ -120,7 +120,7 @@ class Admission:
             await asyncio.sleep(0)  # the handshake begins before the next comes in
 
     def _make_room(self, most: int) -> None:
-        """End unproven connections until there are at most so many, the oldest of the busiest address first."""
+        """End unproven connections until there are at most this many, the oldest of the busiest address first."""
         while len(self._unproven) > most:
             busiest = Counter(one.address for one in self._unproven).most_common(1)[0][0]
             oldest = next(one for one in self._unproven if one.address == busiest)
@@ -154,7 +154,7 @@ class Admission:
         self._proven = {transport: one for transport, one in self._proven.items() if not transport.is_closing()}
 
     def _end_idle(self, most: int, since_s: float = float("inf")) -> None:
-        """Close up to so many connections that wait for a request, longest first, of those idle since ``since_s``."""
+        """Close up to this many connections that wait for a request, longest first, of those idle since ``since_s``."""
         idle = [one for one in self._proven.values() if not one.requests and one.since_s < since_s]
         for connection in sorted(idle, key=lambda one: one.since_s)[:most]:
             assert connection.transport is not None

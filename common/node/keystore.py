@@ -268,7 +268,7 @@ class KeyStore(SealedDatabase):
             return int(self._db.execute("SELECT count(*) FROM blocks").fetchone()[0])
 
     def spent_blocks(self, kept: int, least_bytes: int, most: int) -> list[tuple[int, str]]:
-        """(block_id, certificate) of up to so many old blocks that have less than ``least_bytes`` left."""
+        """(block_id, certificate) of up to this many old blocks that have less than ``least_bytes`` left."""
         with self._reading():
             return self._rows.spent(kept, least_bytes, most)
 
@@ -431,7 +431,7 @@ class KeyStore(SealedDatabase):
                     self._release_one(key_id)
 
     def drop_oldest_waiting(self, most_bytes: int) -> int:
-        """Destroy keys that nobody fetches, oldest first, until at most so many bytes wait; how many."""
+        """Destroy keys that nobody fetches, oldest first, until at most this many bytes wait; how many."""
         count = 0
         gone = [0]
         while gone and self.waiting_bytes > most_bytes:

@@ -323,7 +323,7 @@ class Node:
         if facts.state in ("committed", "decided"):
             log.info("block %s: %d secret bits, QBER %.2f %%", name, facts.secret_bits, 100 * facts.qber)
         else:
-            log.warning("block %s gave no key: %s", name, facts.reason)
+            log.warning("block %s produced no key: %s", name, facts.reason)
         if self.options.on_block is not None:
             self._raise_or_clear("output", self._tell(self.options.on_block, facts))
         if self.options.max_blocks and self.board.blocks_committed >= self.options.max_blocks:
@@ -398,7 +398,7 @@ class Node:
         meanwhile = ", applications get no keys meanwhile" if self._pool.at_floor else ""
         return (
             f"{left // TAG_BITS} tags are left in one direction and {wanted // TAG_BITS} are wanted{meanwhile}:"
-            " requests and restarts used them and no block brought new ones; mend what keeps blocks from giving key"
+            " requests and restarts used them and no block brought new ones; mend what keeps blocks from producing key"
         )
 
     def _peer_is_silent(self) -> bool:
@@ -406,7 +406,7 @@ class Node:
         return heard is not None and now_ns() - heard > ns_from_seconds(self.config.channel.peer_timeout_s)
 
     def watch(self, name: str, judge: Callable[[], str | None]) -> None:
-        """Ask ``judge`` once a second why no block may give key now; its answer is an alarm."""
+        """Ask ``judge`` once a second why no block may produce key now; its answer is an alarm."""
         self._watches[name] = judge
 
     def tell(self, name: str, look: Callable[[int], str | None]) -> None:
@@ -414,10 +414,10 @@ class Node:
         self._told[name] = look
 
     def _judge(self) -> None:
-        """Tell the session and the operator what keeps blocks from giving key."""
+        """Tell the session and the operator what keeps blocks from producing key."""
         reasons = {name: reason for name, judge in self._watches.items() if (reason := judge()) is not None}
         for name in self._watches:
-            self.board.alarm(name, f"{reasons[name]}; no block gives key meanwhile" if name in reasons else None)
+            self.board.alarm(name, f"{reasons[name]}; no block produces key meanwhile" if name in reasons else None)
         held = "; ".join(reasons.values()) or None
         if held != self._held:
             self._held = held

@@ -64,7 +64,7 @@ class Pages:
             self._write(block_id, number, bytes(page))
 
     def reread(self, after: tuple[int, int], most: int) -> tuple[int, int]:
-        """Open up to so many pages behind (block, number) ``after``; the last of them, or ``BEFORE_ALL`` at the end.
+        """Open up to this many pages behind (block, number) ``after``; the last of them, or ``BEFORE_ALL`` at the end.
 
         Raises
         ------

@@ -172,7 +172,7 @@ class FlightRecorder(Recorder):
         self._produced.append((number, batch))
 
     def number_of(self, batch: Detections) -> int:
-        """Which of the receiver's batches this is; those before it were shed."""
+        """Which of the receiver's batches this is; those before it were dropped."""
         while self._produced:
             number, made = self._produced.popleft()
             if made is batch:

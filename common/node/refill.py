@@ -20,7 +20,7 @@ from common.node.keystore import new_key_id
 _HEAD = struct.Struct("<?QQ")
 STEP_BYTES, LEAST_BYTES = 1040, 256
 GIVE_WAY = 10
-"""Where her applications want the same bytes, they are hers for so many refills, or looks for room for one."""
+"""Where her applications want the same bytes, they are hers for this many refills, or looks for room for one."""
 KIND = "refill"
 REFUSED = b'{"ok": false, "reason": "the bytes for the authentication pool are not available here"}'
 

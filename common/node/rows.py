@@ -44,7 +44,7 @@ class Rows:
         self._db = connection
 
     def available_bytes(self, least_bytes: int) -> dict[bool, int]:
-        """Simulated or not -> uncut bytes of decided and committed blocks that have at least so many."""
+        """Simulated or not -> uncut bytes of decided and committed blocks that have at least this many."""
         found = {bool(simulated): int(n) for simulated, n in self._db.execute(_AVAILABLE, (least_bytes,))}
         return {simulated: found.get(simulated, 0) for simulated in (False, True)}
 
@@ -77,5 +77,5 @@ class Rows:
         return int(count), int(n_bytes)
 
     def drop_oldest_waiting(self, most: int) -> list[int]:
-        """Destroy so many of them, the oldest; the bytes of each, sealed."""
+        """Destroy this many of them, the oldest; the bytes of each, sealed."""
         return [int(n_bytes) for (n_bytes,) in self._db.execute(_OLDEST_WAITING, (most,))]

@@ -66,7 +66,7 @@ class StatusBoard:
         self._recent.append((now_ns(), 0))
 
     def slots(self, count: int) -> None:
-        """So many more slots of light went by."""
+        """This many more slots of light went by."""
         self._slots += count
 
     def block(self, facts: BlockFacts) -> None:

@@ -101,7 +101,7 @@ def make_figures(out: Path, results: Sequence[Point] = (), tell: Tell = lambda w
 
 
 def _boundaries(stem: Path, family: list[Curve], loss: str, sources: list[tuple[float, str]], *note: str) -> list[Path]:
-    """(<n>, g2) plane: below a line, single photons give more key than laser pulses at that loss."""
+    """(<n>, g2) plane: below a line, single photons produce more key than laser pulses at that loss."""
 
     def draw(figure: Any) -> None:
         import matplotlib

@@ -12,7 +12,7 @@ import math
 import numpy as np
 from numpy.typing import NDArray
 
-#: A window is about so many bits, and at least so many frames.
+#: A window is about this many bits, and at least this many frames.
 WINDOW_BITS = 1 << 20
 _FEWEST_FRAMES = 4
 

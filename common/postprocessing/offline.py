@@ -36,7 +36,7 @@ HIGHEST_QBER = 0.11
 LEAD_FRAMES_BITS = (1 << 12, 1 << 14)
 LEAD_QBER = 0.05
 _LEAD_SHARE = 8
-#: An error rate that the caller gives counts as if so many bits had shown it.
+#: An error rate that the caller gives counts as if this many bits had shown it.
 _TRUSTED_BITS = 1 << 20
 
 

@@ -86,7 +86,7 @@ def hash_with(
     Raises
     ------
     RemoteProtocolError
-        This is no seed of so many bits.
+        This is no seed of this many bits.
     """
     whole = np.frombuffer(b"".join(seed), np.uint8) if isinstance(seed, tuple) else seed
     if (fault := seed_fault(whole, seed_bits)) is not None:

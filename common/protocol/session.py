@@ -166,7 +166,7 @@ class LinkSession(ABC):
         self.randomness: dict[str, Uses] = {}
         """Role -> its sources; of both ends once the handshake is done."""
         self.held: str | None = None
-        """Why no block may give key now."""
+        """Why no block may produce key now."""
         self.now_ns = 0
         self.schedule = Schedule(reconciliation, lambda: self.now_ns)
         self._accept_request = accept_request
@@ -252,7 +252,7 @@ class LinkSession(ABC):
         return [*self._refuse_open("this end stops"), Send(Bye())]
 
     def hold(self, reason: str | None, now_ns: int) -> list[Effect]:
-        """While there is a reason, no block gives key: open ones are refused, and new ones as soon as they open."""
+        """While there is a reason, no block produces key: open ones are refused, and new ones as soon as they open."""
         self.now_ns, self.held = now_ns, reason
         return self._refuse_open(reason) if reason is not None and self.ready else []
 

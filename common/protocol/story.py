@@ -50,7 +50,7 @@ Tale = Generator[Any, Any, Any]
 
 
 class Refused(Exception):
-    """The block gives no key, for a reason that both ends are told: an end of its story."""
+    """The block produces no key, for a reason that both ends are told: an end of its story."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -23,7 +23,7 @@ PAPER_EPS_PA = 1e-10 / 24.0
 
 
 def eps_hash(n_bytes: int) -> float:
-    """Poly1305: that two messages of at most so many bytes differ by a given value, 8 ceil(L / 16) / 2^106."""
+    """Poly1305: that two messages of at most this many bytes differ by a given value, 8 ceil(L / 16) / 2^106."""
     return 8 * -(-n_bytes // HASH_BYTES) / 2.0**106
 
 

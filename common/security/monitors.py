@@ -1,4 +1,4 @@
-"""What a block's public counts say about the devices; a block out of tolerance gives no key.
+"""What a block's public counts say about the devices; a block out of tolerance produces no key.
 
 The bounds of the proof hold for the receiver and the source that are stated. Here the counts are asked whether those
 are the ones in use: a weak or dead detector, a turned splitter, a modulator that draws another basis. Limits are what

@@ -26,7 +26,7 @@ def coherent_limit(eta: float) -> float:
 
 
 def attenuation_threshold(mean_photon_number: float, g2: float) -> float:
-    """eta_th of equation (2): at or below this transmittance, pre-attenuation at Alice's exit gives more key.
+    """eta_th of equation (2): at or below this transmittance, pre-attenuation at Alice's exit produces more key.
 
     Notes
     -----

@@ -33,7 +33,7 @@ NAME = "id-time-controller"
 MODELS = ("ID900", "ID1000")
 #: Blind time between two sub-acquisitions; the maker asks for at least 40 ns.
 GAP_PS = 40_000
-#: One channel may be so many sub-acquisitions ahead of another before they are out of step.
+#: One channel may be this many sub-acquisitions ahead of another before they are out of step.
 MAX_AHEAD = 16
 
 

@@ -59,7 +59,7 @@ class SerialPort:
             raise self.fault(f"cannot be written to: {error}") from None
 
     def read(self, n_bytes: int, timeout_s: float | None = None) -> bytes:
-        """Exactly so many bytes."""
+        """Exactly this many bytes."""
         got = bytearray()
         end = time.monotonic() + (self._timeout_s if timeout_s is None else timeout_s)
         while len(got) < n_bytes:

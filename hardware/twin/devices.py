@@ -42,7 +42,7 @@ _MAX_START_S = 1000.0
 _PAUSE_S = 0.02
 #: In real time the fibre is looked at so often for Alice.
 _POLL_S = 0.1
-#: Light is turned into at most about so many tags at once: what they take stays in the processor's cache.
+#: Light is turned into at most about this many tags at once: what they take stays in the processor's cache.
 _TAGS_AT_ONCE, _MOST_WORDS = 1 << 17, 1 << 16
 
 
@@ -102,7 +102,7 @@ class TaggerParameters(BaseModel):
     """Of the detectors H, V, R, L relative to the preset's: 0 is a dead one."""
     eve: EveParameters | None = None
     real_time: bool = False
-    """The light comes at its clock rate and waits for nobody."""
+    """The light comes at its clock rate, in real time."""
     buffer_tags: int = Field(1 << 23, ge=1 << 18)
     """In real time: tags that wait to be read, 9 bytes each; more are lost, and said to be."""
 

@@ -40,7 +40,7 @@ class Light:
     """No light left for a while before these slots, although they follow the last ones in number."""
 
     def pieces(self, most_words: int) -> list[Light]:
-        """The same slots, at most so many words of 64 at once."""
+        """The same slots, at most this many words of 64 at once."""
         n_words = int(self.basis.size)
         cuts = [slice(at, at + most_words) for at in range(0, n_words, most_words)]
         return [

@@ -31,7 +31,7 @@ class GeneratorTwin:
     Parameters
     ----------
     fibre : address that Bob's twin connects to. slot_rate_hz : of the source; the cell is struck once a slot.
-    lag : so many readings say "running" after the burst has left (slow settling).
+    lag : this many readings say "running" after the burst has left (slow settling).
     """
 
     def __init__(self, fibre: str, slot_rate_hz: float, lag: int = 0) -> None:

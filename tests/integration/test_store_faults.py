@@ -54,7 +54,7 @@ def test_a_full_disk_holds_the_link_until_there_is_room(tmp_path: Path, small_di
         filler = small_disk / "filler"
         fill(filler)
         wait_until(lambda: "full" in alarm_of(full, "disk"), alice, bob)
-        assert "no block gives key" in alarm_of(full, "disk")
+        assert "no block produces key" in alarm_of(full, "disk")
         application = Application(bob if full is alice else alice)
         asking = threading.Thread(target=application.ask, args=(3,))
         asking.start()

@@ -1,4 +1,4 @@
-"""While an end is held, no block gives key; afterwards blocks do again, and a recording of it all replays."""
+"""While an end is held, no block produces key; afterwards blocks do again, and a recording of it all replays."""
 
 from __future__ import annotations
 

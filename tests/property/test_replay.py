@@ -236,7 +236,7 @@ def test_a_block_that_was_given_up_is_given_up_again(tmp_path: Path, what: str) 
     run.recorders["bob"].produced(1, batch := run.sky.detections(0, 100))
     bob.carry(session.on_detections(batch, pair.now_ns), pair.now_ns)
     given_up = {
-        "void_filling": lambda: session.void_filling("shed: post-processing is behind", pair.now_ns),
+        "void_filling": lambda: session.void_filling("dropped: post-processing is behind", pair.now_ns),
         "void": lambda: session.void(0, 1 << 40, "overflow", pair.now_ns),
         "hold": lambda: session.hold("the light is too strong", pair.now_ns),
         "stop": session.stop,

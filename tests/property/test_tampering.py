@@ -115,7 +115,7 @@ def test_a_restart_commits_nothing_that_was_not_authenticated(lost: str, at_alic
 
 @pytest.mark.parametrize("name", ["ANNOUNCE", "VERIFIED"])
 def test_what_bob_will_say_cannot_be_said_before_he_says_it(name: str) -> None:
-    """Eve, who made his detections, foresees all of it but the nonce: what Alice answers too early gives no key."""
+    """Eve, who made his detections, foresees all of it but the nonce: what Alice answers too early produces no key."""
     said: list[Message] = []
 
     def act(raw: bytes, message: Message) -> list[bytes]:

@@ -1,7 +1,7 @@
 """Attacks on the twin: what Eve does to the light follows her closed forms, and no key of hers is ever called secret.
 
 Tallies are made as the daemons make them: light, gate, announcement, both ends' sifting. Blocks are long enough for
-honest light to give key, and for the attacks, had nobody counted clicks in both bases.
+honest light to produce key, and for the attacks, had nobody counted clicks in both bases.
 """
 
 from __future__ import annotations
@@ -195,7 +195,7 @@ def test_eve_sends_on_what_she_saw() -> None:
 
 
 LONG = {"three-state": 1 << 21, "bb84": 1 << 21, "decoy-bb84": 1 << 22}
-"""Slots of a block that gives key at all."""
+"""Slots of a block that produces key at all."""
 
 
 @pytest.mark.parametrize("policy", ["discard", "random"])

@@ -1,4 +1,4 @@
-"""A day of light of which every second hour gives no key, with applications at both ends that ask all the time.
+"""A day of light of which every second hour produces no key, with applications at both ends that ask all the time.
 
 Run it from the project's root: `python -m tests.trials.day_of_light [--hours 24]`. It takes minutes; the time is
 virtual. It ends with the account of every byte, and exit code 0 only if none was destroyed and the link lives.

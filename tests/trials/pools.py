@@ -17,7 +17,7 @@ RESTARTS = 12
 
 @trial("pools")
 def pools(folder: Path, quick: bool) -> Iterator[Verdict]:
-    """Light that gives no key from the first start, applications that ask, restarts; then light, and a new secret."""
+    """Light without key from the first start, applications that ask, restarts; then light, and a new secret."""
     link = Link(folder)
     _new_secret(link, SMALL_SECRET)
     link.edit(link.bob, lambda document: _misaligned(document, 0.3))
@@ -42,7 +42,7 @@ def pools(folder: Path, quick: bool) -> Iterator[Verdict]:
         alive = all(link.ended(one) is None for one in link.both)
         low = quick or link.until(lambda: bool(link.alarm(link.alice, "authentication pool")), 60.0)
         what, wanted = (
-            "restarts while the light gives no key",
+            "restarts while the light produces no key",
             "both ends live, alarm `authentication pool` once half is gone",
         )
         yield Verdict(what, wanted, link.alarms() or "no alarm", alive and low)
@@ -50,7 +50,7 @@ def pools(folder: Path, quick: bool) -> Iterator[Verdict]:
             daemon.stop()
         link.edit(link.bob, lambda document: _misaligned(document, None))
         link.restart(link.alice, link.bob)
-        yield link.goes_on("light that gives key again")
+        yield link.goes_on("light that produces key again")
         filled = link.until(lambda: min(one.status().get("auth_pool_bits", 0) for one in link.both) > 30_000)
         pool = [one.status().get("auth_pool_bits", 0) for one in link.both]
         yield Verdict("the pool is refilled", "from produced and stored key", f"{pool} bits", filled)
@@ -70,7 +70,7 @@ def _new_secret(link: Link, n_bytes: int | None = None) -> None:
 
 
 def _misaligned(document: Any, value: float | None) -> None:
-    """Light with so many errors that no block gives key; None: as it was."""
+    """Light with so many errors that no block produces key; None: as it was."""
     table = document["devices"]["time_tagger"]
     if value is None:
         del table["misalignment"]

@@ -79,8 +79,8 @@ WORK: dict[Efficiency, float] = {"efficient": 2.1, "balanced": 1.5, "fast": 1.0}
 # -- what is believed of the error rate -------------------------------------------------------------------------------
 
 EXPECTED_EFFICIENCY, FAILED_EFFICIENCY, MOST_CHECKS = 1.09, 1.05, 0.97
-"""What the first message has was meant for the error rate at which it is so many times n h; what did not decode with
-all its checks has probably more errors than checks of so many times n h serve. h is taken as at most the third."""
+"""What the first message has was meant for the error rate at which it is this many times n h; what did not decode with
+all its checks has probably more errors than checks of this many times n h serve. h is taken as at most the third."""
 INITIAL_BITS, LONG_MEMORY_BITS, SHORT_MEMORY_BITS = 1 << 11, 1 << 22, 1 << 17
 """Bits that a first guess is worth, and bits over which the two averages of the tracker look back. At 2.5 % the long
 one rests on 1e5 errors and knows the rate to 0.3 %, the short one on 3300 and to 1.7 %."""

@@ -92,7 +92,7 @@ async def test_a_real_tagger_is_read_on_and_blocks_are_shed_whole_and_counted(
     assert session.taken == [batch]
     thread._arrived([batch], [])
     assert (thread.blocks_shed, thread.batches_dropped) == (1, 2)
-    assert set(session.voided) == {"shed: post-processing is behind"}
+    assert set(session.voided) == {"dropped: post-processing is behind"}
     setattr(session, backlog, 0)
     thread._arrived([detections([PREAMBLE_SLOTS + 20], PREAMBLE_SLOTS + 30)], [])
     assert len(session.taken) == 2

@@ -1,4 +1,4 @@
-"""Segments that give no key are dropped, whole and uncounted; everything else passes as it was."""
+"""Segments that produce no key are dropped, whole and uncounted; everything else passes as it was."""
 
 from __future__ import annotations
 

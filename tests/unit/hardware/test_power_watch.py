@@ -1,4 +1,4 @@
-"""Power outside its window, or unread, keeps blocks from giving key; nothing is said to be watched that is not."""
+"""Power outside its window, or unread, keeps blocks from producing key; nothing is said to be watched that is not."""
 
 from __future__ import annotations
 

@@ -56,7 +56,7 @@ def receiver(config: Config, coins: Any) -> Receiver:
 
 
 def recorded(config: Config, tags: list[TimeTags], rng: np.random.Generator) -> list[Record]:
-    """A recorded receiver: its tags, and an event for each of its batches, the first of which was shed."""
+    """A recorded receiver: its tags, and an event for each of its batches, the first of which was dropped."""
     recorder, writer = recorder_of(config)
     receives = recorder.receiver(receiver(config, recorder.coins(lambda n: rng.integers(0, 2, n, dtype=np.uint8))))
     shed = True

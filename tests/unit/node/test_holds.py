@@ -1,4 +1,4 @@
-"""What keeps blocks from giving key: the session is told, the operator sees an alarm, and both end with the reason."""
+"""What keeps blocks from producing key: session and operator are told, and both the hold and the alarm end with it."""
 
 from __future__ import annotations
 
@@ -64,7 +64,7 @@ async def test_a_full_store_holds_and_room_lets_go(tmp_path: Path) -> None:
     made._judge()
     assert len(session.told) == 1, "told once"
     assert "keys.max_stored_bits is 1000" in str(session.told[0])
-    assert "no block gives key" in made.board.alarms["key store"]
+    assert "no block produces key" in made.board.alarms["key store"]
     store.bits = 999
     made._judge()
     assert session.told[1:] == [None]
@@ -92,7 +92,7 @@ async def test_a_full_disk_holds_until_there_is_room(tmp_path: Path) -> None:
     made, store, session = node(tmp_path)
     store.unavailable = "key store k.sqlite: the disk does not take it: database or disk is full"
     made._judge()
-    assert "disk is full; no block gives key" in made.board.alarms["disk"]
+    assert "disk is full; no block produces key" in made.board.alarms["disk"]
     assert "disk is full" in str(session.told[0])
     store.unavailable = None
     made._judge()

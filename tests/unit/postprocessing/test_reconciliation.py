@@ -194,7 +194,7 @@ def test_decoding_ends_with_the_iteration_that_corrects(rng: np.random.Generator
 
 
 def chains_of_errors(code: Any, length: int) -> Iterator[np.ndarray]:
-    """*(payload_columns, lifting) uint8*: bits in two checks each, all wrong, hand in hand: only two checks are odd."""
+    """*(payload_columns, lifting) uint8*: a trapping set: wrong bits in two checks each, and only two odd checks."""
     for start in np.flatnonzero(np.bincount(code.columns)[code.columns] == 2):
         if (chain := chain_from(code, int(start), length)).sum() == length:
             yield chain

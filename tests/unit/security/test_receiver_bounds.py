@@ -1,4 +1,4 @@
-"""Less known of the receiver never gives more key; bright light, dead detectors and a turned splitter give none."""
+"""Less known of the receiver never produces more key; bright light, dead detectors and a turned splitter give none."""
 
 from __future__ import annotations
 
