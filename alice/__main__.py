@@ -1,4 +1,4 @@
-"""The `alice` command."""
+"""Start the `alice` command."""
 
 from __future__ import annotations
 

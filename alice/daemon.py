@@ -61,7 +61,7 @@ class Light(threading.Thread):
         self.slots_dropped = 0
 
     def run(self) -> None:
-        """Until :meth:`stop`."""
+        """Work until :meth:`stop` is called."""
         self._node.load.give_way("light")
         try:
             while not self._stop_asked.is_set():

@@ -1,4 +1,4 @@
-"""The `bob` command."""
+"""Start the `bob` command."""
 
 from __future__ import annotations
 

@@ -93,12 +93,12 @@ class Phase(Protocol):
 
     @property
     def clock(self) -> ClockTracker | None:
-        """See above."""
+        """The clock that follows the light."""
         ...
 
     @property
     def next_slot(self) -> int:
-        """See above."""
+        """Alice's number of the next slot."""
         ...
 
     @property
@@ -187,11 +187,11 @@ class FindingFrequency:
         return Step(FindingSlot(self._equipment, FollowingGate(self._equipment, clock), self.confirmed))
 
     def ready(self) -> list[Detections]:
-        """None without slots."""
+        """Hand out nothing: there are no slots."""
         return []
 
     def give_up(self, from_ps: int) -> Step:
-        """Begin anew."""
+        """Begin anew with the frequency."""
         return Step(FindingFrequency(self._equipment, from_ps, self.confirmed, self.next_slot, lost=self._lost))
 
 
@@ -212,7 +212,7 @@ class FindingSlot:
 
     @property
     def clock(self) -> ClockTracker:
-        """Follows the light."""
+        """The clock that follows the light."""
         return self._gate.clock
 
     @property
@@ -271,12 +271,12 @@ class Locked:
 
     @property
     def clock(self) -> ClockTracker:
-        """Follows the light."""
+        """The clock that follows the light."""
         return self._gate.clock
 
     @property
     def next_slot(self) -> int:
-        """Alice's number."""
+        """Alice's number of the next slot."""
         return self._gate.next_slot
 
     def step(self, waiting: WaitingTags) -> Step | None:

@@ -114,7 +114,7 @@ class Receiver:
         return [(count.slot, count.right, count.wrong) for count in counts]
 
     def status(self) -> ReceiverStatus:
-        """The state now."""
+        """What the receiver knows now."""
         phase, selection = self._phase, self._equipment.selection
         clock = phase.clock
         return ReceiverStatus(

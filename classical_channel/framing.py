@@ -87,7 +87,7 @@ class Packet:
         return HEADER.pack(MAGIC, self.kind, *numbers)
 
     def encode(self) -> bytes:
-        """The packet's bytes."""
+        """Write the packet's bytes."""
         return self.head() + self.body
 
     @classmethod

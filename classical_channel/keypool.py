@@ -277,7 +277,7 @@ class KeyPool:
         ]
 
     def forget(self, segment_id: int) -> None:
-        """Drop a segment."""
+        """Drop a segment from the store."""
         self._segments.pop(segment_id, None)
 
     def __repr__(self) -> str:

@@ -45,7 +45,7 @@ class Settings(Protocol):
         ...
 
     def get_setting(self, name: str) -> bytes | None:
-        """Read it."""
+        """Read a setting of the store."""
         ...
 
 
@@ -155,7 +155,7 @@ class Readable(Protocol):
     """A key store that is only looked at."""
 
     def get_setting(self, name: str) -> bytes | None:
-        """Read it."""
+        """Read a setting of the store."""
         ...
 
 

@@ -122,7 +122,7 @@ class Gate:
             self.gone(oldest)
 
     def shut(self, descriptor: int) -> None:
-        """End a connection."""
+        """End the connection of a descriptor."""
         with contextlib.suppress(OSError), socket.socket(fileno=os.dup(descriptor)) as connection:
             connection.shutdown(socket.SHUT_RDWR)
 

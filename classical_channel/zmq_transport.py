@@ -265,7 +265,7 @@ class ZmqTransport:
             loop.add_writer(self._pipe.end, self._write)
 
     async def receive(self) -> bytes:
-        """The next packet."""
+        """Wait for the next packet."""
         while not self._inbox:
             self._news.clear()
             await self._news.wait()

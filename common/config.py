@@ -147,7 +147,7 @@ class Security(Section):
 
 
 class Reconciliation(Section):
-    """Error correction."""
+    """How errors are corrected."""
 
     decoder: Literal["fast", "reference"] = "fast"
     decoding_side: Literal["bob", "alice", "both"] = "bob"
@@ -162,7 +162,7 @@ class Reconciliation(Section):
 
 
 class Amplification(Section):
-    """Privacy amplification."""
+    """How privacy is amplified."""
 
     family: Literal["toeplitz", "modified-toeplitz", "gf2m"] = "toeplitz"
 

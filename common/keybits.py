@@ -61,7 +61,7 @@ class KeyBits:
         return packed
 
     def wipe(self) -> None:
-        """Overwrite and forget."""
+        """Overwrite the bits and forget them."""
         if self._packed is not None and self._packed.flags.writeable:
             self._packed.fill(0)
         self._packed = None

@@ -137,7 +137,7 @@ class PolarisationController(Device, Protocol):
 
     @property
     def n_axes(self) -> int:
-        """Number of axes."""
+        """The number of its retarders."""
         ...
 
     def set_axes(self, positions: NDArray[np.float64]) -> None:

@@ -41,12 +41,12 @@ class PowerWatch(threading.Thread):
         self.power_w: float | None = None
 
     def run(self) -> None:
-        """Until :meth:`stop`."""
+        """Watch until :meth:`stop` is called."""
         while not self._stop_asked.wait(POLL_S):
             self.look()
 
     def look(self) -> None:
-        """One reading."""
+        """Judge one reading of the meter."""
         try:
             power_w = self._read_w()
         except QkdError as error:

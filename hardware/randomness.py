@@ -67,7 +67,7 @@ class OperatingSystem:
         return np.frombuffer(os.urandom(n_bytes), np.uint8)
 
     def close(self) -> None:
-        """Nothing is held."""
+        """Do nothing, since nothing is held."""
 
 
 class TestedRandom:

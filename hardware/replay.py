@@ -33,7 +33,7 @@ DROPPED = 255
 
 
 class TaggerParameters(BaseModel):
-    """Manifest of `replay-time-tagger`."""
+    """What a manifest says of `replay-time-tagger`."""
 
     model_config = ConfigDict(extra="forbid")
     path: Path
@@ -48,7 +48,7 @@ class TaggerParameters(BaseModel):
 
 
 class RandomParameters(BaseModel):
-    """Manifest of `replay-random-source`."""
+    """What a manifest says of `replay-random-source`."""
 
     model_config = ConfigDict(extra="forbid")
     path: Path
@@ -56,7 +56,7 @@ class RandomParameters(BaseModel):
 
 
 class ModulatorParameters(BaseModel):
-    """Manifest of `replay-modulator`."""
+    """What a manifest says of `replay-modulator`."""
 
     model_config = ConfigDict(extra="forbid")
     speed: float = Field(1.0, ge=0.0)

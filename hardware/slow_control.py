@@ -91,7 +91,7 @@ class SlowControl:
         return locked
 
     def _set_attenuation(self, request: Request) -> Mapping[str, Any]:
-        """``{"attenuation_db": ...}``."""
+        """Carry out ``{"attenuation_db": ...}`` and answer."""
         wanted = _number(request, "attenuation_db", 0.0, 200.0)
         if self.min_attenuation_db is None or wanted < self.min_attenuation_db:
             limit = "not set" if self.min_attenuation_db is None else f"{self.min_attenuation_db} dB"

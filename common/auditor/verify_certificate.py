@@ -276,7 +276,7 @@ def ln(x: Interval | Decimal | float) -> Interval:
 
 
 def square(x: Interval | float) -> Interval:
-    """Enclose the square."""
+    """Enclose the squares of all members."""
     return Interval.of(x) * x
 
 
@@ -344,7 +344,7 @@ class Anytime:
         return least(n, *lines)
 
     def mean_lower(self, k: Interval, n: Interval) -> Interval:
-        """The other side."""
+        """Bound the mean from below."""
         if k.low <= 0:
             return Interval.of(0)
         return largest(0, *(n * (exp((x * k - self.needed) / n) - 1) / (up - 1) for x, up, _ in exponents()))

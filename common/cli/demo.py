@@ -67,7 +67,7 @@ class Daemon:
 
     @property
     def log(self) -> Path:
-        """Its log."""
+        """The file of its log."""
         return self.directory / self.role / "log"
 
     @property
@@ -76,11 +76,11 @@ class Daemon:
 
     @property
     def config(self) -> Path:
-        """Its configuration file."""
+        """The file of its configuration."""
         return self.directory / f"{self.role}.toml"
 
     def start(self) -> None:
-        """Start the process."""
+        """Start the daemon's own process."""
         output, log = self._blocks_file.open("w"), self.log.open("w")
         self._read = 0
         with output, log:
@@ -115,7 +115,7 @@ class Daemon:
         return [block for block in self.blocks if block["secret_bits"] > 0]
 
     def status(self) -> dict[str, Any]:
-        """Its status file."""
+        """What its status file says."""
         with contextlib.suppress(OSError, ValueError):
             return dict(json.loads((self.directory / self.role / "status.json").read_text()))
         return {}

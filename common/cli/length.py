@@ -42,7 +42,7 @@ class Counts(Section):
     """Disclosed in error correction."""
 
     def tallies(self) -> Tallies:
-        """For the proof."""
+        """The tallies for the proof."""
         values = self.model_dump(exclude={"leak_ec_bits", "z_ones_share"})
         kept = sum(self.n_z) if self.n_z_kept is None else self.n_z_kept
         return Tallies(**values | {"n_z_kept": kept, "z_ones_steps": int(self.z_ones_share * (1 << 16))})

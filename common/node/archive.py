@@ -69,7 +69,7 @@ class Archive:
         write_file(self.directory / name, gzip.compress(lines, mtime=0), SECRET)
 
     def _files(self) -> list[Path]:
-        """Oldest first."""
+        """The files, the oldest first."""
         return sorted(self.directory.glob("*-*.jsonl.gz"), key=lambda file: _extent(file).start)
 
     def find(self, block_id: int) -> str | None:

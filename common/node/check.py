@@ -46,7 +46,7 @@ class Row:
 
     @property
     def good(self) -> bool:
-        """Whether it is."""
+        """Whether it is as it must be."""
         return self.fault is None
 
 

@@ -224,7 +224,7 @@ def make_certificate(authority: Authority, common_name: str, hosts: tuple[str, .
 
 
 def pem(certificate: x509.Certificate) -> bytes:
-    """PEM form."""
+    """Write it in PEM form."""
     return certificate.public_bytes(serialization.Encoding.PEM)
 
 

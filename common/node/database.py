@@ -100,13 +100,13 @@ class SealedDatabase:
         return int(self.get_setting(_COUNT) or b"0")
 
     def get_setting(self, name: str) -> bytes | None:
-        """Read it back."""
+        """Read a setting that was stored."""
         with self._reading():
             row = self._db.execute("SELECT sealed FROM settings WHERE name = ?", (name,)).fetchone()
         return None if row is None else self._sealing.unseal(f"setting/{name}", row[0])
 
     def delete_setting(self, name: str) -> None:
-        """Forget it."""
+        """Forget a setting that was stored."""
         with self._transaction():
             self._db.execute("DELETE FROM settings WHERE name = ?", (name,))
 

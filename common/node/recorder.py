@@ -182,7 +182,7 @@ class FlightRecorder(Recorder):
     # -- what the daemons call ----------------------------------------------------------------------------------------
 
     def begin(self, who: Identity, instance: int, *devices: Any) -> None:
-        """The first record."""
+        """Write the first record of a run."""
         log.warning("flight recorder: %s; with its key file it gives the keys of this run", self.path)
         self.put(
             "begin",
@@ -201,11 +201,11 @@ class FlightRecorder(Recorder):
         )
 
     def note(self, kind: str, facts: dict[str, Any]) -> None:
-        """As told."""
+        """Take a note down as told."""
         self.put("note", what=kind, facts=facts)
 
     def session(self, session: Part) -> Part:
-        """See :class:`Recorder`."""
+        """Record this part, as :class:`Recorder` says."""
         for kind, method in EVENTS.items():
             if hasattr(session, method):
                 listen(session, method, partial(self._events, kind))
@@ -242,15 +242,15 @@ class FlightRecorder(Recorder):
         return effect
 
     def store(self, store: Store) -> Store:
-        """See :class:`Recorder`."""
+        """Record this part, as :class:`Recorder` says."""
         return RecordedStore(store, self)
 
     def symbols(self, symbols: SymbolMemory) -> SymbolMemory:
-        """See :class:`Recorder`."""
+        """Record this part, as :class:`Recorder` says."""
         return RecordedSymbols(symbols, self)
 
     def random(self, read: ReadBytes) -> ReadBytes:
-        """See :class:`Recorder`."""
+        """Record this part, as :class:`Recorder` says."""
 
         def recorded(n_bytes: int) -> NDArray[np.uint8]:
             drawn = read(n_bytes)
@@ -260,7 +260,7 @@ class FlightRecorder(Recorder):
         return recorded
 
     def answer(self, name: str, ask: Callable[[], int]) -> Callable[[], int]:
-        """See :class:`Recorder`."""
+        """Record this part, as :class:`Recorder` says."""
 
         def recorded() -> int:
             value = ask()
@@ -270,7 +270,7 @@ class FlightRecorder(Recorder):
         return recorded
 
     def requests(self, accept: Callable[[bytes], bytes]) -> Callable[[bytes], bytes]:
-        """See :class:`Recorder`."""
+        """Record this part, as :class:`Recorder` says."""
 
         def recorded(payload: bytes) -> bytes:
             reply = accept(payload)
@@ -280,7 +280,7 @@ class FlightRecorder(Recorder):
         return recorded
 
     def receiver(self, receiver: Part) -> Part:
-        """See :class:`Recorder`."""
+        """Record this part, as :class:`Recorder` says."""
         listen(receiver, "feed", self._feeds)
         listen(receiver, "search_anew", self._searches)
         return receiver
@@ -306,7 +306,7 @@ class FlightRecorder(Recorder):
         return recorded
 
     def coins(self, read: ReadBytes) -> ReadBytes:
-        """See :class:`Recorder`."""
+        """Record this part, as :class:`Recorder` says."""
 
         def recorded(n: int) -> NDArray[np.uint8]:
             drawn = read(n)
@@ -316,7 +316,7 @@ class FlightRecorder(Recorder):
         return recorded
 
     def source(self, source: Part) -> Part:
-        """See :class:`Recorder`."""
+        """Record this part, as :class:`Recorder` says."""
         if self._config.record.light:
             listen(source, "read", self._reads)
         return source
@@ -330,7 +330,7 @@ class FlightRecorder(Recorder):
         return recorded
 
     def modulator(self, modulator: Part) -> Part:
-        """See :class:`Recorder`."""
+        """Record this part, as :class:`Recorder` says."""
         if self._config.record.light:
             listen(modulator, "send", self._sends)
         return modulator
@@ -349,7 +349,7 @@ class FlightRecorder(Recorder):
         return {"recording": self._writer.recording, "recording_bytes": self._writer.bytes_written}
 
     def close(self) -> None:
-        """Finish the recording."""
+        """Finish the recording and close its file."""
         self._writer.close()
 
 
@@ -360,37 +360,37 @@ class RecordedStore:
         self._store, self._recorder = store, recorder
 
     def unresolved(self) -> list[tuple[int, str]]:
-        """See the store."""
+        """Take down what the store answers."""
         found = self._store.unresolved()
         self._recorder.take("unresolved", value=found)
         return found
 
     def newest_block(self) -> int:
-        """See the store."""
+        """Take down what the store answers."""
         newest = self._store.newest_block()
         self._recorder.take("newest_block", value=newest)
         return newest
 
     def state_of(self, block_id: int) -> str | None:
-        """See the store."""
+        """Take down what the store answers."""
         state = self._store.state_of(block_id)
         self._recorder.take("state_of", value=state)
         return state
 
     def get_setting(self, name: str) -> bytes | None:
-        """See the store."""
+        """Take down what the store answers."""
         value = self._store.get_setting(name)
         self._recorder.take("setting", value or b"", there=value is not None)
         return value
 
     def certificate_of(self, block_id: int) -> str:
-        """See the store."""
+        """Take down what the store answers."""
         certificate = self._store.certificate_of(block_id)
         self._recorder.take("certificate", certificate.encode())
         return certificate
 
     def is_authenticated(self, block_id: int) -> bool:
-        """See the store."""
+        """Take down what the store answers."""
         marked = self._store.is_authenticated(block_id)
         self._recorder.take("authenticated", value=marked)
         return marked
@@ -398,7 +398,7 @@ class RecordedStore:
     def store_pending(
         self, block_id: int, key: KeyBits, record: str, simulated: bool, *, authenticated: bool
     ) -> None:
-        """See the store."""
+        """Take down the digest of a key."""
         self._recorder.take("key", hashlib.sha256(key.view().tobytes()).digest(), block_id=block_id, n_bits=len(key))
         self._store.store_pending(block_id, key, record, simulated, authenticated=authenticated)
 
@@ -408,19 +408,19 @@ class RecordedStore:
         self._store.put_setting(name, value)
 
     def delete_setting(self, name: str) -> None:
-        """See the store."""
+        """Pass the call on to the store."""
         self._store.delete_setting(name)
 
     def decide(self, block_id: int) -> None:
-        """See the store."""
+        """Pass the call on to the store."""
         self._store.decide(block_id)
 
     def commit(self, block_id: int) -> None:
-        """See the store."""
+        """Pass the call on to the store."""
         self._store.commit(block_id)
 
     def destroy(self, block_id: int, state: str = "pending") -> None:
-        """See the store."""
+        """Pass the call on to the store."""
         self._store.destroy(block_id, state)
 
 
@@ -431,7 +431,7 @@ class RecordedSymbols:
         self._symbols, self._recorder = symbols, recorder
 
     def lookup(self, slots: NDArray[np.int64]) -> tuple[Bytes8, Bytes8, Bytes8]:
-        """See :class:`SymbolMemory`."""
+        """Do what :class:`SymbolMemory` says."""
         try:
             found = self._symbols.lookup(slots)
         except RemoteProtocolError as error:
@@ -441,7 +441,7 @@ class RecordedSymbols:
         return found
 
     def release_before(self, slot: int) -> None:
-        """See :class:`SymbolMemory`."""
+        """Do what :class:`SymbolMemory` says."""
         self._symbols.release_before(slot)
 
 

@@ -36,11 +36,11 @@ class Refilled:
     pads: bytes = field(repr=False)
 
     def record(self) -> bytes:
-        """What is stored."""
+        """What is stored of a refill."""
         return _HEAD.pack(self.agreed, self.block_id, self.offset) + self.pads
 
     def question(self) -> bytes:
-        """What Bob asks."""
+        """What Bob asks of Alice."""
         return json.dumps({"refill": [self.number, self.block_id, self.offset, len(self.pads)]}).encode()
 
 
@@ -74,11 +74,11 @@ class PadShelf(Protocol):
         ...
 
     def put_setting(self, name: str, value: bytes) -> None:
-        """Keep a value."""
+        """Keep a value in the store."""
         ...
 
     def delete_setting(self, name: str) -> None:
-        """Forget it."""
+        """Forget a value in the store."""
         ...
 
 
@@ -96,11 +96,11 @@ class PoolPort(Protocol):
         ...
 
     def add_segment(self, segment_id: int, secret: bytes, *, sendable: bool = True) -> None:
-        """More pads."""
+        """Add pads to the pool."""
         ...
 
     def forget(self, segment_id: int) -> None:
-        """Drop a segment."""
+        """Drop a segment of the pool."""
         ...
 
 
@@ -168,7 +168,7 @@ class Refill:
         return None
 
     def conclude(self, one: Refilled, settled: Refilled | None) -> None:
-        """The pool follows."""
+        """Let the pool follow the store."""
         if settled is None:
             self._pool.forget(one.number)
         else:

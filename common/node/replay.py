@@ -60,7 +60,7 @@ class Report:
         return self.diverged is None
 
     def document(self) -> dict[str, Any]:
-        """For `--json`."""
+        """The report for `--json`."""
         return asdict(self) | {"equal": self.equal}
 
 
@@ -252,35 +252,35 @@ class ReplayStore:
         self._replay = replay
 
     def unresolved(self) -> list[tuple[int, str]]:
-        """As recorded."""
+        """Answer as it was recorded."""
         return [(int(number), str(state)) for number, state in self._replay.answer("unresolved").facts["value"]]
 
     def newest_block(self) -> int:
-        """As recorded."""
+        """Answer as it was recorded."""
         return int(self._replay.answer("newest_block").facts["value"])
 
     def state_of(self, block_id: int) -> str | None:
-        """As recorded."""
+        """Answer as it was recorded."""
         state: str | None = self._replay.answer("state_of").facts["value"]
         return state
 
     def get_setting(self, name: str) -> bytes | None:
-        """As recorded."""
+        """Answer as it was recorded."""
         record = self._replay.answer("setting")
         return record.raw if record.facts["there"] else None
 
     def certificate_of(self, block_id: int) -> str:
-        """As recorded."""
+        """Answer as it was recorded."""
         return self._replay.answer("certificate").raw.decode()
 
     def is_authenticated(self, block_id: int) -> bool:
-        """As recorded."""
+        """Answer as it was recorded."""
         return bool(self._replay.answer("authenticated").facts["value"])
 
     def store_pending(
         self, block_id: int, key: KeyBits, record: str, simulated: bool, *, authenticated: bool
     ) -> None:
-        """Compare the key."""
+        """Compare the key with the recorded digest."""
         raw = key.take().tobytes()
         recorded = self._replay.answer("key")
         if hashlib.sha256(raw).digest() != recorded.raw:
@@ -294,16 +294,16 @@ class ReplayStore:
             raise Diverged(f"the authentication key {name!r} is not the recorded one")
 
     def delete_setting(self, name: str) -> None:
-        """Nothing is kept."""
+        """Keep nothing of a replay."""
 
     def decide(self, block_id: int) -> None:
-        """Nothing is kept."""
+        """Keep nothing of a replay."""
 
     def commit(self, block_id: int) -> None:
-        """Nothing is kept."""
+        """Keep nothing of a replay."""
 
     def destroy(self, block_id: int, state: str = "pending") -> None:
-        """Nothing is kept."""
+        """Keep nothing of a replay."""
 
 
 class ReplaySymbols:
@@ -313,7 +313,7 @@ class ReplaySymbols:
         self._replay = replay
 
     def lookup(self, slots: NDArray[np.int64]) -> tuple[Any, Any, Any]:
-        """As recorded."""
+        """Answer as it was recorded."""
         record = self._replay.answer("symbols")
         if "error" in record.facts:
             raise RemoteProtocolError(record.facts["error"])
@@ -323,4 +323,4 @@ class ReplaySymbols:
         return planes[0], planes[1], planes[2]
 
     def release_before(self, slot: int) -> None:
-        """Nothing is kept."""
+        """Keep nothing of a replay."""

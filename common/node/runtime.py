@@ -41,15 +41,15 @@ class TransportPort(Protocol):
     """What the shell needs of a transport."""
 
     def start(self) -> None:
-        """Bind or connect."""
+        """Bind or connect the socket."""
         ...
 
     def send(self, packet: bytes) -> None:
-        """Send without waiting."""
+        """Send a packet without waiting."""
         ...
 
     async def receive(self) -> bytes:
-        """The next packet."""
+        """Wait for the next packet."""
         ...
 
     async def watch(self) -> None:
@@ -74,7 +74,7 @@ class PoolPort(Protocol):
         ...
 
     def confirm(self, pointers: dict[str, tuple[int, int]]) -> None:
-        """They are durable."""
+        """Tell that the pads are durable."""
         ...
 
     def give_back(self) -> dict[str, tuple[int, int]]:
@@ -82,7 +82,7 @@ class PoolPort(Protocol):
         ...
 
     def add_segment(self, segment_id: int, secret: bytes, *, sendable: bool = True) -> None:
-        """More pads."""
+        """Add pads to the pool."""
         ...
 
     @property
@@ -101,7 +101,7 @@ class PeerOpened(Protocol):
 
     @property
     def peer_instance(self) -> int:
-        """Its start counter."""
+        """The start counter of the peer."""
         ...
 
 
@@ -138,7 +138,7 @@ class ChannelPort(Protocol):
 
     @property
     def drained(self) -> bool:
-        """Everything is acknowledged."""
+        """Whether everything is acknowledged."""
         ...
 
     def notice(self, now_ns: int) -> str | None:
@@ -146,11 +146,11 @@ class ChannelPort(Protocol):
         ...
 
     def send(self, message: bytes, *, seal: bool = False, hold: bool = False) -> None:
-        """Queue a message."""
+        """Queue a message for sending."""
         ...
 
     def packets(self, now_ns: int) -> list[bytes]:
-        """Packets to send."""
+        """Take the packets to send."""
         ...
 
     def receive(self, raw: bytes, now_ns: int) -> Sequence[PeerOpened | PeerSaid]:

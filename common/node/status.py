@@ -70,7 +70,7 @@ class StatusBoard:
         self._slots += count
 
     def block(self, facts: BlockFacts) -> None:
-        """A block ended."""
+        """Count a block that ended."""
         self.blocks.append(facts)
         if facts.state in ("committed", "decided"):
             self.blocks_committed += 1

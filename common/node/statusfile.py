@@ -21,7 +21,7 @@ class NamedLink(Protocol):
 
     @property
     def name(self) -> str:
-        """Of the link."""
+        """The name of the link."""
         ...
 
 
@@ -35,7 +35,7 @@ class Named(Protocol):
 
     @property
     def link(self) -> NamedLink:
-        """Its link."""
+        """The link that it belongs to."""
         ...
 
     @property

@@ -59,7 +59,7 @@ def prefix(link: str, node: str) -> str:
 
 
 def encode(document: Mapping[str, Any]) -> bytes:
-    """Canonical JSON."""
+    """Write a document as canonical JSON."""
     return json.dumps(document, sort_keys=True, allow_nan=False).encode()
 
 

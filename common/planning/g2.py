@@ -191,5 +191,5 @@ def _sort(position: Floats, gate_slots: float, window_slots: float) -> tuple[Int
 
 
 def _distinct(ascending: Int64s) -> Int64s:
-    """Each value once."""
+    """Take each value only once."""
     return ascending[np.flatnonzero(np.diff(ascending, prepend=-1 << 62))]

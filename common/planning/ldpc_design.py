@@ -127,7 +127,7 @@ def check_counts(size: int) -> list[tuple[int, int]]:
 
 
 def design_code(size: int, columns: int, checks: int) -> BaseGraph:
-    """One code."""
+    """Design one code of the table."""
     rate = checks / columns
     _, distribution = min(stored_distributions(), key=lambda design: abs(math.log(design[0] / rate)))
     degrees = degree_sequence(distribution, columns, checks)

@@ -47,7 +47,7 @@ class Code:
 
     @property
     def capacity_bits(self) -> int:
-        """Longest payload."""
+        """The longest payload of a frame."""
         return self.payload_columns * self.lifting
 
     @property

@@ -123,7 +123,7 @@ class LayeredDecoder:
         self._segments = np.empty((0, 7), np.int64)
 
     def reveal(self, units: int, wanted: Words) -> None:
-        """See :class:`Decoder`."""
+        """Take bits that were disclosed later, as :class:`Decoder` says."""
         self._segments = _segments(self.code, units)
         ldpc.expand_signs(wanted, self.code.lifting, self._signs)
 
@@ -163,7 +163,7 @@ class ReferenceDecoder:
         self._wanted = np.zeros(0, np.uint8)
 
     def reveal(self, units: int, wanted: Words) -> None:
-        """See :class:`Decoder`."""
+        """Take bits that were disclosed later, as :class:`Decoder` says."""
         code, bits = self.code, np.unpackbits(wanted.astype("<u4").view(np.uint8), axis=1, bitorder="little")
         self._checks, values = [], []
         for first, end, low, high, sign, *_ in _segments(code, units).tolist():

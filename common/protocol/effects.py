@@ -41,7 +41,7 @@ class Job:
     arguments: tuple[Any, ...] = ()
 
     def __call__(self) -> Any:
-        """Do it here."""
+        """Do the work in this process."""
         return self.function(*self.arguments)
 
 

@@ -23,7 +23,7 @@ class MessageOutlet:
         self._block_id, self._say, self._guard = block_id, say, guard
 
     def say(self, word: Parities | Result) -> Effect:
-        """The word's message."""
+        """Turn a word into its message."""
         if isinstance(word, Result):
             return self._say(FrameResult(self._block_id, word.frame, word.round, word.status, word.qber_steps))
         agreed = word.code_id, word.n_bits, word.first_units, word.second_units

@@ -33,7 +33,7 @@ class Message:
     """Its seal may wait a little and cover others like it."""
 
     def encode(self) -> bytes:
-        """The message's bytes."""
+        """Write the bytes of the message."""
         values: list[Any] = [getattr(self, name) for name in self.FIELDS]
         payload = values.pop() if _has_payload(type(self)) else b""
         return bytes([self.TYPE]) + struct.pack("<" + self.LAYOUT, *values) + payload

@@ -99,11 +99,11 @@ class Store(Protocol):
         ...
 
     def get_setting(self, name: str) -> bytes | None:
-        """Read it back."""
+        """Read a setting that was stored."""
         ...
 
     def delete_setting(self, name: str) -> None:
-        """Forget it."""
+        """Forget a setting that was stored."""
         ...
 
 

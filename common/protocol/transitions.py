@@ -48,7 +48,7 @@ class Role(Enum):
 
     @property
     def peer(self) -> Role:
-        """The other end."""
+        """The other end of the link."""
         return Role.BOB if self is Role.ALICE else Role.ALICE
 
 

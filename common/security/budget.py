@@ -90,7 +90,7 @@ class EpsilonBudget:
 
     @property
     def eps_pa(self) -> float:
-        """Leftover hashing's share."""
+        """The share of leftover hashing."""
         return PAPER_EPS_PA if self.accounting == "paper" else AMPLIFICATION_SHARE * self.eps_total
 
     @property

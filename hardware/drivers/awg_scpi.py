@@ -21,7 +21,7 @@ from hardware.drivers.awg import PAGES, BurstModulator
 
 
 class KeysightAwg(BurstModulator):
-    """Keysight M8190A."""
+    """Drive a Keysight M8190A generator."""
 
     name = "keysight-awg"
     models = ("M8190",)

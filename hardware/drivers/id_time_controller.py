@@ -38,7 +38,7 @@ MAX_AHEAD = 16
 
 
 class Parameters(BaseModel):
-    """Manifest of `id-time-controller`."""
+    """What a manifest says of `id-time-controller`."""
 
     model_config = ConfigDict(extra="forbid")
     host: str

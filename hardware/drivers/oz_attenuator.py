@@ -27,7 +27,7 @@ END = b"Done\r\n\r\n"
 
 
 class Parameters(SerialParameters):
-    """Manifest of `oz-attenuator`."""
+    """What a manifest says of `oz-attenuator`."""
 
     maximum_db: float = Field(60.0, gt=0.0, le=120.0)
     simulated: bool

@@ -45,7 +45,7 @@ BufferSize = 32
 
 
 class Parameters(BaseModel):
-    """Manifest of `picoquant`."""
+    """What a manifest says of `picoquant`."""
 
     model_config = ConfigDict(extra="forbid")
     serial: str = ""

@@ -27,7 +27,7 @@ MAX_READ_BYTES = 16 << 20
 
 
 class Parameters(BaseModel):
-    """Manifest of `quantis`."""
+    """What a manifest says of `quantis`."""
 
     model_config = ConfigDict(extra="forbid")
     connection: Literal["pci", "usb"] = "usb"

@@ -34,7 +34,7 @@ POLL_S = 0.005
 
 
 class Parameters(BaseModel):
-    """Manifest of `qutag`."""
+    """What a manifest says of `qutag`."""
 
     model_config = ConfigDict(extra="forbid")
     library: Path = Path("libtdcbase.so")

@@ -30,7 +30,7 @@ HARDWARE_GENERATOR = (10, 183)
 
 
 class Parameters(StatedClass):
-    """Manifest of `random-device`."""
+    """What a manifest says of `random-device`."""
 
     path: Path = Path("/dev/hwrng")
 

@@ -24,7 +24,7 @@ KEY_BYTES = 32
 
 
 class Parameters(BaseModel):
-    """Manifest of `drbg-expansion`."""
+    """What a manifest says of `drbg-expansion`."""
 
     model_config = ConfigDict(extra="forbid")
     accept_computational: bool = False

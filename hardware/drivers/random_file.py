@@ -28,7 +28,7 @@ HEAD_BYTES = 1 << 16
 
 
 class Parameters(StatedClass):
-    """Manifest of `random-file`."""
+    """What a manifest says of `random-file`."""
 
     path: Path
     origin: str = Field(min_length=3)

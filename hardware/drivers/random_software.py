@@ -20,7 +20,7 @@ _ZEROS = memoryview(bytes(1 << 18))
 
 
 class Parameters(BaseModel):
-    """Manifest of `software-random`."""
+    """What a manifest says of `software-random`."""
 
     model_config = ConfigDict(extra="forbid")
     seed: int | None = Field(None, ge=0)

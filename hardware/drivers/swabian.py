@@ -29,7 +29,7 @@ BUFFER_EVENTS = 8_000_000
 
 
 class Parameters(BaseModel):
-    """Manifest of `swabian`."""
+    """What a manifest says of `swabian`."""
 
     model_config = ConfigDict(extra="forbid")
     serial: str = ""

@@ -31,7 +31,7 @@ NOT_MAPPED = 255
 
 
 class Parameters(BaseModel):
-    """Manifest of `tcp-tags`."""
+    """What a manifest says of `tcp-tags`."""
 
     model_config = ConfigDict(extra="forbid")
     host: str

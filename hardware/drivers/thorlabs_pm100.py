@@ -19,7 +19,7 @@ from hardware.registry import parse_parameters
 
 
 class Parameters(VisaParameters):
-    """Manifest of `thorlabs-pm100`."""
+    """What a manifest says of `thorlabs-pm100`."""
 
     wavelength_nm: float = Field(ge=180.0, le=25_000.0)
     """Of the light: selects the sensor's calibration."""

@@ -21,7 +21,7 @@ NAME = "voltage-polarisation"
 
 
 class Parameters(VisaParameters):
-    """Manifest of `voltage-polarisation`."""
+    """What a manifest says of `voltage-polarisation`."""
 
     channels: tuple[int, ...] = Field((1, 2, 3), min_length=1)
     """Output that drives each axis."""
@@ -46,7 +46,7 @@ class VoltagePolarisation:
 
     @property
     def n_axes(self) -> int:
-        """Number of axes."""
+        """The number of its retarders."""
         return len(self._channels)
 
     def set_axes(self, positions: NDArray[np.float64]) -> None:

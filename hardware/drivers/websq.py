@@ -32,7 +32,7 @@ MAX_BYTES = 1 << 22
 
 
 class Parameters(BaseModel):
-    """Manifest of `single-quantum-websq`."""
+    """What a manifest says of `single-quantum-websq`."""
 
     model_config = ConfigDict(extra="forbid")
     host: str

@@ -93,7 +93,7 @@ def _need(header: Mapping[str, Any], name: str, kind: type) -> Any:
 
 
 def read(path: Path, file: BinaryIO, chunk_tags: int) -> tuple[FileInfo, Iterator[Chunk]]:
-    """See :data:`hardware.formats.format.Reader`."""
+    """Read a file as :data:`hardware.formats.format.Reader` says."""
     header = read_header(file)
     kind = _need(header, "TTResultFormat_TTTRRecType", int)
     if kind not in VARIANTS:

@@ -23,7 +23,7 @@ LAST_CHANNEL = 255
 
 
 def read(path: Path, file: BinaryIO, chunk_tags: int) -> tuple[FileInfo, Iterator[Chunk]]:
-    """See :data:`hardware.formats.format.Reader`."""
+    """Read a file as :data:`hardware.formats.format.Reader` says."""
     head = file.read(HEADER_BYTES)
     start = HEADER_BYTES if has_header(head) else 0
     file.seek(start)

@@ -33,7 +33,7 @@ LONGEST_TICK_PS = 10**12
 
 
 def read(path: Path, file: BinaryIO, chunk_tags: int) -> tuple[FileInfo, Iterator[Chunk]]:
-    """See :data:`hardware.formats.format.Reader`."""
+    """Read a file as :data:`hardware.formats.format.Reader` says."""
     return FileInfo("text", 1.0), _chunks(file, chunk_tags)
 
 
@@ -168,7 +168,7 @@ class Layout:
 
 
 class Writer:
-    """Lines."""
+    """Write a line for each tag."""
 
     def __init__(self, path: Path, resolution_ps: float, metadata: Mapping[str, str]) -> None:
         self._file = path.open("w", encoding="ascii", errors="backslashreplace", newline="\n")

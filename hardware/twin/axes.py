@@ -18,12 +18,12 @@ class Lagging:
         self._from = self.target
 
     def set(self, target: float) -> None:
-        """Start to move."""
+        """Start to move an axis."""
         self._from, self._left, self.target = self.now, self.lag, target
 
     @property
     def now(self) -> float:
-        """Where it is."""
+        """Where the axis is now."""
         return self.target if not self._left else self._from + (self.target - self._from) / (1 + self._left)
 
     def read(self) -> float:

@@ -47,7 +47,7 @@ _TAGS_AT_ONCE, _MOST_WORDS = 1 << 17, 1 << 16
 
 
 class ModulatorParameters(BaseModel):
-    """Manifest of `twin-modulator`."""
+    """What a manifest says of `twin-modulator`."""
 
     model_config = ConfigDict(extra="forbid")
     fibre: Fibre
@@ -143,7 +143,7 @@ class TwinModulator:
         self._fibre.send(symbols)
 
     def close(self) -> None:
-        """No light."""
+        """Send no more light."""
         self._closed = True
         self._fibre.close()
 

@@ -94,7 +94,7 @@ class GeneratorTwin:
 
     @property
     def waiting(self) -> bool:
-        """For a trigger."""
+        """Whether it waits for a trigger."""
         return self._armed
 
     def _play(self, levels: NDArray[np.int8]) -> None:
@@ -119,7 +119,7 @@ class GeneratorTwin:
         self._armed = False
 
     def close(self) -> None:
-        """Darkness."""
+        """Leave the light dark."""
         self._stopping.set()
         self._fibre.close()
         if self._burst is not None:

@@ -32,7 +32,7 @@ class AttenuatorTwin:
 
     @property
     def transmittance(self) -> float:
-        """Of light."""
+        """The transmittance of its light."""
         return transmittance_from_db(self.attenuation.now) if self.open else 0.0
 
     def set_db(self, value: float) -> bool:
@@ -65,7 +65,7 @@ class BiasTwin:
 
     @property
     def rates_cps(self) -> list[float]:
-        """Count rates."""
+        """Count rates of the detectors."""
         return [self.dark_cps if self.enabled and current > 0.0 else 0.0 for current in self.current_ua]
 
 
@@ -97,7 +97,7 @@ class _Twin:
 
 
 class TwinAttenuator(_Twin):
-    """`twin-attenuator`."""
+    """Simulate an attenuator (`twin-attenuator`)."""
 
     kind = "attenuator"
 
@@ -127,7 +127,7 @@ class TwinAttenuator(_Twin):
 
 
 class TwinPowerMeter(_Twin):
-    """`twin-power-meter`."""
+    """Simulate a power meter (`twin-power-meter`)."""
 
     kind = "power meter"
 
@@ -142,7 +142,7 @@ class TwinPowerMeter(_Twin):
 
 
 class PolarisationParameters(Parameters):
-    """Manifest of `twin-polarisation-controller`."""
+    """What a manifest says of `twin-polarisation-controller`."""
 
     fibre: str = ""
     """Of the twin time tagger that it stands before; without one it turns no light."""
@@ -171,7 +171,7 @@ class TwinPolarisation(_Twin):
 
 
 class TwinBias(_Twin):
-    """`twin-detector-bias`: four detectors."""
+    """Simulate the bias of four detectors (`twin-detector-bias`)."""
 
     kind = "detector bias"
 
@@ -187,11 +187,11 @@ class TwinBias(_Twin):
         self.twin.enabled, self.twin.current_ua[channel] = True, 20.0 if on else 0.0
 
     def count_rates_cps(self) -> NDArray[np.float64]:
-        """*(4,) float64*."""
+        """*(4,) float64*: count rates of the detectors."""
         self._alive()
         return np.array(self.twin.rates_cps)
 
     def close(self) -> None:
-        """Bias off."""
+        """Switch the bias off."""
         self.twin.enabled = False
         super().close()

@@ -45,7 +45,7 @@ class Climate:
 
     @property
     def calm(self) -> bool:
-        """Nothing ever changes."""
+        """Whether nothing ever changes."""
         return self == Climate(fading_time_s=self.fading_time_s, background_period_s=self.background_period_s)
 
 

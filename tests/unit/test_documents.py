@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ast
 import io
 import json
 import re
@@ -32,7 +33,8 @@ from common.protocol.transitions import TABLE, Role, State
 from common.security.finite_key import PROTOCOLS
 
 ROOT = Path(__file__).parents[2]
-FOLDERS = ("alice", "bob", "classical_channel", "common", "deploy", "docs", "hardware", "tests")
+PACKAGES = ("alice", "bob", "classical_channel", "common", "hardware")
+FOLDERS = (*PACKAGES, "deploy", "docs", "tests")
 DOCUMENTS = sorted([*ROOT.glob("*.md"), *(path for folder in FOLDERS for path in (ROOT / folder).rglob("*.md"))])
 COMMANDED = [path for path in DOCUMENTS if path.name != "CHANGELOG.md" and path.parent.name != "decisions"]
 """Those whose commands are of today."""
@@ -254,3 +256,23 @@ def test_the_diagram_is_a_way_through_the_table() -> None:
     assert state is State.COMMITTED
     in_table = {name for name, kind in kinds().items() if any(of is kind for _, of in TABLE)}
     assert set(said) == in_table - {"REFUSE", "WITHDRAW"}
+
+
+# -- docstrings -------------------------------------------------------------------------------------------------------
+
+
+def docstrings(source: str) -> Iterator[tuple[str, str]]:
+    """Names and docstrings of a module, its classes and functions."""
+    for node in ast.walk(ast.parse(source)):
+        if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef | ast.ClassDef | ast.Module):
+            yield getattr(node, "name", "module"), ast.get_docstring(node) or ""
+
+
+def test_no_docstring_is_a_stub() -> None:
+    """Four words at least; files with kernels are left, since any change of theirs compiles them anew."""
+    sources = [path for package in PACKAGES for path in sorted((ROOT / package).rglob("*.py"))]
+    texts = {path: path.read_text(encoding="utf-8") for path in sources}
+    plain = {path: text for path, text in texts.items() if path.parent.name != "kernels" and "njit" not in text}
+    assert len(plain) > 100
+    stubs = [(named(path), *one) for path, text in plain.items() for one in docstrings(text) if one[1]]
+    assert [stub for stub in stubs if len(stub[2].split()) < 4] == []

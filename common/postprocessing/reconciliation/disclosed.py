@@ -33,7 +33,7 @@ class DisclosedBits:
         self._bits[frame] = max(self._bits[frame], n_bits)
 
     def of(self, frame: int) -> int:
-        """Of one frame."""
+        """The disclosed bits of one frame."""
         return self._bits[frame]
 
     @property

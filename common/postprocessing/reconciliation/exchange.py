@@ -165,7 +165,7 @@ class FrameExchange(Generic[E]):
 
     @property
     def frames_kept(self) -> int:
-        """Decoded frames."""
+        """How many frames were decoded."""
         return len(self._kept())
 
     @property

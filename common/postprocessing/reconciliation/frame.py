@@ -66,7 +66,7 @@ class FrameSpec:
 
     @property
     def code(self) -> Code:
-        """The code itself."""
+        """The code that the frame uses."""
         return code_table().codes[self.code_id]
 
     def revealed_bits(self, message: int) -> tuple[int, int]:

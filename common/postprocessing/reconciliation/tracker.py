@@ -55,7 +55,7 @@ class QberTracker:
 
     @property
     def qber(self) -> float:
-        """The present estimate."""
+        """The present estimate of the QBER."""
         return self._long.mean
 
     @property

@@ -80,7 +80,7 @@ class AptDialogue:
 
 
 class WebSqDialogue:
-    """WebSQ's control port."""
+    """Answer as WebSQ's control port."""
 
     def __init__(self, twin: BiasTwin, faults: Faults) -> None:
         self.faults, self._twin, self._text = faults, twin, ""

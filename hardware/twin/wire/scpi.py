@@ -122,7 +122,7 @@ def attenuator(twin: AttenuatorTwin, family: str = "keysight", channel: int = 1)
 
 
 def power_meter(twin: PowerMeterTwin) -> Instrument:
-    """A PM100D."""
+    """Simulate a PM100D power meter."""
 
     def set_wavelength(argument: str, _: bytes) -> None:
         value = float(argument)
