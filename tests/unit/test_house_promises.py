@@ -41,6 +41,7 @@ FOR_TESTS = {
 BY_NAME = {
     "common.cli.main.LazyGroup": "click calls the methods of its class",
     "common.cli.role.OneLine": "logging calls the methods of its class",
+    "common.node.conversation.Conversation": "aiohttp calls the methods of its class",
     "common.keys.certificate": "fields of the certificate, which is a document",
     "common.kernels.clmul._VectorModel": "registered with numba",
     "common.node.replay.Report": "a document (`qkd replay --json`)",
