@@ -2,7 +2,7 @@
 
 Before alignment slots are numbered from an arbitrary start. Part A is found by folding (a row of the grid is 2^15
 slots, a column a slot modulo 1024, rows wrap after an epoch so that weak light adds up over epochs), part B tells the
-exact start, part C confirms both on disjoint clicks and names the epoch. Source: ours, DECISIONS 64.
+exact start, part C confirms both on disjoint clicks and names the epoch. Source: ours, decision 64.
 """
 
 from __future__ import annotations

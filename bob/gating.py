@@ -1,6 +1,6 @@
 """Gate, common dead time and double clicks: clicks in, at most one detection a slot out.
 
-The rule (assumption A3 of the security proof; DECISIONS 60 and 61): two detectors of one basis in a slot become a
+The rule (assumption A3 of the security proof; decisions 60 and 61): two detectors of one basis in a slot become a
 random bit and are kept; detectors of both bases follow the named policy and are counted; after any click all four
 detectors are blanked together, so that never one of them is blind alone.
 """

@@ -7,7 +7,7 @@ by their gap; detectors that have recovered have the same share at all gaps (`ke
 
 What is secret is which detector clicked, and no number of this module leaves it: only the verdict does. It is "regular"
 except with a probability of about 1e-15 as long as detectors do not remember, so that it tells nothing about them; and
-where it is another, everything that went into it is thrown away. Source: ours, DECISIONS 134.
+where it is another, everything that went into it is thrown away. Source: ours, decision 134.
 """
 
 from __future__ import annotations

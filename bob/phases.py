@@ -7,7 +7,7 @@ counts of a preamble) and which phase goes on.
            ^                                  |                                  |
            +-- the light jumped or was away --+---- or preambles contradict -----+
 
-Source: ours, DECISIONS 63 (frequency and clock) and 64 (slots).
+Source: ours, decision 63 (frequency and clock) and 64 (slots).
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""Polarisation feedback: from public counts to the positions of a controller's retarders. Pure; DECISIONS 56.
+"""Polarisation feedback: from public counts to the positions of a controller's retarders. Pure; decision 56.
 
 What is looked at is public anyway: the preambles' known Z symbols, and the check basis, whose outcomes sifting
 publishes. Without a lock, positions are tried until one shows the preamble. With one, every axis is read a little to

@@ -6,7 +6,7 @@ must not decide) and by the background of the second before it, is dropped befor
 protocol it is loss, and its slots count as sent. Why the proof allows it: `common/security/README.md`, section
 Selection by transmittance.
 
-Source: ours, DECISIONS 115 and 116; selection of free-space light by its counts: Erven et al., New J. Phys. 14, 123018,
+Source: ours, decisions 115 and 116; selection of free-space light by its counts: Erven et al., New J. Phys. 14, 123018,
 and Vallone et al., PRA 91, 042320; by a threshold fixed beforehand: Wang, Xu and Lo, PRA 97, 032337.
 """
 

@@ -1,7 +1,7 @@
 """Bob's clock: the frequency of the light's comb, found and then tracked. Pure: clicks in, a clock model out.
 
 The slot position of a time is ``x(t) = phase + (t - origin) * rate``; clicks of the light lie at whole ``x``.
-Source: ours, DECISIONS 63.
+Source: ours, decision 63.
 """
 
 from __future__ import annotations

@@ -3,7 +3,7 @@
 An epoch is ``EPOCH_SLOTS`` slots; its first ``PREAMBLE_SLOTS`` carry public Z-basis symbols in three parts:
 A, one 1024-slot word repeated 64 times (coarse alignment by folding); B, 2^15 slots of a fixed aperiodic word (exact
 start); C, 2^15 slots that depend on the epoch number (which epoch). Preamble slots never enter the key, the tallies or
-the number of slots sent. Source: ours, DECISIONS 3.
+the number of slots sent. Source: ours, decision 3.
 """
 
 from __future__ import annotations

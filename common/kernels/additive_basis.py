@@ -68,7 +68,7 @@ def cantor_basis(count: int) -> tuple[int, ...]:
 
 
 def point(index: int) -> int:
-    """``w_index``."""
+    """The point ``w_index`` of the basis."""
     result = 0
     for i, value in enumerate(cantor_basis(MAX_LOG)):
         if index >> i & 1:
@@ -164,7 +164,7 @@ def interpolation(log_size: int, known: int) -> list[Step]:
 
 
 def transposed(steps: list[Step]) -> list[Step]:
-    """The transposed map."""
+    """The transposed map of this one."""
     return [(begin, to, factor) for to, begin, factor in reversed(steps)]
 
 

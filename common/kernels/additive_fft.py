@@ -146,7 +146,7 @@ def convert(tag, array, unit, ranges, way):  # type: ignore[no-untyped-def]
 
 @_kernel
 def _factor(table, index):  # type: ignore[no-untyped-def]
-    """``w_index``."""
+    """The point ``w_index`` of the basis."""
     return table[0, index & 255] ^ table[1, index >> 8 & 255] ^ table[2, index >> 16]
 
 
@@ -360,7 +360,7 @@ class MiddleProduct:
     Notes
     -----
     Memory: 20 bytes for each coefficient of ``s``, 94 MB for 1e8 bits hashed to half. Work arrays are overwritten in
-    the end, as they hold the key. Source of the method: ours, DECISIONS 30.
+    the end, as they hold the key. Source of the method: ours, decision 30.
     """
 
     def __init__(self, n_x: int, n_y: int, path: str, executor: Executor | None = None, parts: int = 1) -> None:
@@ -383,7 +383,7 @@ class MiddleProduct:
         return -(-count // (1 << self._log_columns))
 
     def __call__(self, x: Coefficients, s: Coefficients) -> Elements:
-        """*(n_y,) uint64*."""
+        """Multiply; the product is *(n_y,) uint64*."""
         if len(x) != self.n_x or len(s) != self.n_x + self.n_y - 1:
             raise InputError(f"{len(x)} and {len(s)} coefficients, not {self.n_x} and {self.n_x + self.n_y - 1}")
         columns = 1 << self._log_columns

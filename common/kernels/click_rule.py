@@ -2,7 +2,7 @@
 
 A pattern has a bit for each detector: 1 = H, 2 = V, 4 = R, 8 = L. What it becomes is a basis (Z = 0, X = 1) and a bit;
 either may be a coin, a fair bit of the random source. Kernel, slow twin, planner, and the choices of the configuration
-are made from this table: a further rule is a further row of ``RULES``, and of the proof (assumption A3, DECISIONS 60).
+are made from this table: a further rule is a further row of ``RULES``, and of the proof (assumption A3, decision 60).
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 """Kernels of Bob's synchronisation: down-mixing of clicks, folding, and scoring clicks against public patterns.
 
 A click scores +1 where its bit equals the pattern's, -1 where it differs. Patterns are packed, bit ``i % 64`` of word
-``i // 64``. Source: ours, DECISIONS 63 and 64. The slow twins are in ``reference_tags.py``.
+``i // 64``. Source: ours, decisions 63 and 64. The slow twins are in ``reference_tags.py``.
 """
 
 from __future__ import annotations

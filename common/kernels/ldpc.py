@@ -4,7 +4,7 @@ Check ``(row, x)`` meets variable ``(column, (x + shift) % lifting)`` for each e
 the error pattern of a given syndrome: posteriors in int16, messages in int8, "A-min*" check update with two outputs per
 check (boxplus approximated by ``min - (g(|x-y|) - g(x+y)) / 4``), scale and cap driven by the fraction of unsatisfied
 checks.
-Source: layered schedule, Mansour 2003; A-min*, Jones et al. 2003; scale and cap tables ours, DECISIONS 21.
+Source: layered schedule, Mansour 2003; A-min*, Jones et al. 2003; scale and cap tables ours, decision 21.
 """
 
 from __future__ import annotations
@@ -161,7 +161,7 @@ def decode(  # type: ignore[no-untyped-def]
 
     Notes
     -----
-    About 28 cycles (8 ns) per edge and 64 lanes in each iteration on a Zen 4 with AVX-512, 33 with AVX2: DECISIONS 119.
+    About 28 cycles (8 ns) per edge and 64 lanes in each iteration on a Zen 4 with AVX-512, 33 with AVX2: decision 119.
     """
     bins = len(scales)
     most = splat8(int8(127))

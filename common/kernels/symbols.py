@@ -189,7 +189,7 @@ def fill_symbols_scarce(
     -----
     Randomness recycling: a uniform number below n splits exactly into a uniform 16-bit number and a uniform rest;
     after the comparison what is left of the 16-bit number is uniform too and is folded back. The rare remainder
-    (n mod 2^16) is kept as well, so almost nothing is lost. Source: ours, DECISIONS 51.
+    (n mod 2^16) is kept as well, so almost nothing is lost. Source: ours, decision 51.
     """
     value = pool[0]
     size = pool[1]

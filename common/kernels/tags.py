@@ -1,6 +1,6 @@
 """Time-tag kernels: skew, gate, dead time, double clicks. Channels: 0 = H, 1 = V (Z basis), 2 = R, 3 = L (X basis).
 
-Source: ours, DECISIONS 60 and 61. The slow twins are in ``reference_tags.py``.
+Source: ours, decisions 60 and 61. The slow twins are in ``reference_tags.py``.
 """
 
 from __future__ import annotations
@@ -222,7 +222,7 @@ def intervals(slots: Int64s, masks: Bytes8, most: int, out: Floats) -> None:  # 
 
 @njit(cache=True, nogil=True)
 def irregular(sums: Floats, sigmas: float, fewest: float) -> int:
-    """The first bin of :func:`intervals` that is further from chance than so many standard deviations; -1: none is.
+    """The first bin of :func:`intervals` that is further from chance than this many standard deviations; -1: none is.
 
     Parameters
     ----------
@@ -255,7 +255,7 @@ def resolve(
     out_doubles: Int64s,
     out_crossed: Int64s,
 ) -> tuple[np.int64, np.int64, np.int64]:
-    """Turn detector masks into at most one detection a slot (double-click rule, DECISIONS 60).
+    """Turn detector masks into at most one detection a slot (double-click rule, decision 60).
 
     Parameters
     ----------

@@ -1,7 +1,7 @@
 """The key certificate: everything that makes the length of one block's key believable, signed, without any of the key.
 
 A certificate is one JSON document. Its signature (Ed25519) covers every other field in canonical form; the ledger in it
-holds the tallies, settings and bounds from which `common/auditor` computes the length again. Source: ours, DECISIONS
+holds the tallies, settings and bounds from which `common/auditor` computes the length again. Source: ours, decision
 43; the arithmetic is `common/security/README.md`.
 """
 

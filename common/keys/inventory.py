@@ -3,7 +3,7 @@
 Both ends hold the same blocks. The end whose application asks first cuts: Alice from the front of the oldest block that
 has room, Bob from the back of the newest, so that they meet only when nothing is left. It tells the peer which bytes
 belong to which key ID before it answers, and asks until it knows; if the peer refuses, the bytes return to their block.
-A byte is either in a block or in one key, never in both (source: ours, DECISIONS 70 and 205).
+A byte is either in a block or in one key, never in both (source: ours, decisions 70 and 205).
 """
 
 from __future__ import annotations

@@ -2,7 +2,7 @@
 
 Only what the lists below name is ever published, so that no bit, basis, time of a click, seed or key can slip in. No
 command touches the security state: there is none that starts, resumes or clears anything, and while an alarm is up all
-are refused, so nothing that comes over the broker moves the node from alarm to run (source: ours, DECISIONS 97).
+are refused, so nothing that comes over the broker moves the node from alarm to run (source: ours, decision 97).
 
 Below `qkd/v1/<link>/<node>/`: `availability` (retained, last will), `birth` (retained), `state` (retained),
 `dev/<role>/state` (retained), `tele/<group>`, `alarm/<id>` (retained until cleared), `cmd/<role>/<verb>`,

@@ -37,7 +37,7 @@ LOWEST_RATE, HIGHEST_RATE, RATE_STEP, SPLIT = 0.030, 0.56, 0.028, 0.12
 #: Sizes of a codeword in the file, and the highest share of checks at each; the table lifts the codes to further sizes.
 #: Few rows are filled alike, since a heavy column meets nearly all of them, and 2^18 gets a search of its own.
 SIZES = {1 << 14: HIGHEST_RATE, 1 << 16: HIGHEST_RATE, 1 << 18: LIFTED_FROM_RATE}
-#: Degree from which a column is heavy, and the most of its edges in one half of the rows: measured, DECISIONS 16.
+#: Degree from which a column is heavy, and the most of its edges in one half of the rows: measured, decision 16.
 HEAVY, SHARE_MOST = 17, 0.65
 SEED = 20261124
 

@@ -104,7 +104,7 @@ def _grow(degrees, kinds, quota, even, lifting, seed, candidates, cycle_look):  
                     if even:
                         if np.random.random() < row_fill[a] / capacity[a] and _tries < 60:
                             continue
-                    # A row has room for so many edges of each kind; when no such row is left, any room will do.
+                    # A row has room for this many edges of each kind; when no such row is left, any room will do.
                     elif np.random.random() * most >= quota[kind, a] and _tries < 160:
                         continue
                     used = False
@@ -169,7 +169,7 @@ def draw_quota(degrees: Int, rows: int, heavy: int, share: float, seed: int) -> 
 
     Columns of degree 2 are dealt out evenly: rows with many of them close short cycles, and a few bits stay wrong. All
     other edges fall at random, the heavy columns' more often into one half of the rows: rows that differ decode from
-    more errors than rows that are alike (DECISIONS 16).
+    more errors than rows that are alike (decision 16).
 
     Parameters
     ----------

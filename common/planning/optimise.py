@@ -1,6 +1,6 @@
 """The settings with the longest expected key: a genetic search, cross-checked by a search of another kind.
 
-scipy's differential evolution (DECISIONS 45) looks everywhere; the DIRECT algorithm, which divides boxes and draws
+scipy's differential evolution (decision 45) looks everywhere; the DIRECT algorithm, which divides boxes and draws
 nothing, looks again from scratch; the simplex of Nelder and Mead finishes both. Both answers are reported.
 """
 

@@ -1,7 +1,7 @@
 """Cutting a window of sifted bits into frames that all see the same errors: bytes of each frame come from everywhere.
 
 A frame is then as good as any other of its window, whatever the error rate does inside it, and one decoded frame tells
-the rate of the others. Ours, DECISIONS 23.
+the rate of the others. Ours, decision 23.
 """
 
 from __future__ import annotations

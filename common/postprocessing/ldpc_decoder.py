@@ -23,7 +23,7 @@ Bits = NDArray[np.uint8]
 Words = NDArray[np.uint32]
 DecoderName = Literal["fast", "reference"]
 
-#: Log-likelihood units per nat, and the correction of the box-plus at 0: see DECISIONS 21.
+#: Log-likelihood units per nat, and the correction of the box-plus at 0: see decision 21.
 UNITS_PER_NAT = 9.0
 KNEE = 20
 PATIENCE = 16

@@ -15,7 +15,7 @@ Reply (Alice to Bob)::
 Bits are packed least first; padding is zero. Only slot numbers are announced, never a time (a time would tell Eve which
 detector clicked). Cross-basis slots are announced whatever becomes of them: their number bounds how many pulses of
 several photons passed for one (`common/security/README.md`). Both sides compute the tallies from the same public bytes.
-Source: ours, DECISIONS 62 and 132.
+Source: ours, decisions 62 and 132.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 """Verification: a universal hash over the whole reconciled block decides whether both ends hold the same string.
 
 Poly1305 with a fresh public point r and s = 0, sent only once both strings are fixed. Source: Bernstein 2005 (the bound
-8 ceil(L/16) / 2^106 for messages of at most L bytes); ours, DECISIONS 24 (the length is part of the message).
+8 ceil(L/16) / 2^106 for messages of at most L bytes); ours, decision 24 (the length is part of the message).
 """
 
 from __future__ import annotations

@@ -3,7 +3,7 @@
 Assumption A1 needs <n(n-1)> = g2 <n>^2 over all slots. So a coincidence rate is divided by the rates of the two
 detectors over the whole measurement, never by its neighbouring peaks: a blinking source raises those and would look
 purer than it is.
-Source: ours, DECISIONS 47; tails as in `bounds.py` (Hoeffding 1963, good for independent slots of unequal brightness).
+Source: ours, decision 47; tails as in `bounds.py` (Hoeffding 1963, good for independent slots of unequal brightness).
 """
 
 from __future__ import annotations

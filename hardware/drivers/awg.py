@@ -2,7 +2,7 @@
 
 Symbols are written into one page while the other plays. A page is a burst of whole epochs, started by a software
 trigger: an instrument that hears nothing more goes to 0 V, never into repetition. The families are in `awg_scpi.py`.
-Source: ours, DECISIONS 102.
+Source: ours, decision 102.
 """
 
 from __future__ import annotations
