@@ -32,6 +32,8 @@ Finding = tuple[str, bool, str]
 """(what was looked at, whether it is good, what was found)."""
 Step = tuple[str, Callable[[Config], str | None]]
 """What is looked at, and how: returns what was found (None: nothing that concerns this node), or raises the fault."""
+ASKED_BY_OPENING = ("key store",)
+"""Steps of `check` whose questions a node asks when it opens for writing, with the same words."""
 LEAST_FREE_BYTES = 16 << 20
 """Of the disks of key store and status file: the store's journal alone needs a few million."""
 
@@ -65,9 +67,10 @@ def judged(steps: Iterable[Step], config: Config) -> list[Row]:
 
 
 def require(steps: Iterable[Step], config: Config) -> None:
-    """Take the steps until one raises a fault."""
-    for _, look in steps:
-        look(config)
+    """Take the steps until one raises a fault; what opening asks itself, of all that is stored, is not asked twice."""
+    for name, look in steps:
+        if name not in ASKED_BY_OPENING:
+            look(config)
 
 
 # -- steps ------------------------------------------------------------------------------------------------------------

@@ -60,7 +60,7 @@ async def test_what_was_under_way_is_destroyed_and_nothing_follows() -> None:
 @pytest.fixture
 def node(tmp_path: Path) -> Path:
     """A configuration whose key store holds one key that was never authenticated."""
-    (tmp_path / "store.key").write_bytes(bytes(32))
+    (tmp_path / "store.key").write_bytes(bytes(range(32)))
     (tmp_path / "store.key").chmod(0o600)
     path = tmp_path / "bob.toml"
     path.write_text('role = "bob"\nstatus_file = "status.json"\n[keys]\ndatabase = "k.sqlite"\nkey_file = "store.key"')

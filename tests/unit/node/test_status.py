@@ -87,7 +87,7 @@ def node_with_store(directory: Path) -> Config:
     """A node's configuration with a store that was never opened."""
     directory.chmod(0o700)
     key_file = directory / "store.key"
-    key_file.write_bytes(bytes(32))
+    key_file.write_bytes(bytes(range(32)))
     key_file.chmod(0o600)
     text = 'role = "alice"\nstatus_file = "status.json"\n[keys]\ndatabase = "k.sqlite"\nkey_file = "store.key"\n'
     (directory / "alice.toml").write_text(text)
