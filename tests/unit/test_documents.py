@@ -28,9 +28,11 @@ from common.cli.figures import command as figures
 from common.cli.plan import DEFAULT, PlanGroup
 from common.cli.role import role_command
 from common.config import ProtocolName
+from common.kernels.click_rule import CrossBasis
 from common.protocol import messages
 from common.protocol.transitions import TABLE, Role, State
 from common.security.finite_key import PROTOCOLS
+from common.security.tallies import CROSS_BASIS
 
 ROOT = Path(__file__).parents[2]
 PACKAGES = ("alice", "bob", "classical_channel", "common", "hardware")
@@ -192,6 +194,22 @@ def test_the_plot_is_small_and_made_by_the_command_that_it_names(programs: dict[
 
 def test_the_names_of_protocols_are_those_with_a_proof() -> None:
     assert set(get_args(ProtocolName)) == set(PROTOCOLS)
+
+
+def test_the_proof_knows_every_rule_for_double_clicks() -> None:
+    assert get_args(CrossBasis) == CROSS_BASIS
+
+
+def test_a_block_message_lives_in_as_many_files_as_the_page_says() -> None:
+    """What one end says and the other waits for; endings and obligations stand in further places."""
+    page = (ROOT / "docs" / "changing.md").read_text(encoding="utf-8").split("### A further message")[1]
+    files = set(re.findall(r"\[`([\w/]+\.py)`\]", page.split("That is")[0]))
+    core = [path for package in ("alice", "bob", "common") for path in (ROOT / package).rglob("*.py")]
+    texts = {named(path): path.read_text(encoding="utf-8") for path in core}
+    for kind in ("Announce", "Sift", "BlockEnd", "Propose", "Seed"):
+        uses = re.compile(rf"^    {kind},$|import.*\b{kind}\b|^class {kind}\(", re.MULTILINE)
+        assert {name for name, text in texts.items() if uses.search(text)} <= files, kind
+    assert len(files) == 4
 
 
 # -- PROTOCOL.md ------------------------------------------------------------------------------------------------------
