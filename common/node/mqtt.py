@@ -55,6 +55,8 @@ class Client(aiomqtt.Client):
     def drop(self) -> None:
         """Close the socket at once: the library would try again and again to read what it cannot."""
         self._client._sock_close()
+        if not self._disconnected.cancelled():
+            self._disconnected.exception()  # looked at: it is told by what was under way, not by a traceback as well
 
     def _on_publish(self, client: Any, userdata: Any, mid: int, reason_code: Any, properties: Any) -> None:
         self.refused = str(reason_code) if reason_code.is_failure else self.refused
