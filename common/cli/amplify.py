@@ -26,7 +26,7 @@ from common.postprocessing.amplification import FAMILIES, Engine, seed_bits, uni
 @click.option("--seed", "seed_path", type=click.Path(path_type=Path), required=True, help="Packed bits of the seed.")
 @click.option("--ell", type=click.IntRange(0), required=True, help="Bits of the output.")
 @click.option("--output", "output_path", type=click.Path(path_type=Path), required=True, help="Where to write it.")
-@click.option("--threads", type=click.IntRange(1), default=1, show_default=True, help="That share the work.")
+@click.option("--threads", type=click.IntRange(1), default=1, show_default=True, help="Threads that share the work.")
 @json_option
 @quiet_option
 def command(

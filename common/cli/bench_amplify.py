@@ -36,7 +36,7 @@ Bits = NDArray[np.uint8]
 @click.option("--family", "families", type=click.Choice(FAMILIES), multiple=True,
               help="Family of the hash; may be repeated [default: all].")  # fmt: skip
 @click.option("--runs", type=click.IntRange(1), default=5, show_default=True, help="Repetitions of each measurement.")
-@click.option("--seed", type=int, default=1, show_default=True, help="Of the random input, for equal runs.")
+@click.option("--seed", type=int, default=1, show_default=True, help="Seed of the random input, for equal runs.")
 @click.option("--peer/--no-peer", default=True, show_default=True, help="Measure scipy (and others if installed).")
 @plot_option
 @json_option

@@ -40,7 +40,7 @@ Bits = NDArray[np.uint8]
     help="Frame length in bits; repeatable.",
 )
 @click.option("--megabits", type=click.FloatRange(0.1), default=16.0, show_default=True, help="Sifted bits per figure.")
-@click.option("--seed", type=int, default=1, show_default=True, help="Of the random keys, for equal runs.")
+@click.option("--seed", type=int, default=1, show_default=True, help="Seed of the random keys, for equal runs.")
 @click.option("--peer/--no-peer", default=True, show_default=True, help=f"Measure {PEER} in the same run.")
 @plot_option
 @json_option

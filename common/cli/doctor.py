@@ -124,7 +124,7 @@ def warm(console: Console) -> None:
     help="Walk through the bench of this configuration instead: opens and reads its devices, leaves them safe.",
 )
 @click.option(
-    "--seconds", type=click.FloatRange(0.2, 600.0), default=2.0, show_default=True, help="Of light to record."
+    "--seconds", type=click.FloatRange(0.2, 600.0), default=2.0, show_default=True, help="Seconds of light to record."
 )
 @click.option("--darken", is_flag=True, help="Moves the attenuator: also count darks behind its closed shutter.")
 @click.option("--bias", is_flag=True, help="Switches the detectors' bias on before counting (and off at the end).")

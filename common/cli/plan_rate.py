@@ -46,12 +46,14 @@ def _numbers(ctx: click.Context, option: click.Parameter, text: str | None) -> t
 @click.option("--misalignment", type=float, default=FIELD.misalignment, show_default=True,
               help="Error rate of light without background.")  # fmt: skip
 @click.option(
-    "--dark-probability", type=float, default=1.47e-7, show_default=True, help="Per gate, all detectors together."
+    "--dark-probability", type=float, default=1.47e-7, show_default=True,
+    help="Dark clicks per gate, all detectors together.",
 )
 @click.option("--accounting", type=click.Choice(["composable", "paper"]), default="composable", show_default=True,
               help="Composable, or the paper's for comparison.")  # fmt: skip
 @click.option("--attenuation-db", type=float, default=0.0, show_default=True, help="Pre-attenuation at Alice's exit.")
-@click.option("--intensities", callback=_numbers, metavar="S,D,V", help="decoy-bb84 [default: the best]")
+@click.option("--intensities", callback=_numbers, metavar="S,D,V",
+              help="Mean photon numbers with decoy-bb84 [default: the best]")  # fmt: skip
 @click.option("--p-intensities", callback=_numbers, metavar="S,D,V", help="Their probabilities [default: the best]")
 @click.option("--receiver-efficiency", type=float, default=FIELD.receiver_efficiency, show_default=True,
               help="Transmittance of Bob's optics.")  # fmt: skip
@@ -60,7 +62,8 @@ def _numbers(ctx: click.Context, option: click.Parameter, text: str | None) -> t
 @click.option("--dead-time-ps", type=int, default=0, show_default=True, help="Bob's common dead time.")
 @click.option("--mean-photon-number-upper", type=float, help="Bound for the proof [default: --mean-photon-number].")
 @click.option("--g2-upper", type=float, help="Bound for the proof [default: --g2].")
-@click.option("--mismatch", type=float, default=0.0, show_default=True, help="Of the four detectors' efficiencies.")
+@click.option("--mismatch", type=float, default=0.0, show_default=True,
+              help="Mismatch of the four detectors' efficiencies.")  # fmt: skip
 @click.option("--eps-total", type=float, default=1e-14, show_default=True, help="Security parameter of one block.")
 @click.option(
     "--tails", type=click.Choice(sorted(TAILS)), default="anytime", show_default=True, help="Form of the tail bounds."

@@ -118,7 +118,8 @@ def g2_command(
 @click.option("--dark-slots", type=int, default=0, show_default=True,
               help="Number of slots that were watched in the dark.")  # fmt: skip
 @click.option("--eps", type=float, default=EPS, show_default=True, help="Probability that a bound is wrong.")
-@click.option("--eps-efficiency", type=float, default=0.0, show_default=True, help="... that the efficiency is.")
+@click.option("--eps-efficiency", type=float, default=0.0, show_default=True,
+              help="Probability that the efficiency is wrong.")  # fmt: skip
 @out_option
 @json_option
 def source_command(

@@ -225,8 +225,8 @@ def draw(figure: Any, document: dict[str, Any]) -> None:
 
 
 @click.command("soak")
-@click.option("--hours", type=click.FloatRange(0.0, min_open=True), help="How long [default: 1 hour].")
-@click.option("--minutes", type=click.FloatRange(0.0, min_open=True), help="The same in minutes.")
+@click.option("--hours", type=click.FloatRange(0.0, min_open=True), help="Hours to run [default: 1 hour].")
+@click.option("--minutes", type=click.FloatRange(0.0, min_open=True), help="Minutes to run, instead of hours.")
 @preset_option
 @protocol_option()
 @block_size_option(1_000_000)
