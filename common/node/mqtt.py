@@ -31,6 +31,7 @@ _LIBRARY.setLevel(logging.CRITICAL)  # it has a line for every message of a floo
 FIRST_PATIENCE_S = 1.0
 MOST_PATIENCE_S = 30.0
 TIMEOUT_S = 5.0
+CANCEL_AGAIN_S = 2.0
 GOODBYE_S = 1.0
 MAX_QUEUED = 256
 MAX_PACKET_BYTES = 1 << 16
@@ -125,9 +126,11 @@ class Broker:
             await asyncio.wait({connections})
         finally:
             self._stopping = True
-            connections.cancel()
-            with contextlib.suppress(asyncio.CancelledError):
-                await connections
+            while not connections.done():  # what swallows one cancellation (see below) does not swallow the next
+                connections.cancel()
+                await asyncio.wait({connections}, timeout=CANCEL_AGAIN_S)
+            if not connections.cancelled():
+                connections.result()
 
     async def _connect(self) -> None:
         """Again and again, until told to stop.

@@ -375,6 +375,26 @@ def test_files_that_cannot_be_read_are_named() -> None:
             Broker(config(1883, "5", extra), 1, {}, dict, dict, {})
 
 
+async def test_a_cancellation_that_is_swallowed_is_repeated(monkeypatch: pytest.MonkeyPatch) -> None:
+    """As `asyncio.wait_for` of Python 3.11 does with one that comes together with what it waits for."""
+    monkeypatch.setattr("common.node.mqtt.CANCEL_AGAIN_S", 0.01)
+    broker, begun = Broker(config(1883), 1, {}, dict, dict, {}), asyncio.Event()
+
+    async def stubborn() -> None:
+        begun.set()
+        with contextlib.suppress(asyncio.CancelledError):
+            await asyncio.Event().wait()
+        await asyncio.Event().wait()
+
+    monkeypatch.setattr(broker, "_connection", stubborn)
+    running = asyncio.ensure_future(broker.run())
+    await begun.wait()
+    running.cancel()
+    async with asyncio.timeout(PATIENCE_S):
+        with pytest.raises(asyncio.CancelledError):
+            await running
+
+
 # -- brokers that lie ------------------------------------------------------------------------------------------------
 
 
