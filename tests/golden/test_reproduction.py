@@ -34,8 +34,7 @@ def test_the_stored_runs_are_whole_and_what_was_to_be_expected() -> None:
         assert run["keys_equal"]
         assert run["bits_per_pulse"] == run["secret_bits"] / run["slots"]
         assert run["bits_per_pulse"] > MEASURED[run["preset"]][1]
-        # The runs were made with the bounds of ledger version 2, which gave up to 4 % less.
-        assert run["bits_per_pulse"] == pytest.approx(expected_run(run), rel=0.05)
+        assert run["bits_per_pulse"] == pytest.approx(expected_run(run), rel=0.03)
 
 
 def test_the_package_s_finite_rate_is_above_its_own_limit() -> None:
