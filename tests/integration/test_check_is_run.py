@@ -21,7 +21,6 @@ from alice.check import STEPS as ALICE
 from alice.daemon import run as run_alice
 from bob.check import STEPS as BOB
 from bob.daemon import run as run_bob
-from common.cli.demo import prepare
 from common.cli.role import role_command
 from common.config_file import load_config
 from common.errors import QkdError, exit_code
@@ -30,18 +29,6 @@ from tests.stores import add_block
 
 COMMANDS = {"alice": role_command("alice", run_alice, ALICE), "bob": role_command("bob", run_bob, BOB)}
 Break = Callable[[Path, str], Any]
-
-
-@pytest.fixture(scope="module")
-def link(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    folder = tmp_path_factory.mktemp("link")
-    prepare(folder, "lab-0.17dB", "three-state", 300_000, 1)
-    return folder
-
-
-@pytest.fixture
-def folder(link: Path, tmp_path: Path) -> Path:
-    return Path(shutil.copytree(link, tmp_path / "link"))
 
 
 def answer(folder: Path, role: str, verb: str) -> tuple[int, str]:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import shutil
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +11,6 @@ import tomlkit
 from click.testing import CliRunner
 
 from common.cli.amplify import command as amplify
-from common.cli.demo import prepare
 from common.cli.distil import command as distil
 from common.cli.doctor import command as doctor
 from common.cli.figures import command as figures
@@ -49,18 +47,6 @@ SETTINGS: dict[str, Any] = {
     "devices": [5, {}, {"time_tagger": 5}, {"time_tagger": {}}],
 }
 CASES = [(field, value) for field, values in SETTINGS.items() for value in values]
-
-
-@pytest.fixture(scope="module")
-def link(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    folder = tmp_path_factory.mktemp("link")
-    prepare(folder, "lab-0.17dB", "three-state", 300_000, 1)
-    return folder
-
-
-@pytest.fixture
-def folder(link: Path, tmp_path: Path) -> Path:
-    return Path(shutil.copytree(link, tmp_path / "link"))
 
 
 def code_of(command: Any, *arguments: str) -> int:
