@@ -84,7 +84,7 @@ def _read(path: Path, role: str) -> dict[str, Any]:
     few = _few(path, role)
     if few is not None and few.role == role:
         document = read_document(few)
-        if document is not None and document["state"] != "stopped" and alive(document):
+        if document is not None and _runs(document):
             return document | {"running": True}
     from common.config_file import load_config
 
@@ -104,20 +104,24 @@ def _few(path: Path, role: str) -> _Few | None:
 
 def read_status(config: Named) -> dict[str, Any]:
     """The status file, whether its writer still runs, and the alarm that keeps it from starting."""
-    from common.node.alarms import NAME, alarms_of
-
     document = read_document(config)
     if document is None:
         document = {"role": config.role, "link": config.link.name, "state": "never started", "alarms": []}
-    document["running"] = document["state"] not in ("never started", "stopped") and alive(document)
+    document["running"] = _runs(document)
     if document["running"]:  # its key store may hang with its disk; this must not
         return document
+    from common.node.alarms import NAME, alarms_of
+
     # The file says what held when the node ended; the alarm that locks it may have been cleared since.
     others = [text for text in document["alarms"] if not str(text).startswith(f"{NAME}: ")]
     document["alarms"] = [*others, *(f"{alarm['name']}: {alarm['reason']}" for alarm in alarms_of(config))]  # type: ignore[arg-type]
     if document["state"] not in ("never started", "stopped"):
         document["state"] = "not running (it ended without saying so)"
     return document
+
+
+def _runs(document: dict[str, Any]) -> bool:
+    return document["state"] not in ("never started", "stopped") and alive(document)
 
 
 def _show(document: dict[str, Any]) -> None:
